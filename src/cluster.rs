@@ -1,0 +1,95 @@
+//! The cluster as the agent needs it: trait over the API server. `cluster/` holds the kube-client implementation.
+
+use crate::ids::{PodKey, PodUid};
+use async_trait::async_trait;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service};
+use std::sync::Arc;
+
+/// What a caller can branch on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ClusterError {
+    /// The API server does not answer or answered 5xx/429: retry.
+    #[error("API server is unavailable: {0}")]
+    Unavailable(String),
+    #[error("{0}")]
+    NotFound(String),
+    /// 409: another writer, or the uid precondition failed.
+    #[error("{0}")]
+    Conflict(String),
+    /// 401 or 403.
+    #[error("{0}")]
+    Denied(String),
+    /// Any other 4xx: repeating it will not help.
+    #[error("{0}")]
+    Rejected(String),
+}
+
+/// Pods of this node as the API server has them.
+#[derive(Clone, Debug)]
+pub enum PodChange {
+    /// The complete list (start, or after a watch could not be resumed): what is absent is gone.
+    Listed(Vec<Arc<Pod>>),
+    Applied(Arc<Pod>),
+    Deleted(Arc<Pod>),
+}
+
+/// The API server.
+#[async_trait]
+pub trait Cluster: Send + Sync + 'static {
+    /// Runs until cancelled: lists and watches pods with `spec.nodeName=<node>`, resuming and relisting as needed.
+    async fn follow_pods(&self, changes: tokio::sync::mpsc::Sender<PodChange>);
+    /// Runs until cancelled: keeps the services of all namespaces current (environment variables of pods).
+    async fn follow_services(&self, services: tokio::sync::watch::Sender<Option<Arc<Vec<Arc<Service>>>>>);
+    async fn pod(&self, key: &PodKey) -> Result<Option<Arc<Pod>>, ClusterError>;
+    /// Strategic merge patch on `/status` with the uid as precondition; `None`: the pod is gone.
+    async fn patch_pod_status(
+        &self,
+        key: &PodKey,
+        uid: &PodUid,
+        patch: &serde_json::Value,
+    ) -> Result<Option<Arc<Pod>>, ClusterError>;
+    /// DELETE with grace 0 and the uid as precondition; already gone is fine.
+    async fn delete_pod(&self, key: &PodKey, uid: &PodUid) -> Result<(), ClusterError>;
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ClusterError>;
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ClusterError>;
+    async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError>;
+    async fn create_node(&self, node: &Node) -> Result<Node, ClusterError>;
+    async fn patch_node(&self, name: &str, patch: &serde_json::Value) -> Result<Node, ClusterError>;
+    async fn patch_node_status(&self, name: &str, patch: &serde_json::Value) -> Result<Node, ClusterError>;
+    async fn lease(&self, name: &str) -> Result<Option<Lease>, ClusterError>;
+    async fn put_lease(&self, lease: &Lease) -> Result<Lease, ClusterError>;
+    /// A bound token of a service account (projected volumes): (token, expiry as RFC 3339).
+    async fn service_account_token(
+        &self,
+        pod: &Pod,
+        audience: Option<&str>,
+        expiration_seconds: i64,
+    ) -> Result<(String, String), ClusterError>;
+    /// Creates an event (recorder's business: `cluster::events`).
+    async fn create_event(&self, event: &k8s_openapi::api::core::v1::Event) -> Result<(), ClusterError>;
+    async fn patch_event(&self, namespace: &str, name: &str, patch: &serde_json::Value) -> Result<(), ClusterError>;
+}
+
+/// Where an event is shown.
+#[derive(Clone, Debug)]
+pub struct EventSubject {
+    pub reference: k8s_openapi::api::core::v1::ObjectReference,
+}
+
+/// Records events as client-go's recorder does (count, aggregation, rate limit). Never blocks; cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    // A3 fills: a bounded channel.
+}
+
+impl Recorder {
+    /// An event on a pod; `container` becomes the fieldPath `spec.containers{name}` (already formed by the caller).
+    pub fn pod(&self, _pod: &Pod, _field_path: Option<String>, _warning: bool, _reason: &'static str, _message: String) {
+        todo!("A3")
+    }
+    /// An event on the node.
+    pub fn node(&self, _warning: bool, _reason: &'static str, _message: String) {
+        todo!("A3")
+    }
+}

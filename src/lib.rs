@@ -1,0 +1,27 @@
+//! The node agent of skiff: a kubelet in small, as a library. The binary (`main.rs`) adds the command line.
+//!
+//! Flow: cluster watch → `actors::pods` → `actors::pod_worker` → `decide::plan` → `runtime` → status → cluster.
+//!
+//! | layer | modules |
+//! |---|---|
+//! | base | `ids` `units` `clock` |
+//! | model | `model` (data only) |
+//! | decide | `decide` (pure: wanted, seen, memory, now → plan) |
+//! | edge | `runtime` `cluster` `volumes` `probe` `cgroups` `images` `logs` `disk` `sys` |
+//! | actors | `actors`, `supervisor` (the only one that spawns) |
+//! | serve | `server` (the kubelet HTTP API on :10250) |
+//! | top | `app` (wiring), `cli` |
+//!
+//! Never: `decide` sees `runtime`, a clock or an await; only `runtime/` names tonic or prost; only `cluster/` names
+//! the kube client; only `server` names hyper; nothing here imports `skiff_shim` (they meet over the API; only
+//! `main.rs` composes both).
+
+pub mod app;
+pub mod clock;
+pub mod cluster;
+pub mod ids;
+pub mod model;
+pub mod runtime;
+pub mod supervisor;
+pub mod units;
+pub mod volumes;

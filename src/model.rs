@@ -1,0 +1,3 @@
+//! The agent's data: what is wanted, what is seen, what is remembered, what to do. No behaviour beyond access.
+
+pub mod observed;

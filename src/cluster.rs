@@ -85,7 +85,14 @@ pub struct Recorder {
 
 impl Recorder {
     /// An event on a pod; `container` becomes the fieldPath `spec.containers{name}` (already formed by the caller).
-    pub fn pod(&self, _pod: &Pod, _field_path: Option<String>, _warning: bool, _reason: &'static str, _message: String) {
+    pub fn pod(
+        &self,
+        _pod: &Pod,
+        _field_path: Option<String>,
+        _warning: bool,
+        _reason: &'static str,
+        _message: String,
+    ) {
         todo!("A3")
     }
     /// An event on the node.

@@ -16,6 +16,7 @@
 //! the kube client; only `server` names hyper; nothing here imports `skiff_shim` (they meet over the API; only
 //! `main.rs` composes both).
 
+pub mod actors;
 pub mod app;
 pub mod clock;
 pub mod cluster;

@@ -1,3 +1,4 @@
 //! The agent's data: what is wanted, what is seen, what is remembered, what to do. No behaviour beyond access.
 
 pub mod observed;
+pub mod pod;

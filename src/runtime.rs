@@ -115,7 +115,6 @@ pub struct RuntimeInfo {
     pub supplemental_groups_policy: bool,
 }
 
-
 /// A lifecycle hint: truth is always read by `observe`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuntimeEvent {
@@ -170,11 +169,7 @@ pub trait Runtime: Send + Sync + 'static {
     async fn run_sandbox(&self, input: &SandboxInput) -> Result<SandboxId, RuntimeError>;
     async fn stop_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError>;
     async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError>;
-    async fn create_container(
-        &self,
-        sandbox: &SandboxId,
-        input: &ContainerInput,
-    ) -> Result<ContainerId, RuntimeError>;
+    async fn create_container(&self, sandbox: &SandboxId, input: &ContainerInput) -> Result<ContainerId, RuntimeError>;
     async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;
     /// SIGTERM (or the image's stop signal), then SIGKILL after `grace`.
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError>;

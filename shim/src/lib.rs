@@ -17,13 +17,13 @@
 //! Never: `schema` and `registry` see no store, clock or runtime; only `pipeline` calls `commit`; controllers see
 //! `client` and nothing under it; only `http` names hyper.
 
-pub mod meta;
+pub mod app;
+pub mod config;
 pub mod gvr;
+pub mod meta;
+pub mod registry;
 pub mod revision;
+pub mod schema;
 pub mod selector;
 pub mod store;
-pub mod schema;
-pub mod registry;
-pub mod config;
-pub mod app;
 pub mod task;

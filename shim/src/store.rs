@@ -1,7 +1,7 @@
 //! The store: trait, engines and the watch cache above them (DESIGN decisions 3 and 5).
 
-pub mod key;
 pub mod cache;
+pub mod key;
 
 use crate::revision::Revision;
 use async_trait::async_trait;

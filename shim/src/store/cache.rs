@@ -43,7 +43,11 @@ impl Snapshot {
         self.map.get(key)
     }
     /// Entries whose key starts with `prefix`, in key order, after `after` when given.
-    pub fn range<'a>(&'a self, _prefix: &'a str, _after: Option<&StoreKey>) -> Box<dyn Iterator<Item = &'a Arc<Entry>> + 'a> {
+    pub fn range<'a>(
+        &'a self,
+        _prefix: &'a str,
+        _after: Option<&StoreKey>,
+    ) -> Box<dyn Iterator<Item = &'a Arc<Entry>> + 'a> {
         todo!("S1")
     }
 }

@@ -1,5 +1,15 @@
 //! The cluster as the agent needs it: trait over the API server. `cluster/` holds the kube-client implementation.
 
+mod client;
+mod events;
+pub mod fake;
+mod objects;
+mod watch;
+mod write;
+
+pub use self::client::KubeCluster;
+pub use self::events::Recorder;
+
 use crate::ids::{PodKey, PodUid};
 use async_trait::async_trait;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -17,6 +27,9 @@ pub enum ClusterError {
     /// 409: another writer, or the uid precondition failed.
     #[error("{0}")]
     Conflict(String),
+    /// 410: the position of a list or watch is too old; list again.
+    #[error("{0}")]
+    Expired(String),
     /// 401 or 403.
     #[error("{0}")]
     Denied(String),
@@ -75,28 +88,4 @@ pub trait Cluster: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct EventSubject {
     pub reference: k8s_openapi::api::core::v1::ObjectReference,
-}
-
-/// Records events as client-go's recorder does (count, aggregation, rate limit). Never blocks; cheap to clone.
-#[derive(Clone)]
-pub struct Recorder {
-    // A3 fills: a bounded channel.
-}
-
-impl Recorder {
-    /// An event on a pod; `container` becomes the fieldPath `spec.containers{name}` (already formed by the caller).
-    pub fn pod(
-        &self,
-        _pod: &Pod,
-        _field_path: Option<String>,
-        _warning: bool,
-        _reason: &'static str,
-        _message: String,
-    ) {
-        todo!("A3")
-    }
-    /// An event on the node.
-    pub fn node(&self, _warning: bool, _reason: &'static str, _message: String) {
-        todo!("A3")
-    }
 }

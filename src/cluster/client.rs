@@ -1,0 +1,172 @@
+//! `KubeCluster`: the real cluster, through the kube client and a kubeconfig.
+
+use super::objects::{self, Objects};
+use super::watch::{self, Change, Collection, Sink};
+use super::write::Api;
+use super::{Cluster, ClusterError, PodChange};
+use crate::ids::{PodKey, PodUid};
+use async_trait::async_trait;
+use http::{HeaderValue, header};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Secret, Service};
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch as channel};
+
+/// The API server behind a kubeconfig.
+pub struct KubeCluster {
+    api: Api,
+    node_name: String,
+    objects: Objects,
+}
+
+impl KubeCluster {
+    /// Reads the kubeconfig and its key files; connects with the first call. Must run within a tokio runtime.
+    pub async fn connect(kubeconfig: &Path, node_name: &str) -> Result<Self, ClusterError> {
+        let refuse = |error: &dyn std::fmt::Display| {
+            ClusterError::Rejected(format!("kubeconfig {} cannot be used: {error}", kubeconfig.display()))
+        };
+        let file = Kubeconfig::read_from(kubeconfig).map_err(|error| refuse(&error))?;
+        let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+            .await
+            .map_err(|error| refuse(&error))?;
+        config.connect_timeout = Some(Duration::from_secs(5));
+        // managedFields are named after the first word: writers of a node's fields are called `kubelet`.
+        config.headers.push((header::USER_AGENT, HeaderValue::from_static("kubelet/v1.36.2 (linux) skiff")));
+        let client = kube::Client::try_from(config).map_err(|error| refuse(&error))?;
+        Ok(Self { api: Api { client }, node_name: node_name.to_owned(), objects: Objects::default() })
+    }
+}
+
+struct Pods(mpsc::Sender<PodChange>);
+
+#[async_trait]
+impl Sink<Pod> for Pods {
+    async fn change(&mut self, change: Change<Pod>) -> ControlFlow<()> {
+        let change = match change {
+            Change::Listed(pods) => PodChange::Listed(pods),
+            Change::Applied(pod) => PodChange::Applied(pod),
+            Change::Deleted(pod) => PodChange::Deleted(pod),
+        };
+        match self.0.send(change).await {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+}
+
+struct Services {
+    known: BTreeMap<(String, String), Arc<Service>>,
+    out: channel::Sender<Option<Arc<Vec<Arc<Service>>>>>,
+}
+
+fn key(service: &Service) -> (String, String) {
+    let meta = &service.metadata;
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+#[async_trait]
+impl Sink<Service> for Services {
+    async fn change(&mut self, change: Change<Service>) -> ControlFlow<()> {
+        match change {
+            Change::Listed(services) => {
+                self.known = services.into_iter().map(|service| (key(&service), service)).collect();
+            }
+            Change::Applied(service) => drop(self.known.insert(key(&service), service)),
+            Change::Deleted(service) => drop(self.known.remove(&key(&service))),
+        }
+        match self.out.send(Some(Arc::new(self.known.values().cloned().collect()))) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Cluster for KubeCluster {
+    async fn follow_pods(&self, changes: mpsc::Sender<PodChange>) {
+        let selector = watch::encode(&format!("spec.nodeName={}", self.node_name));
+        let pods = Collection { path: "/api/v1/pods", field_selector: Some(selector) };
+        watch::follow(&self.api, &pods, &mut Pods(changes)).await;
+    }
+
+    async fn follow_services(&self, services: channel::Sender<Option<Arc<Vec<Arc<Service>>>>>) {
+        let all = Collection { path: "/api/v1/services", field_selector: None };
+        watch::follow(&self.api, &all, &mut Services { known: BTreeMap::new(), out: services }).await;
+    }
+
+    async fn pod(&self, key: &PodKey) -> Result<Option<Arc<Pod>>, ClusterError> {
+        Ok(self.api.pod(key).await?.map(Arc::new))
+    }
+
+    async fn patch_pod_status(
+        &self,
+        key: &PodKey,
+        uid: &PodUid,
+        patch: &Value,
+    ) -> Result<Option<Arc<Pod>>, ClusterError> {
+        let pod = self.api.patch_pod_status(key, uid, patch).await?;
+        Ok(pod.map(|mut pod| {
+            pod.metadata.managed_fields = None;
+            Arc::new(pod)
+        }))
+    }
+
+    async fn delete_pod(&self, key: &PodKey, uid: &PodUid) -> Result<(), ClusterError> {
+        self.api.delete_pod(key, uid).await
+    }
+
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ClusterError> {
+        self.objects.config_map(&self.api, namespace, name).await
+    }
+
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ClusterError> {
+        self.objects.secret(&self.api, namespace, name).await
+    }
+
+    async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError> {
+        self.api.node(name).await
+    }
+
+    async fn create_node(&self, node: &Node) -> Result<Node, ClusterError> {
+        self.api.create_node(node).await
+    }
+
+    async fn patch_node(&self, name: &str, patch: &Value) -> Result<Node, ClusterError> {
+        self.api.patch_node(name, patch).await
+    }
+
+    async fn patch_node_status(&self, name: &str, patch: &Value) -> Result<Node, ClusterError> {
+        self.api.patch_node_status(name, patch).await
+    }
+
+    async fn lease(&self, name: &str) -> Result<Option<Lease>, ClusterError> {
+        self.api.lease(name).await
+    }
+
+    async fn put_lease(&self, lease: &Lease) -> Result<Lease, ClusterError> {
+        self.api.put_lease(lease).await
+    }
+
+    async fn service_account_token(
+        &self,
+        pod: &Pod,
+        audience: Option<&str>,
+        expiration_seconds: i64,
+    ) -> Result<(String, String), ClusterError> {
+        objects::token(&self.api, pod, audience, expiration_seconds).await
+    }
+
+    async fn create_event(&self, event: &Event) -> Result<(), ClusterError> {
+        self.api.create_event(event).await
+    }
+
+    async fn patch_event(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), ClusterError> {
+        self.api.patch_event(namespace, name, patch).await
+    }
+}

@@ -1,0 +1,301 @@
+//! The event recorder: core/v1 Events as client-go's `tools/record` writes them (count, aggregation, spam filter, rate limit).
+
+mod correlate;
+
+use self::correlate::{Correlator, Outcome};
+use super::{Cluster, ClusterError, EventSubject};
+use crate::clock::{self, Now};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Events that wait while the API server is slow or away: client-go's broadcaster queues 1000 too.
+const QUEUE_EVENTS: usize = 1000;
+/// client-go's `maxTriesPerEvent` and `defaultSleepDuration`.
+const TRIES: u32 = 12;
+const RETRY_SLEEP: Duration = Duration::from_secs(10);
+
+/// Records events as client-go's recorder does (count, aggregation, rate limit). Never blocks; cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    queue: mpsc::Sender<Noted>,
+    dropped: Arc<AtomicU64>,
+    node_name: Arc<str>,
+}
+
+/// An event as it was noted, before correlation.
+#[derive(Clone, Debug)]
+struct Noted {
+    subject: EventSubject,
+    warning: bool,
+    reason: &'static str,
+    message: String,
+    at: Now,
+}
+
+impl Recorder {
+    /// The recorder, and the task that writes (run it under the supervisor). `qps` and `burst` are
+    /// `eventRecordQPS` and `eventBurst`; a `qps` of 0 is no limit.
+    pub fn new(
+        cluster: Arc<dyn Cluster>,
+        node_name: &str,
+        qps: u32,
+        burst: u32,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (queue, noted) = mpsc::channel(QUEUE_EVENTS);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let recorder = Self { queue, dropped: dropped.clone(), node_name: node_name.into() };
+        let writer = Writer {
+            cluster,
+            host: node_name.to_owned(),
+            correlator: Correlator::default(),
+            limit: TokenBucket::new(f64::from(qps), f64::from(burst.max(1))),
+            dropped,
+        };
+        (recorder, writer.run(noted))
+    }
+
+    /// An event on a pod; `container` becomes the fieldPath `spec.containers{name}` (already formed by the caller).
+    pub fn pod(&self, pod: &Pod, field_path: Option<String>, warning: bool, reason: &'static str, message: String) {
+        let meta = &pod.metadata;
+        let reference = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone(),
+            uid: meta.uid.clone(),
+            resource_version: meta.resource_version.clone(),
+            field_path,
+        };
+        self.note(EventSubject { reference }, warning, reason, message);
+    }
+
+    /// An event on the node. Its uid is the node's name, as the kubelet has it: the object may not exist yet.
+    pub fn node(&self, warning: bool, reason: &'static str, message: String) {
+        let reference = ObjectReference {
+            kind: Some("Node".into()),
+            name: Some(self.node_name.to_string()),
+            uid: Some(self.node_name.to_string()),
+            ..Default::default()
+        };
+        self.note(EventSubject { reference }, warning, reason, message);
+    }
+
+    fn note(&self, subject: EventSubject, warning: bool, reason: &'static str, message: String) {
+        let noted = Noted { subject, warning, reason, message, at: clock::now() };
+        if self.queue.try_send(noted).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The one task that writes events, in the order they were noted.
+struct Writer {
+    cluster: Arc<dyn Cluster>,
+    host: String,
+    correlator: Correlator,
+    limit: TokenBucket,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Writer {
+    async fn run(mut self, mut noted: mpsc::Receiver<Noted>) {
+        while let Some(noted) = noted.recv().await {
+            let dropped = self.dropped.swap(0, Ordering::Relaxed);
+            if dropped > 0 {
+                tracing::warn!(dropped, "events were dropped: the API server takes them too slowly");
+            }
+            let now = noted.at;
+            let outcome = self.correlator.correlate(event(noted, &self.host), now);
+            match outcome {
+                Outcome::Skip => {}
+                Outcome::Create(event) => self.write(event, None).await,
+                Outcome::Repeat(event, patch) => self.write(event, Some(patch)).await,
+            }
+        }
+    }
+
+    /// One event, with client-go's retries: only while the API server cannot be asked.
+    async fn write(&mut self, event: Event, patch: Option<serde_json::Value>) {
+        let namespace = event.metadata.namespace.clone().unwrap_or_default();
+        let name = event.metadata.name.clone().unwrap_or_default();
+        for attempt in 1..=TRIES {
+            let wait = self.limit.take(clock::now());
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            let answer = match &patch {
+                Some(patch) => match self.cluster.patch_event(&namespace, &name, patch).await {
+                    // Its time to live is over: it begins anew under the same name.
+                    Err(ClusterError::NotFound(_)) => self.cluster.create_event(&event).await,
+                    answer => answer,
+                },
+                None => self.cluster.create_event(&event).await,
+            };
+            match answer {
+                Ok(()) => return,
+                Err(ClusterError::Unavailable(error)) if attempt < TRIES => {
+                    tracing::debug!(%error, attempt, "event not written, retrying");
+                    tokio::time::sleep(RETRY_SLEEP.mul_f64(if attempt == 1 { rand::random() } else { 1.0 })).await;
+                }
+                // The namespace is terminating or gone, or the name is taken: client-go gives up as well.
+                Err(error) => {
+                    tracing::warn!(%error, event = name, "server rejected event");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The Event object of a noted event (`recorder.makeEvent`).
+fn event(noted: Noted, host: &str) -> Event {
+    let subject = noted.subject.reference;
+    let namespace = match subject.namespace.as_deref() {
+        None | Some("") => "default".to_owned(),
+        Some(namespace) => namespace.to_owned(),
+    };
+    let time = Time(noted.at.wall);
+    Event {
+        metadata: ObjectMeta {
+            name: Some(event_name(subject.name.as_deref().unwrap_or_default(), noted.at.wall)),
+            namespace: Some(namespace),
+            ..Default::default()
+        },
+        involved_object: subject,
+        reason: Some(noted.reason.to_owned()),
+        message: Some(noted.message),
+        first_timestamp: Some(time.clone()),
+        last_timestamp: Some(time),
+        count: Some(1),
+        type_: Some(if noted.warning { "Warning" } else { "Normal" }.to_owned()),
+        source: Some(EventSource { component: Some("kubelet".into()), host: Some(host.to_owned()) }),
+        reporting_component: Some("kubelet".into()),
+        reporting_instance: Some(host.to_owned()),
+        ..Default::default()
+    }
+}
+
+/// `<object>.<hex of unix nanoseconds>`.
+fn event_name(object: &str, at: Timestamp) -> String {
+    format!("{object}.{:x}", at.as_nanosecond())
+}
+
+/// A rate limit on monotonic time.
+#[derive(Clone, Debug)]
+struct TokenBucket {
+    /// Tokens per second; 0: no limit.
+    rate: f64,
+    burst: f64,
+    tokens: f64,
+    read: Option<tokio::time::Instant>,
+}
+
+impl TokenBucket {
+    fn new(rate: f64, burst: f64) -> Self {
+        Self { rate, burst, tokens: burst, read: None }
+    }
+
+    fn refill(&mut self, now: Now) {
+        if let Some(read) = self.read {
+            let passed = now.mono.saturating_duration_since(read).as_secs_f64();
+            self.tokens = (self.tokens + passed * self.rate).min(self.burst);
+        }
+        self.read = Some(now.mono);
+    }
+
+    /// Takes a token if there is one.
+    fn try_take(&mut self, now: Now) -> bool {
+        self.refill(now);
+        if self.tokens < 1.0 {
+            return false;
+        }
+        self.tokens -= 1.0;
+        true
+    }
+
+    /// Takes a token, on credit if need be: how long to wait for it.
+    fn take(&mut self, now: Now) -> Duration {
+        if self.rate <= 0.0 {
+            return Duration::ZERO;
+        }
+        self.refill(now);
+        self.tokens -= 1.0;
+        if self.tokens >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-self.tokens / self.rate) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::FakeCluster;
+    use super::*;
+
+    fn pod() -> Pod {
+        Pod {
+            metadata: ObjectMeta {
+                name: Some("p".into()),
+                namespace: Some("ns".into()),
+                uid: Some("u-1".into()),
+                ..Default::default()
+            },
+            ..Default::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_repeated_event_is_counted_by_patch_and_an_outage_only_delays() {
+        let fake = Arc::new(FakeCluster::default());
+        let (recorder, task) = Recorder::new(fake.clone(), "n1", 50, 100);
+        fake.fail("create_event", ClusterError::Unavailable("down".into()));
+        for _ in 0..3 {
+            recorder.pod(&pod(), Some("spec.containers{c}".into()), true, "BackOff", "Back-off restarting".into());
+        }
+        recorder.node(false, "Starting", "Starting kubelet.".into());
+        drop(recorder);
+        task.await;
+        let events = fake.events();
+        let lines: Vec<String> = events
+            .iter()
+            .map(|e| {
+                let subject = &e.involved_object;
+                format!(
+                    "{} {} {} x{} {} {}",
+                    e.type_.as_deref().unwrap(),
+                    e.reason.as_deref().unwrap(),
+                    e.message.as_deref().unwrap(),
+                    e.count.unwrap(),
+                    subject.kind.as_deref().unwrap(),
+                    subject.field_path.as_deref().unwrap_or("-"),
+                )
+            })
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "Normal Starting Starting kubelet. x1 Node -",
+                "Warning BackOff Back-off restarting x3 Pod spec.containers{c}"
+            ]
+        );
+        let name = events[1].metadata.name.clone().unwrap();
+        let (object, nanos) = name.split_once('.').unwrap();
+        assert_eq!(object, "p");
+        assert!(i128::from_str_radix(nanos, 16).is_ok());
+        assert_eq!(events[1].reporting_component.as_deref(), Some("kubelet"));
+        assert_eq!(events[1].source.as_ref().unwrap().host.as_deref(), Some("n1"));
+    }
+
+    #[test]
+    fn the_bucket_gives_its_burst_and_then_its_rate() {
+        let start = clock::now();
+        let mut bucket = TokenBucket::new(50.0, 2.0);
+        assert_eq!([bucket.take(start), bucket.take(start)], [Duration::ZERO; 2]);
+        assert_eq!(bucket.take(start), Duration::from_millis(20));
+        let later = Now { mono: start.mono + Duration::from_secs(1), ..start };
+        assert_eq!(bucket.take(later), Duration::ZERO);
+    }
+}

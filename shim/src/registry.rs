@@ -1,9 +1,23 @@
 //! The resource table: group/version/resource → `ResourceDef`, and each kind's semantic rules, one resource a file.
+//!
+//! `core/`, `coordination/`, … hold one file a resource: its definition, defaults, rules and table row. The other
+//! modules are what those files share. Nothing here sees the store, a clock or the runtime.
 
+pub mod coordination;
+pub mod core;
+pub mod discovery;
+pub mod duration;
+pub mod events;
 pub mod field;
+pub mod gv;
+pub mod names;
+pub mod node;
+pub mod scheduling;
+pub mod table;
+pub mod value;
 
 use crate::gvr::GroupVersion;
-use crate::meta::Object;
+use crate::meta::{Meta, Object};
 use crate::selector::Pairs;
 use field::FieldError;
 use serde_json::Value;
@@ -27,13 +41,50 @@ pub struct ResourceDef {
     pub storage_gv: GroupVersion,
     pub subresources: &'static [Subresource],
     pub columns: &'static [Column],
-    /// The cells of one table row, as many as `columns`; `now` is Unix seconds (ages).
+    /// The cells of one table row, as many as `columns`; `now` is Unix seconds (ages). Takes the storage form.
     pub row: fn(&Object, i64) -> Vec<Value>,
+    /// `TableRow.conditions`: present on rows of pods that have finished.
+    pub row_conditions: fn(&Object) -> Vec<Value>,
     /// Names a fieldSelector may use besides metadata.name and metadata.namespace.
     pub selectable: &'static [&'static str],
     /// Values of all selectable fields (metadata.name and metadata.namespace included).
     pub fields: fn(&Object) -> Pairs,
     pub strategy: &'static Strategy,
+}
+
+impl ResourceDef {
+    /// What most resources have in common; the definitions override what differs.
+    pub const BASIC: Self = Self {
+        gv: gv::CORE_V1,
+        resource: "",
+        singular: "",
+        kind: "",
+        short_names: &[],
+        categories: &[],
+        namespaced: true,
+        verbs: ALL_VERBS,
+        storage: "",
+        storage_gv: gv::CORE_V1,
+        subresources: &[],
+        columns: table::DEFAULT_COLUMNS,
+        row: table::default_row,
+        row_conditions: |_| Vec::new(),
+        selectable: &[],
+        fields: meta_fields,
+        strategy: &Strategy::BASIC,
+    };
+
+    /// The subresource of that name.
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+
+    /// Whether a fieldSelector may name that field.
+    pub fn is_selectable(&self, field: &str) -> bool {
+        field == "metadata.name"
+            || (field == "metadata.namespace" && self.namespaced)
+            || self.selectable.contains(&field)
+    }
 }
 
 /// A subresource as discovery and the router see it.
@@ -43,6 +94,13 @@ pub struct Subresource {
     pub kind: &'static str,
     pub gv: GroupVersion,
     pub verbs: &'static [&'static str],
+}
+
+impl Subresource {
+    /// One whose body is a core/v1 kind.
+    pub const fn core(name: &'static str, kind: &'static str, verbs: &'static [&'static str]) -> Self {
+        Self { name, kind, gv: gv::CORE_V1, verbs }
+    }
 }
 
 /// A printer column (`TableColumnDefinition`). Priority 0 shows always, 1 with `-o wide`.
@@ -67,7 +125,9 @@ pub struct Strategy {
     pub prepare_update: fn(new: &mut Object, old: &Object),
     /// For `/status`: keeps everything but status of the old object (and metadata as upstream does).
     pub prepare_status: fn(new: &mut Object, old: &Object),
+    /// Errors of a new object, metadata included.
     pub validate: fn(&Object) -> Vec<FieldError>,
+    /// Errors of an update that `validate` of the new object does not report (immutable fields), metadata included.
     pub validate_update: fn(new: &Object, old: &Object) -> Vec<FieldError>,
     pub validate_status: fn(new: &Object, old: &Object) -> Vec<FieldError>,
     /// Texts for `Warning` headers on create and update.
@@ -83,12 +143,72 @@ pub struct Strategy {
     pub validate_name: fn(&str, prefix: bool) -> Vec<String>,
 }
 
+impl Strategy {
+    /// No defaults, no status, only metadata is validated, deleted at once.
+    pub const BASIC: Self = Self {
+        default: |_| (),
+        prepare_create: |_| (),
+        prepare_update: |_, _| (),
+        prepare_status: value::keep_all_but_status,
+        validate: |_| Vec::new(),
+        validate_update: |_, _| Vec::new(),
+        validate_status: |_, _| Vec::new(),
+        warnings: |_, _| Vec::new(),
+        grace: None,
+        allow_create_on_update: false,
+        allow_unconditional_update: true,
+        validate_name: names::dns1123_subdomain,
+    };
+}
+
+/// The verbs of a resource that can do everything.
+pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// The verbs of a `/status` subresource.
+pub const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
+
+/// All definitions, groups in discovery order, resources sorted within a group version.
+static ALL: [ResourceDef; 20] = [
+    core::binding::DEF,
+    core::configmap::DEF,
+    core::endpoints::DEF,
+    core::event::DEF,
+    core::limitrange::DEF,
+    core::namespace::DEF,
+    core::node::DEF,
+    core::persistentvolumeclaim::DEF,
+    core::persistentvolume::DEF,
+    core::pod::DEF,
+    core::podtemplate::DEF,
+    core::resourcequota::DEF,
+    core::secret::DEF,
+    core::serviceaccount::DEF,
+    core::service::DEF,
+    events::event::DEF,
+    scheduling::priorityclass::DEF,
+    coordination::lease::DEF,
+    node::runtimeclass::DEF,
+    discovery::endpointslice::DEF,
+];
+
 /// The definition served at that path.
-pub fn find(_group: &str, _version: &str, _resource: &str) -> Option<&'static ResourceDef> {
-    todo!("S3")
+pub fn find(group: &str, version: &str, resource: &str) -> Option<&'static ResourceDef> {
+    ALL.iter().find(|d| d.resource == resource && d.gv.group == group && d.gv.version == version)
 }
 
 /// All definitions, in discovery order.
 pub fn all() -> &'static [ResourceDef] {
-    todo!("S3")
+    &ALL
 }
+
+/// The two fields that every kind can be selected by.
+pub fn meta_fields(object: &Object) -> Pairs {
+    let mut pairs = Pairs::new();
+    pairs.insert("metadata.name".into(), object.name().into());
+    if !object.namespace().is_empty() {
+        pairs.insert("metadata.namespace".into(), object.namespace().into());
+    }
+    pairs
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,34 @@
+//! Services.
+
+pub mod table;
+
+use crate::meta::Object;
+use crate::registry::value::text;
+use crate::registry::{ResourceDef, STATUS_VERBS, Strategy, Subresource, meta_fields, names};
+use crate::selector::Pairs;
+
+pub const DEF: ResourceDef = ResourceDef {
+    resource: "services",
+    singular: "service",
+    kind: "Service",
+    short_names: &["svc"],
+    categories: &["all"],
+    storage: "services/specs",
+    subresources: &[
+        Subresource::core("proxy", "ServiceProxyOptions", &["create", "delete", "get", "patch", "update"]),
+        Subresource::core("status", "Service", STATUS_VERBS),
+    ],
+    columns: table::COLUMNS,
+    row: table::row,
+    selectable: &["spec.clusterIP", "spec.type"],
+    fields,
+    strategy: &Strategy { allow_create_on_update: true, validate_name: names::dns1035_label, ..Strategy::BASIC },
+    ..ResourceDef::BASIC
+};
+
+fn fields(service: &Object) -> Pairs {
+    let mut pairs = meta_fields(service);
+    pairs.insert("spec.clusterIP".into(), text(&service["spec"]["clusterIP"]).into());
+    pairs.insert("spec.type".into(), text(&service["spec"]["type"]).into());
+    pairs
+}

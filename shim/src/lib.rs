@@ -5,7 +5,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | base | `meta` `gvr` `revision` `selector` `task` |
+//! | base | `meta` `gvr` `revision` `selector` `clock` `task` |
 //! | store | `store` (trait, engines, watch cache) |
 //! | schema | `schema` (one structural schema for everything) |
 //! | rules | `registry` (resource table, strategies), `authn`, `authz`, `admission` |
@@ -18,6 +18,7 @@
 //! `client` and nothing under it; only `http` names hyper.
 
 pub mod app;
+pub mod clock;
 pub mod config;
 pub mod gvr;
 pub mod meta;

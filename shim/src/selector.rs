@@ -1,11 +1,15 @@
 //! Label and field selectors: parsed once, matched against an entry's labels and fields.
 
+mod field;
+mod label;
+pub mod names;
+
 use std::collections::BTreeMap;
 
 /// Labels or selectable fields of one object.
 pub type Pairs = BTreeMap<Box<str>, Box<str>>;
 
-/// A parsed `labelSelector` (all requirements hold).
+/// A parsed `labelSelector` (all requirements hold), sorted by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector {
     pub requirements: Vec<Requirement>,
@@ -29,18 +33,34 @@ pub enum Op {
 
 impl LabelSelector {
     /// Parses the query-string grammar (`a=b,c in (d,e),!f`); the error is the text kube-apiserver puts in its 400.
-    pub fn parse(_text: &str) -> Result<Self, String> {
-        todo!("S1")
+    pub fn parse(text: &str) -> Result<Self, String> {
+        label::parse(text)
     }
-    pub fn matches(&self, _labels: &Pairs) -> bool {
-        todo!("S1")
+    pub fn matches(&self, labels: &Pairs) -> bool {
+        self.requirements.iter().all(|r| r.matches(labels))
     }
     pub fn is_everything(&self) -> bool {
         self.requirements.is_empty()
     }
 }
 
-/// A parsed `fieldSelector`: `field=value`, `field==value`, `field!=value`, comma separated.
+impl Requirement {
+    /// An absent key satisfies `NotIn` and `DoesNotExist`, and nothing else.
+    pub fn matches(&self, labels: &Pairs) -> bool {
+        let value = labels.get(&self.key);
+        let number = || value.and_then(|v| v.parse::<i64>().ok());
+        match &self.op {
+            Op::In(values) => value.is_some_and(|v| values.contains(v)),
+            Op::NotIn(values) => value.is_none_or(|v| !values.contains(v)),
+            Op::Exists => value.is_some(),
+            Op::DoesNotExist => value.is_none(),
+            Op::GreaterThan(bound) => number().is_some_and(|n| n > *bound),
+            Op::LessThan(bound) => number().is_some_and(|n| n < *bound),
+        }
+    }
+}
+
+/// A parsed `fieldSelector`: `field=value`, `field==value`, `field!=value`, comma separated; `\` escapes `,` `=` `\`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSelector {
     /// (field, wanted equal, value)
@@ -49,13 +69,21 @@ pub struct FieldSelector {
 
 impl FieldSelector {
     /// Parses; whether each field may be selected on is the resource's own table (`registry`).
-    pub fn parse(_text: &str) -> Result<Self, String> {
-        todo!("S1")
+    pub fn parse(text: &str) -> Result<Self, String> {
+        field::parse(text)
     }
-    pub fn matches(&self, _fields: &Pairs) -> bool {
-        todo!("S1")
+    /// A field the object does not have reads as the empty string.
+    pub fn matches(&self, fields: &Pairs) -> bool {
+        self.terms.iter().all(|(field, equal, value)| {
+            let have = fields.get(field).map_or("", |v| v);
+            (have == &**value) == *equal
+        })
     }
     pub fn is_everything(&self) -> bool {
         self.terms.is_empty()
+    }
+    /// The value that `field` must equal, when a term says so (a list of one name reads one key).
+    pub fn exact(&self, field: &str) -> Option<&str> {
+        self.terms.iter().find(|(f, equal, _)| &**f == field && *equal).map(|(_, _, v)| &**v)
     }
 }

@@ -1,7 +1,11 @@
 //! The store: trait, engines and the watch cache above them (DESIGN decisions 3 and 5).
 
 pub mod cache;
+#[cfg(test)]
+mod conformance;
+mod hub;
 pub mod key;
+pub mod memory;
 
 use crate::revision::Revision;
 use async_trait::async_trait;

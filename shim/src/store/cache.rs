@@ -1,27 +1,32 @@
 //! The watch cache: one ordered persistent map per resource, immutable snapshots, a ring of recent events.
 
-use super::key::StoreKey;
+mod entry;
+mod feed;
+mod queue;
+
+pub use entry::{Entry, Indexer};
+pub use queue::CacheWatch;
+
+use super::key::{StoreKey, prefix_range};
 use super::{Store, StoreError};
 use crate::revision::Revision;
-use crate::selector::Pairs;
-use bytes::Bytes;
-use std::sync::Arc;
+use queue::Sender;
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
 
-/// One object as the cache holds it: bytes ready for the wire, `resourceVersion` spliced in.
-#[derive(Debug)]
-pub struct Entry {
-    pub key: StoreKey,
-    pub revision: Revision,
-    /// Canonical JSON: `{"kind":K,"apiVersion":V,"metadata":{"resourceVersion":"N",…},…}`.
-    pub bytes: Bytes,
-    /// Offset just after `{"kind":…,"apiVersion":…,`: a LIST item is `{` + bytes[body..] for built-ins.
-    pub body: usize,
-    pub labels: Pairs,
-    pub fields: Pairs,
-}
-
-/// Reads labels and selectable fields off a canonical object as it enters the cache.
-pub type Indexer = fn(&serde_json::Value) -> (Pairs, Pairs);
+/// Recent changes kept per resource for watches that resume and lists at an old revision.
+const RING_CHANGES: usize = 1000;
+/// Bytes that the ring may pin (old objects; the new ones are in the map anyway).
+const RING_BYTES: usize = 4 << 20;
+/// How long a read waits for the cache to reach a revision (upstream's watch cache: 3 s).
+const CATCH_UP_SECONDS: Duration = Duration::from_secs(3);
+/// How long a read waits for the first load of a resource.
+const LOAD_SECONDS: Duration = Duration::from_secs(10);
+/// Keys read at once from the store.
+const LOAD_PAGE: usize = 500;
 
 /// What the cache needs to know of a resource.
 #[derive(Clone)]
@@ -45,10 +50,11 @@ impl Snapshot {
     /// Entries whose key starts with `prefix`, in key order, after `after` when given.
     pub fn range<'a>(
         &'a self,
-        _prefix: &'a str,
-        _after: Option<&StoreKey>,
-    ) -> Box<dyn Iterator<Item = &'a Arc<Entry>> + 'a> {
-        todo!("S1")
+        prefix: &'a str,
+        after: Option<&'a StoreKey>,
+    ) -> Box<dyn Iterator<Item = &'a Arc<Entry>> + Send + 'a> {
+        let range = self.map.range::<_, str>(prefix_range(prefix, after));
+        Box::new(range.take_while(move |(k, _)| k.as_str().starts_with(prefix)).map(|(_, entry)| entry))
     }
 }
 
@@ -62,6 +68,13 @@ pub struct Change {
     pub new: Option<Arc<Entry>>,
 }
 
+impl Change {
+    /// What the change keeps alive that nothing else need.
+    fn weight(&self) -> usize {
+        self.old.as_ref().map_or(0, |e| e.bytes.len()) + self.new.as_ref().map_or(0, |e| e.bytes.len())
+    }
+}
+
 /// What a cache watcher receives.
 #[derive(Clone, Debug)]
 pub enum CacheEvent {
@@ -70,47 +83,240 @@ pub enum CacheEvent {
     Progress(Revision),
 }
 
+/// The caches of all resources, fed by one watch of the store; cheap to clone.
+#[derive(Clone)]
+pub struct Caches {
+    by_prefix: Arc<HashMap<&'static str, ResourceCache>>,
+}
+
+impl Caches {
+    /// Loads the resources and follows the store until the returned task is dropped; `Store` failures are retried.
+    pub fn start(store: Arc<dyn Store>, specs: Vec<CacheSpec>) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let applied = Arc::new(watch::Sender::new(Revision(0)));
+        let by_prefix = specs
+            .into_iter()
+            .map(|spec| (spec.prefix, ResourceCache::new(store.clone(), spec, applied.clone())))
+            .collect();
+        let caches = Self { by_prefix: Arc::new(by_prefix) };
+        let feed = feed::Feed::new(store, caches.by_prefix.clone(), applied, "/registry/".to_owned());
+        (caches, feed.run())
+    }
+
+    /// The cache of that storage prefix (`pods`, `services/specs`).
+    pub fn of(&self, prefix: &str) -> Option<ResourceCache> {
+        self.by_prefix.get(prefix).cloned()
+    }
+}
+
 /// The watch cache of one resource; cheap to clone.
 #[derive(Clone)]
 pub struct ResourceCache {
-    // S1's
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    spec: CacheSpec,
+    state: Mutex<State>,
+    /// Every cache of the feed has applied all events up to here; 0 before the first load.
+    applied: Arc<watch::Sender<Revision>>,
+}
+
+/// Invariant: `map` is the resource at `revision`, and `ring` holds every change above `floor`.
+struct State {
+    map: imbl::OrdMap<StoreKey, Arc<Entry>>,
+    revision: Revision,
+    floor: Revision,
+    ring: VecDeque<Arc<Change>>,
+    ring_bytes: usize,
+    watchers: Vec<Sender>,
 }
 
 impl ResourceCache {
-    /// Loads the resource and follows the store until the returned task ends; `Store` failures are retried inside.
-    pub fn start(_store: Arc<dyn Store>, _spec: CacheSpec) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        (todo!("S1"), async {})
+    fn new(store: Arc<dyn Store>, spec: CacheSpec, applied: Arc<watch::Sender<Revision>>) -> Self {
+        let state = State {
+            map: imbl::OrdMap::new(),
+            revision: Revision(0),
+            floor: Revision(0),
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            watchers: Vec::new(),
+        };
+        Self { shared: Arc::new(Shared { store, spec, state: Mutex::new(state), applied }) }
     }
+
+    /// Loads one resource alone and follows the store until the returned task is dropped.
+    pub fn start(store: Arc<dyn Store>, spec: CacheSpec) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let applied = Arc::new(watch::Sender::new(Revision(0)));
+        let prefix = StoreKey::prefix(spec.prefix, None);
+        let cache = Self::new(store.clone(), spec, applied.clone());
+        let caches = Arc::new(HashMap::from([(cache.shared.spec.prefix, cache.clone())]));
+        (cache, feed::Feed::new(store, caches, applied, prefix).run())
+    }
+
     /// The newest snapshot, whatever its age (`resourceVersion=0`); waits only for the first load.
     pub async fn latest(&self) -> Result<Snapshot, StoreError> {
-        todo!("S1")
+        if self.applied() == Revision(0) {
+            self.wait_for(Revision(1), LOAD_SECONDS)
+                .await
+                .map_err(|()| StoreError::Unavailable(format!("{} is still being loaded", self.shared.spec.prefix)))?;
+        }
+        Ok(self.snapshot())
     }
+
     /// A snapshot not older than `revision`; waits up to 3 s, then `StoreError::Future`.
-    pub async fn at_least(&self, _revision: Revision) -> Result<Snapshot, StoreError> {
-        todo!("S1")
+    pub async fn at_least(&self, revision: Revision) -> Result<Snapshot, StoreError> {
+        if self.applied() < revision.max(Revision(1)) {
+            self.latest().await?;
+            self.wait_for(revision, CATCH_UP_SECONDS)
+                .await
+                .map_err(|()| StoreError::Future { asked: revision, current: self.applied() })?;
+        }
+        Ok(self.snapshot())
     }
+
     /// A snapshot that contains every write acknowledged before the call (asks the store for its current revision).
     pub async fn consistent(&self) -> Result<Snapshot, StoreError> {
-        todo!("S1")
+        let current = self.shared.store.current().await?;
+        match self.at_least(current).await {
+            Err(StoreError::Future { asked, current }) => Err(StoreError::Unavailable(format!(
+                "the watch cache is at revision {current}, behind the store's {asked}"
+            ))),
+            other => other,
+        }
     }
-    /// The exact old revision, from the store (paged lists, `resourceVersionMatch=Exact`).
-    pub async fn exact(&self, _revision: Revision) -> Result<Snapshot, StoreError> {
-        todo!("S1")
+
+    /// The exact old revision (paged lists, `resourceVersionMatch=Exact`): from the ring where it reaches back so far,
+    /// else from the store.
+    pub async fn exact(&self, revision: Revision) -> Result<Snapshot, StoreError> {
+        self.at_least(revision).await?;
+        if let Some(snapshot) = self.rewound(revision) {
+            return Ok(snapshot);
+        }
+        let mut map = imbl::OrdMap::new();
+        let prefix = StoreKey::prefix(self.shared.spec.prefix, None);
+        let mut after = None;
+        loop {
+            let page = self.shared.store.list(&prefix, Some(revision), after.as_ref(), LOAD_PAGE).await?;
+            for kv in &page.items {
+                if let Some(entry) = Entry::read(kv, self.shared.spec.index) {
+                    map.insert(kv.key.clone(), Arc::new(entry));
+                }
+            }
+            after = page.items.last().map(|kv| kv.key.clone());
+            if !page.more || after.is_none() {
+                return Ok(Snapshot { revision, map });
+            }
+        }
     }
+
     /// Every change with revision above `after`; `Compacted` when the ring no longer reaches that far back.
-    pub fn watch(&self, _after: Revision) -> Result<CacheWatch, StoreError> {
-        todo!("S1")
+    pub fn watch(&self, after: Revision) -> Result<CacheWatch, StoreError> {
+        let mut state = self.lock();
+        if after < state.floor || self.applied() == Revision(0) {
+            return Err(StoreError::Compacted { oldest: state.floor });
+        }
+        let first = state.ring.partition_point(|c| c.revision <= after);
+        let backlog = state.ring.range(first..).cloned().collect();
+        let (sender, watch) = queue::channel(backlog, after, self.shared.applied.subscribe());
+        state.watchers.retain(Sender::is_open);
+        state.watchers.push(sender);
+        Ok(watch)
+    }
+
+    /// Every cache of this feed has applied all events up to here.
+    pub fn applied(&self) -> Revision {
+        *self.shared.applied.borrow()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held is a bug in this file; the state's invariant is restored by the next load.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn wait_for(&self, revision: Revision, limit: Duration) -> Result<(), ()> {
+        let mut applied = self.shared.applied.subscribe();
+        let reached = applied.wait_for(|r| *r >= revision);
+        match tokio::time::timeout(limit, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            // The sender lives in `self`: only the timeout can happen.
+            Ok(Err(_)) | Err(_) => Err(()),
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        // Read before the map: the map then holds at least everything up to it.
+        let applied = self.applied();
+        let state = self.lock();
+        Snapshot { revision: applied.max(state.revision), map: state.map.clone() }
+    }
+
+    /// The map at `revision` by undoing the ring's newer changes; `None` when the ring does not reach.
+    fn rewound(&self, revision: Revision) -> Option<Snapshot> {
+        let state = self.lock();
+        if revision < state.floor {
+            return None;
+        }
+        let mut map = state.map.clone();
+        for change in state.ring.iter().rev().take_while(|c| c.revision > revision) {
+            match (&change.old, &change.new) {
+                (Some(old), _) => drop(map.insert(old.key.clone(), old.clone())),
+                (None, Some(new)) => drop(map.remove(new.key.as_str())),
+                (None, None) => {}
+            }
+        }
+        Some(Snapshot { revision, map })
+    }
+
+    /// Replaces everything after a (re)load: watchers cannot be continued without a gap, so they end.
+    fn reset(&self, map: imbl::OrdMap<StoreKey, Arc<Entry>>, revision: Revision) {
+        let mut state = self.lock();
+        state.map = map;
+        state.revision = revision;
+        state.floor = revision;
+        state.ring.clear();
+        state.ring_bytes = 0;
+        state.watchers.clear();
+    }
+
+    /// Applies the events of this resource from one store message.
+    fn apply(&self, events: &[super::Event]) {
+        let mut state = self.lock();
+        for event in events {
+            let new = event.put.as_ref().and_then(|value| {
+                Entry::of(event.key.clone(), event.revision, value, self.shared.spec.index).map(Arc::new)
+            });
+            let old = match &new {
+                Some(entry) => state.map.insert(event.key.clone(), entry.clone()),
+                None => state.map.remove(event.key.as_str()),
+            };
+            state.revision = event.revision;
+            if old.is_some() || new.is_some() {
+                state.push(Arc::new(Change { revision: event.revision, old, new }));
+            }
+        }
     }
 }
 
-/// One watcher's bounded queue. `None` means it was too slow (or the cache restarted): the client gets a 410.
-pub struct CacheWatch {
-    // S1's
-}
-
-impl CacheWatch {
-    /// Cancel-safe.
-    pub async fn next(&mut self) -> Option<CacheEvent> {
-        todo!("S1")
+impl State {
+    fn push(&mut self, change: Arc<Change>) {
+        // A watcher whose queue is full is dropped: it ends, and its client lists anew.
+        self.watchers.retain(|w| w.send(&change));
+        self.ring_bytes += change.weight();
+        self.ring.push_back(change);
+        while self.ring.len() > RING_CHANGES || (self.ring_bytes > RING_BYTES && self.ring.len() > 1) {
+            let Some(oldest) = self.ring.pop_front() else { break };
+            self.ring_bytes -= oldest.weight();
+            self.floor = oldest.revision;
+            // Changes of one revision leave together: a watch above `floor` must see all of the next one.
+            while self.ring.front().is_some_and(|c| c.revision == oldest.revision) {
+                if let Some(same) = self.ring.pop_front() {
+                    self.ring_bytes -= same.weight();
+                }
+            }
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Store keys, parsed once: `/registry/<prefix>/[<namespace>/]<name>`.
 
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// The full key of one object.
@@ -33,6 +34,24 @@ impl StoreKey {
     pub fn name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or_default()
     }
+}
+
+/// Bounds of the keys that start with `prefix` and come after `after`; the upper bound is left to the caller's
+/// `starts_with`.
+pub(crate) fn prefix_range<'a>(prefix: &'a str, after: Option<&'a StoreKey>) -> (Bound<&'a str>, Bound<&'a str>) {
+    match after {
+        Some(after) if after.as_str() >= prefix => (Bound::Excluded(after.as_str()), Bound::Unbounded),
+        _ => (Bound::Included(prefix), Bound::Unbounded),
+    }
+}
+
+/// The least string above every key that starts with `prefix`; `None` when there is none (empty prefix).
+pub(crate) fn prefix_end(prefix: &str) -> Option<String> {
+    let last = prefix.chars().next_back()?;
+    let mut end = prefix[..prefix.len() - last.len_utf8()].to_owned();
+    // Keys are ASCII paths; the skip over surrogates and past the last scalar only keeps this total.
+    end.push((u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32)?);
+    Some(end)
 }
 
 impl std::borrow::Borrow<str> for StoreKey {

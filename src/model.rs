@@ -2,3 +2,4 @@
 
 pub mod observed;
 pub mod pod;
+pub mod qos;

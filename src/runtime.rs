@@ -1,5 +1,12 @@
 //! The container runtime as the agent needs it: trait, domain types in and out. `runtime/cri.rs` is the real one.
 
+pub mod cri;
+mod events;
+mod facts;
+mod observe;
+mod rpc;
+pub mod translate;
+
 use crate::ids::{ContainerId, PodUid, SandboxId};
 use crate::model::observed::{ObservedPod, RuntimePod};
 use async_trait::async_trait;

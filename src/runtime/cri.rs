@@ -1,0 +1,408 @@
+//! `CriRuntime`: the trait `Runtime` over CRI v1 on a Unix socket.
+
+use super::observe::Observations;
+use super::rpc::{self, MAX_MESSAGE_BYTES, call};
+use super::translate::{self, HostFacts};
+use super::{
+    ContainerInput, ContainerStats, ExecOutput, ImageInfo, Runtime, RuntimeError, RuntimeEvent, RuntimeInfo,
+    RuntimePod, SandboxInput, StreamOptions, events,
+};
+use crate::clock;
+use crate::ids::{ContainerId, PodKey, PodUid, SandboxId};
+use crate::model::observed::ObservedPod;
+use async_trait::async_trait;
+use k8s_cri::v1 as pb;
+use k8s_cri::v1::image_service_client::ImageServiceClient;
+use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
+
+/// kubelet `--runtime-request-timeout`: every call that has no better bound.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// RunPodSandbox may pull the pause image and waits for CNI (kubelet: twice the request timeout).
+const SANDBOX_TIMEOUT: Duration = Duration::from_secs(240);
+/// Pulls are bounded by progress, by containerd itself (`image_pull_progress_timeout`); this only ends a hung one.
+const PULL_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// A hook without a timeout is bounded by the caller (the pod's grace period); this only ends a hung one.
+const UNBOUNDED_EXEC_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// Users of images remembered, by image id (content-addressed, so never stale). Cleared when full.
+const IMAGE_USERS_KEPT: usize = 512;
+
+/// Label by which the kubelet marks everything of a pod.
+pub(super) const POD_UID_LABEL: &str = "io.kubernetes.pod.uid";
+
+/// The container runtime behind a CRI socket. Cheap calls; connects when first used and again after a restart.
+#[derive(Debug)]
+pub struct CriRuntime {
+    runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
+    channel: Channel,
+    socket: PathBuf,
+    facts: HostFacts,
+    observations: Observations,
+    image_users: Mutex<HashMap<String, ImageUser>>,
+}
+
+/// User of an image's config: (uid, user name).
+type ImageUser = (Option<i64>, String);
+
+impl CriRuntime {
+    /// Makes the connection and asks for the version once, so that a wrong socket is told at once.
+    pub async fn connect(socket: &Path) -> Result<Self, RuntimeError> {
+        let runtime = Self::lazy(socket);
+        runtime.version().await?;
+        Ok(runtime)
+    }
+
+    /// As `connect`, but the runtime may come up later. Must be called within a tokio runtime.
+    pub fn lazy(socket: &Path) -> Self {
+        let channel = rpc::channel(socket);
+        Self {
+            runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            channel,
+            socket: socket.to_owned(),
+            facts: HostFacts::detect(),
+            observations: Observations::default(),
+            image_users: Mutex::default(),
+        }
+    }
+
+    /// Replaces what was found out about this machine (seccomp profile folder, `seccompDefault`, …).
+    pub fn with_facts(mut self, facts: HostFacts) -> Self {
+        self.facts = facts;
+        self
+    }
+
+    /// Where the runtime listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    pub(super) fn client(&self) -> RuntimeServiceClient<Channel> {
+        self.runtime.clone()
+    }
+
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    pub(super) async fn version(&self) -> Result<pb::VersionResponse, RuntimeError> {
+        let request = pb::VersionRequest { version: "0.1.0".into() };
+        call("Version", REQUEST_TIMEOUT, self.client().version(request)).await
+    }
+
+    pub(super) async fn list_sandboxes(
+        &self,
+        label_selector: HashMap<String, String>,
+    ) -> Result<Vec<pb::PodSandbox>, RuntimeError> {
+        let filter = pb::PodSandboxFilter { label_selector, ..Default::default() };
+        let request = pb::ListPodSandboxRequest { filter: Some(filter) };
+        Ok(call("ListPodSandbox", REQUEST_TIMEOUT, self.client().list_pod_sandbox(request)).await?.items)
+    }
+
+    pub(super) async fn list_containers(
+        &self,
+        label_selector: HashMap<String, String>,
+    ) -> Result<Vec<pb::Container>, RuntimeError> {
+        let filter = pb::ContainerFilter { label_selector, ..Default::default() };
+        let request = pb::ListContainersRequest { filter: Some(filter) };
+        Ok(call("ListContainers", REQUEST_TIMEOUT, self.client().list_containers(request)).await?.containers)
+    }
+
+    pub(super) async fn sandbox_status(&self, id: &str) -> Result<pb::PodSandboxStatus, RuntimeError> {
+        let request = pb::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
+        let answer = call("PodSandboxStatus", REQUEST_TIMEOUT, self.client().pod_sandbox_status(request)).await?;
+        answer.status.ok_or_else(|| RuntimeError::Rpc { code: "Internal", message: "sandbox status is empty".into() })
+    }
+
+    pub(super) async fn container_status(&self, id: &str) -> Result<pb::ContainerStatus, RuntimeError> {
+        let request = pb::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+        let answer = call("ContainerStatus", REQUEST_TIMEOUT, self.client().container_status(request)).await?;
+        answer.status.ok_or_else(|| RuntimeError::Rpc { code: "Internal", message: "container status is empty".into() })
+    }
+
+    /// The user that the image names: the kubelet always sends one, so that an image's group is not used.
+    async fn image_user(&self, image_ref: &str) -> Result<ImageUser, RuntimeError> {
+        let known = self.image_users.lock().unwrap_or_else(PoisonError::into_inner).get(image_ref).cloned();
+        match known {
+            Some(user) => Ok(user),
+            // `image` remembers it.
+            None => Ok(self.image(image_ref).await?.map_or((None, String::new()), |image| (image.uid, image.username))),
+        }
+    }
+
+    /// The running container whose processes an ephemeral container is to see.
+    async fn target_container(&self, input: &ContainerInput) -> Result<Option<String>, RuntimeError> {
+        let Some(target) = translate::target_container_name(input) else { return Ok(None) };
+        let uid = input.pod.metadata.uid.clone().unwrap_or_default();
+        let labels = HashMap::from([
+            (POD_UID_LABEL.to_owned(), uid),
+            ("io.kubernetes.container.name".to_owned(), target.to_owned()),
+        ]);
+        let running = pb::ContainerState::ContainerRunning as i32;
+        let found = self.list_containers(labels).await?.into_iter().find(|c| c.state == running);
+        match found {
+            Some(container) => Ok(Some(container.id)),
+            None => Err(RuntimeError::NotFound(format!("unable to find target container {target:?}"))),
+        }
+    }
+
+    async fn runtime_config(&self) -> Result<Option<String>, RuntimeError> {
+        match call("RuntimeConfig", REQUEST_TIMEOUT, self.client().runtime_config(pb::RuntimeConfigRequest {})).await {
+            Ok(config) => Ok(config.linux.map(|linux| match linux.cgroup_driver() {
+                pb::CgroupDriver::Systemd => "systemd".to_owned(),
+                pb::CgroupDriver::Cgroupfs => "cgroupfs".to_owned(),
+            })),
+            Err(RuntimeError::Unimplemented(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[async_trait]
+impl Runtime for CriRuntime {
+    async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
+        let mut client = self.client();
+        let status = call("Status", REQUEST_TIMEOUT, client.status(pb::StatusRequest { verbose: false }));
+        let (version, status, cgroup_driver) = tokio::try_join!(self.version(), status, self.runtime_config())?;
+        let conditions = status.status.map(|s| s.conditions).unwrap_or_default();
+        let condition = |name: &str| match conditions.iter().find(|c| c.r#type == name) {
+            Some(condition) if condition.status => Ok(()),
+            Some(condition) => Err(format!("{}: {}", condition.reason, condition.message)),
+            None => Err(format!("{name}Unknown: the runtime does not report {name}")),
+        };
+        Ok(RuntimeInfo {
+            name: version.runtime_name,
+            version: version.runtime_version,
+            runtime_ready: condition("RuntimeReady"),
+            network_ready: condition("NetworkReady"),
+            cgroup_driver,
+            handlers: status
+                .runtime_handlers
+                .into_iter()
+                .map(|handler| {
+                    let features = handler.features.unwrap_or_default();
+                    (handler.name, (features.recursive_read_only_mounts, features.user_namespaces))
+                })
+                .collect(),
+            supplemental_groups_policy: status.features.is_some_and(|f| f.supplemental_groups_policy),
+        })
+    }
+
+    async fn observe(&self, uid: &PodUid) -> Result<ObservedPod, RuntimeError> {
+        self.observations.observe(self, uid).await
+    }
+
+    async fn pods(&self) -> Result<Vec<RuntimePod>, RuntimeError> {
+        let (sandboxes, containers) =
+            tokio::try_join!(self.list_sandboxes(HashMap::new()), self.list_containers(HashMap::new()))?;
+        let mut pods: BTreeMap<PodUid, PodKey> = BTreeMap::new();
+        // Containers too: one whose sandbox record is lost still belongs to a pod that must be cleaned up.
+        let labels = sandboxes.iter().map(|s| &s.labels).chain(containers.iter().map(|c| &c.labels));
+        for labels in labels {
+            let of = |name: &str| labels.get(name).map_or("", String::as_str);
+            if let Some(uid) = labels.get(POD_UID_LABEL) {
+                pods.entry(PodUid::new(uid))
+                    .or_insert_with(|| PodKey::new(of("io.kubernetes.pod.namespace"), of("io.kubernetes.pod.name")));
+            }
+        }
+        self.observations.keep_only(|uid| pods.contains_key(uid));
+        Ok(pods.into_iter().map(|(uid, key)| RuntimePod { uid, key }).collect())
+    }
+
+    async fn run_sandbox(&self, input: &SandboxInput) -> Result<SandboxId, RuntimeError> {
+        let config = translate::sandbox_config(input, &self.facts, clock::now().wall)?;
+        let request = pb::RunPodSandboxRequest { config: Some(config), runtime_handler: input.runtime_handler.clone() };
+        let answer = call("RunPodSandbox", SANDBOX_TIMEOUT, self.client().run_pod_sandbox(request)).await?;
+        Ok(SandboxId::new(answer.pod_sandbox_id))
+    }
+
+    async fn stop_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
+        let request = pb::StopPodSandboxRequest { pod_sandbox_id: id.to_string() };
+        call("StopPodSandbox", REQUEST_TIMEOUT, self.client().stop_pod_sandbox(request)).await.map(drop)
+    }
+
+    async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
+        let request = pb::RemovePodSandboxRequest { pod_sandbox_id: id.to_string() };
+        call("RemovePodSandbox", REQUEST_TIMEOUT, self.client().remove_pod_sandbox(request)).await.map(drop)
+    }
+
+    async fn create_container(&self, sandbox: &SandboxId, input: &ContainerInput) -> Result<ContainerId, RuntimeError> {
+        let (user, target) = tokio::try_join!(self.image_user(&input.image_ref), self.target_container(input))?;
+        let about =
+            translate::ContainerFacts { image_uid: user.0, image_username: user.1, target_container_id: target };
+        let request = pb::CreateContainerRequest {
+            pod_sandbox_id: sandbox.to_string(),
+            config: Some(translate::container_config(input, &about, &self.facts)?),
+            sandbox_config: Some(translate::sandbox_config(&input.sandbox, &self.facts, clock::now().wall)?),
+        };
+        let answer = call("CreateContainer", REQUEST_TIMEOUT, self.client().create_container(request)).await?;
+        Ok(ContainerId::new(answer.container_id))
+    }
+
+    async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let request = pb::StartContainerRequest { container_id: id.to_string() };
+        call("StartContainer", REQUEST_TIMEOUT, self.client().start_container(request)).await.map(drop)
+    }
+
+    async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {
+        let timeout = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
+        let request = pb::StopContainerRequest { container_id: id.to_string(), timeout };
+        let deadline = grace.saturating_add(REQUEST_TIMEOUT);
+        call("StopContainer", deadline, self.client().stop_container(request)).await.map(drop)
+    }
+
+    async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let request = pb::RemoveContainerRequest { container_id: id.to_string() };
+        call("RemoveContainer", REQUEST_TIMEOUT, self.client().remove_container(request)).await.map(drop)
+    }
+
+    async fn reopen_log(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let request = pb::ReopenContainerLogRequest { container_id: id.to_string() };
+        call("ReopenContainerLog", REQUEST_TIMEOUT, self.client().reopen_container_log(request)).await.map(drop)
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<ImageInfo>, RuntimeError> {
+        let request = pb::ImageStatusRequest { image: Some(image_spec(reference)), verbose: false };
+        let answer = call("ImageStatus", REQUEST_TIMEOUT, self.images.clone().image_status(request)).await?;
+        let image = answer.image.filter(|image| !image.id.is_empty()).map(image_info);
+        if let Some(image) = &image {
+            let mut users = self.image_users.lock().unwrap_or_else(PoisonError::into_inner);
+            if users.len() >= IMAGE_USERS_KEPT {
+                users.clear();
+            }
+            users.insert(image.id.clone(), (image.uid, image.username.clone()));
+        }
+        Ok(image)
+    }
+
+    async fn images(&self) -> Result<Vec<ImageInfo>, RuntimeError> {
+        let request = pb::ListImagesRequest { filter: None };
+        let answer = call("ListImages", REQUEST_TIMEOUT, self.images.clone().list_images(request)).await?;
+        Ok(answer.images.into_iter().map(image_info).collect())
+    }
+
+    async fn pull_image(&self, reference: &str, auth: Option<(String, String)>) -> Result<String, RuntimeError> {
+        let request = pb::PullImageRequest {
+            image: Some(image_spec(reference)),
+            auth: auth.map(|(username, password)| pb::AuthConfig { username, password, ..Default::default() }),
+            sandbox_config: None,
+        };
+        Ok(call("PullImage", PULL_TIMEOUT, self.images.clone().pull_image(request)).await?.image_ref)
+    }
+
+    async fn remove_image(&self, reference: &str) -> Result<(), RuntimeError> {
+        let request = pb::RemoveImageRequest { image: Some(image_spec(reference)) };
+        call("RemoveImage", REQUEST_TIMEOUT, self.images.clone().remove_image(request)).await.map(drop)
+    }
+
+    async fn exec_sync(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutput, RuntimeError> {
+        // Whole seconds, rounded up: 0 means no timeout to the runtime.
+        let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
+        let request = pb::ExecSyncRequest {
+            container_id: id.to_string(),
+            cmd: command.to_vec(),
+            timeout: i64::try_from(seconds).unwrap_or(i64::MAX),
+        };
+        let deadline = if timeout.is_zero() { UNBOUNDED_EXEC_TIMEOUT } else { timeout.saturating_add(REQUEST_TIMEOUT) };
+        let answer = call("ExecSync", deadline, self.client().exec_sync(request)).await?;
+        Ok(ExecOutput { stdout: answer.stdout, stderr: answer.stderr, exit_code: answer.exit_code })
+    }
+
+    async fn exec(&self, id: &ContainerId, options: &StreamOptions) -> Result<String, RuntimeError> {
+        let request = pb::ExecRequest {
+            container_id: id.to_string(),
+            cmd: options.command.clone(),
+            tty: options.tty,
+            stdin: options.stdin,
+            stdout: options.stdout,
+            stderr: options.stderr,
+        };
+        Ok(call("Exec", REQUEST_TIMEOUT, self.client().exec(request)).await?.url)
+    }
+
+    async fn attach(&self, id: &ContainerId, options: &StreamOptions) -> Result<String, RuntimeError> {
+        let request = pb::AttachRequest {
+            container_id: id.to_string(),
+            stdin: options.stdin,
+            tty: options.tty,
+            stdout: options.stdout,
+            stderr: options.stderr,
+        };
+        Ok(call("Attach", REQUEST_TIMEOUT, self.client().attach(request)).await?.url)
+    }
+
+    async fn port_forward(&self, id: &SandboxId, ports: &[u16]) -> Result<String, RuntimeError> {
+        let request = pb::PortForwardRequest {
+            pod_sandbox_id: id.to_string(),
+            port: ports.iter().map(|&port| i32::from(port)).collect(),
+        };
+        Ok(call("PortForward", REQUEST_TIMEOUT, self.client().port_forward(request)).await?.url)
+    }
+
+    async fn stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {
+        let request = pb::ListContainerStatsRequest { filter: None };
+        let answer = call("ListContainerStats", REQUEST_TIMEOUT, self.client().list_container_stats(request)).await?;
+        Ok(answer.stats.into_iter().map(container_stats).collect())
+    }
+
+    async fn set_pod_cidr(&self, cidr: &str) -> Result<(), RuntimeError> {
+        let network_config = Some(pb::NetworkConfig { pod_cidr: cidr.to_owned() });
+        let request = pb::UpdateRuntimeConfigRequest { runtime_config: Some(pb::RuntimeConfig { network_config }) };
+        call("UpdateRuntimeConfig", REQUEST_TIMEOUT, self.client().update_runtime_config(request)).await.map(drop)
+    }
+
+    async fn follow(&self, events: mpsc::Sender<RuntimeEvent>) {
+        events::follow(self, events).await;
+    }
+}
+
+fn image_spec(reference: &str) -> pb::ImageSpec {
+    pb::ImageSpec { image: reference.to_owned(), ..Default::default() }
+}
+
+fn image_info(image: pb::Image) -> ImageInfo {
+    ImageInfo {
+        id: image.id,
+        tags: image.repo_tags,
+        digests: image.repo_digests,
+        size: image.size,
+        pinned: image.pinned,
+        uid: image.uid.map(|uid| uid.value),
+        username: image.username,
+    }
+}
+
+fn container_stats(stats: pb::ContainerStats) -> ContainerStats {
+    let attributes = stats.attributes.unwrap_or_default();
+    let label = |name: &str| attributes.labels.get(name).map_or("", String::as_str);
+    let pod = attributes.labels.get(POD_UID_LABEL).map(|uid| RuntimePod {
+        uid: PodUid::new(uid),
+        key: PodKey::new(label("io.kubernetes.pod.namespace"), label("io.kubernetes.pod.name")),
+    });
+    let cpu = stats.cpu.unwrap_or_default();
+    let memory = stats.memory.unwrap_or_default();
+    let layer = stats.writable_layer.unwrap_or_default();
+    let value = |v: Option<pb::UInt64Value>| v.map_or(0, |v| v.value);
+    ContainerStats {
+        pod,
+        id: attributes.id,
+        name: attributes.metadata.map(|m| m.name).unwrap_or_default(),
+        cpu_usage_core_nanoseconds: value(cpu.usage_core_nano_seconds),
+        memory_working_set_bytes: value(memory.working_set_bytes),
+        memory_usage_bytes: value(memory.usage_bytes),
+        writable_layer_used_bytes: value(layer.used_bytes),
+        writable_layer_inodes_used: value(layer.inodes_used),
+        timestamp: cpu.timestamp,
+    }
+}

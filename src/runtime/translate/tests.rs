@@ -1,0 +1,1 @@
+//! Tables of pods and the configurations they become.

@@ -1,5 +1,22 @@
 //! One structural schema for built-ins and CRDs alike, and everything derived from it (DESIGN decision 4).
 
+mod decode;
+mod default;
+mod encode;
+mod facts;
+mod merge;
+mod openapi;
+mod patch;
+mod proto;
+pub mod quantity;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod time;
+
+pub use openapi::{ServedKind, openapi_document, openapi_index};
+pub use patch::{json_merge, json_patch};
+
 use crate::gvr::GroupVersion;
 use serde_json::Value;
 
@@ -14,16 +31,19 @@ pub enum FieldValidation {
 /// A decoded body.
 #[derive(Debug)]
 pub struct Decoded {
-    /// Pruned, null-free, quantities and times canonical, zero rules applied. Not defaulted.
+    /// Pruned, null-free, quantities and times canonical, omitted zeros dropped. Not defaulted.
     pub value: Value,
     /// Texts for `Warning` headers (fieldValidation=Warn), without the `299 - ` prefix.
     pub warnings: Vec<String>,
 }
 
 /// Why a body or patch was refused; the text is what Go's decoder says.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
-    /// Malformed JSON or a wrong type: 400 BadRequest.
+    /// Not JSON, or not an object with a readable kind: 400 BadRequest. The text is the whole message.
+    #[error("{0}")]
+    Unrecognized(String),
+    /// A wrong type: 400 BadRequest.
     #[error("{0}")]
     Decode(String),
     /// fieldValidation=Strict and unknown or duplicate fields: 400 `strict decoding error: …`.
@@ -35,59 +55,99 @@ pub enum SchemaError {
 }
 
 /// The schema of one kind.
+#[derive(Debug)]
 pub struct Schema {
-    // S2's
+    gv: GroupVersion,
+    kind: &'static str,
+    ty: facts::TypeId,
 }
 
 impl Schema {
-    /// The built-in of that version and kind.
-    pub fn builtin(_gv: GroupVersion, _kind: &str) -> Option<&'static Schema> {
-        todo!("S2")
+    /// The built-in of that version and kind. Kinds of `meta.k8s.io` (DeleteOptions, Status, …) exist in every version.
+    pub fn builtin(gv: GroupVersion, kind: &str) -> Option<&'static Schema> {
+        let facts = facts::facts();
+        facts.kind(gv.group, gv.version, kind).or_else(|| facts.kind("meta.k8s.io", "v1", kind))
     }
-    pub fn decode(&self, _json: &[u8], _validation: FieldValidation) -> Result<Decoded, SchemaError> {
-        todo!("S2")
+
+    /// Every built-in, ordered by group, version and kind.
+    pub fn builtins() -> &'static [Schema] {
+        facts::facts().kinds()
     }
+
+    pub fn group_version(&self) -> GroupVersion {
+        self.gv
+    }
+
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// As `apiVersion` writes it; meta's own kinds are `v1` but for Table and PartialObjectMetadata.
+    pub fn api_version(&self) -> String {
+        let partial = matches!(self.kind, "Table" | "PartialObjectMetadata" | "PartialObjectMetadataList");
+        if self.gv.group == "meta.k8s.io" && !partial { "v1".to_owned() } else { self.gv.to_string() }
+    }
+
+    /// The OpenAPI component: `io.k8s.api.core.v1.Pod`.
+    pub fn type_name(&self) -> &'static str {
+        facts::facts().ty(self.ty).openapi
+    }
+
+    /// Reads a JSON body.
+    pub fn decode(&'static self, json: &[u8], validation: FieldValidation) -> Result<Decoded, SchemaError> {
+        decode::decode(self, json, validation)
+    }
+
     /// The same rules on a value at hand (after a patch was applied).
-    pub fn conform(&self, _value: Value, _validation: FieldValidation) -> Result<Decoded, SchemaError> {
-        todo!("S2")
+    pub fn conform(&'static self, value: Value, validation: FieldValidation) -> Result<Decoded, SchemaError> {
+        decode::conform(self, value, validation)
     }
-    /// Static defaults of the OpenAPI document (not the conditional ones: those are the registry's).
-    pub fn default(&self, _value: &mut Value) {
-        todo!("S2")
+
+    /// The message of the 400 that answers a body which `decode` refused.
+    pub fn refusal(&self, error: &SchemaError, body: &[u8]) -> String {
+        #[derive(serde::Deserialize, Default)]
+        #[serde(rename_all = "camelCase", default)]
+        struct TypeMeta {
+            api_version: Option<String>,
+            kind: Option<String>,
+        }
+        if let SchemaError::Unrecognized(text) = error {
+            return text.clone();
+        }
+        let meta: TypeMeta = serde_json::from_slice(body).unwrap_or_default();
+        let own = self.api_version();
+        let kind = meta.kind.as_deref().filter(|kind| !kind.is_empty()).unwrap_or(self.kind);
+        let api_version = meta.api_version.as_deref().filter(|v| !v.is_empty()).unwrap_or(&own);
+        let version = api_version.rsplit_once('/').map_or(api_version, |(_, version)| version);
+        format!("{kind} in version \"{version}\" cannot be handled as a {}: {error}", self.kind)
     }
+
+    /// Static defaults (not the conditional ones: those are the registry's).
+    pub fn default(&self, value: &mut Value) {
+        default::apply(self, value);
+    }
+
     /// Canonical bytes: `{"kind":…,"apiVersion":…,"metadata":{…` with fields in declared order, map keys sorted.
-    pub fn encode(&self, _value: &Value) -> Vec<u8> {
-        todo!("S2")
+    pub fn encode(&self, value: &Value) -> Vec<u8> {
+        encode::encode(self, value)
     }
+
     /// `application/vnd.kubernetes.protobuf` with its `k8s\0` envelope.
-    pub fn encode_protobuf(&self, _value: &Value) -> Vec<u8> {
-        todo!("S2")
+    pub fn encode_protobuf(&self, value: &Value) -> Vec<u8> {
+        proto::encode(self, value)
     }
-    pub fn decode_protobuf(&self, _bytes: &[u8]) -> Result<Decoded, SchemaError> {
-        todo!("S2")
+
+    /// Reads what `encode_protobuf`, or any Kubernetes component, wrote.
+    pub fn decode_protobuf(&'static self, bytes: &[u8]) -> Result<Decoded, SchemaError> {
+        proto::decode(self, bytes)
     }
+
     /// Strategic merge patch of `original` by `patch`, with `$patch`, `$retainKeys`, `$setElementOrder`, `$deleteFromPrimitiveList`.
-    pub fn strategic_merge(&self, _original: &Value, _patch: &Value) -> Result<Value, SchemaError> {
-        todo!("S2")
+    pub fn strategic_merge(&self, original: &Value, patch: &Value) -> Result<Value, SchemaError> {
+        merge::strategic(self, original, patch)
     }
-}
 
-/// RFC 7386.
-pub fn json_merge(_original: &Value, _patch: &Value) -> Value {
-    todo!("S2")
-}
-
-/// RFC 6902; the error's text is evanphx/json-patch's as kube-apiserver shows it.
-pub fn json_patch(_original: &Value, _patch: &Value) -> Result<Value, SchemaError> {
-    todo!("S2")
-}
-
-/// `/openapi/v3` index: path of each group version (`api/v1`, `apis/apps/v1`) to its server-relative URL with hash.
-pub fn openapi_index() -> Value {
-    todo!("S2")
-}
-
-/// `/openapi/v3/<path>`: the document of one group version, with descriptions; `None` when there is none.
-pub fn openapi_document(_path: &str) -> Option<bytes::Bytes> {
-    todo!("S2")
+    fn has_type_meta(&self) -> bool {
+        facts::facts().ty(self.ty).field("kind").is_some() && facts::facts().ty(self.ty).field("apiVersion").is_some()
+    }
 }

@@ -1,0 +1,254 @@
+#!/usr/bin/env python3
+"""Makes types.txt and schemas.txt.gz, the checked-in facts of the built-in API.
+
+    generate.py FIELDS_JSON OPENAPI_V3_DIR K8S_OPENAPI_SRC
+
+FIELDS_JSON and OPENAPI_V3_DIR are `../shared/k8s-1.36/{fields.json,openapi-v3}`; K8S_OPENAPI_SRC is the folder
+`src/v1_36` of the k8s-openapi crate, whose doc comments carry the API's descriptions. Python's standard library only.
+
+types.txt, a table read whole at start (its reader is facts.rs):
+    T <type> <OpenAPI name>                       a struct; its fields follow, in Go's declared order, inlined ones in place
+    <field> TAB <shape> TAB <number> TAB <rule> [TAB <extra>]...
+    K <group> TAB <version> TAB <kind> TAB <type>  a kind
+A shape is `s` string, `b` bool, `i` int32, `l` int64, `f` float64, `y` bytes, `q` Quantity, `t` Time, `u` MicroTime,
+`d` Duration, `o` IntOrString, `r` RawExtension, `F` FieldsV1, `#type` a struct, `[]shape`, `{}shape` a map by string,
+`![]shape` a named list (a message of its own in protobuf); a scalar, list or map with a Go name of its own has `:name`
+after the letter, bracket or brace. A number is a protobuf field number, `outer.inner` for a field of an inlined message (or deeper),
+0 for none. A rule is p (kept: pointer, omitempty), n (pointer without omitempty: null when absent), d (omitempty value),
+a (always written), z (omitzero). Extras: `m=` patch merge key, `S=` patch strategy, `D=` static default as JSON,
+`L=` list type, `k=` list map keys, `M=` map type.
+
+schemas.txt.gz: OpenAPI components, one a line: name TAB names it refers to, comma-separated TAB JSON with descriptions.
+"""
+
+import glob
+import gzip
+import json
+import os
+import re
+import sys
+
+API = "k8s.io/api/"
+META = "k8s.io/apimachinery/pkg/apis/"
+# Packages whose kinds are served (or read and written by clients); others are left out to keep the table small.
+PACKAGES = {
+    "core/v1": "", "events/v1": "events.k8s.io", "coordination/v1": "coordination.k8s.io", "discovery/v1": "discovery.k8s.io",
+    "apps/v1": "apps", "batch/v1": "batch", "rbac/v1": "rbac.authorization.k8s.io", "authentication/v1": "authentication.k8s.io",
+    "authorization/v1": "authorization.k8s.io", "policy/v1": "policy", "autoscaling/v1": "autoscaling", "autoscaling/v2": "autoscaling",
+    "networking/v1": "networking.k8s.io", "node/v1": "node.k8s.io", "storage/v1": "storage.k8s.io", "scheduling/v1": "scheduling.k8s.io",
+    "certificates/v1": "certificates.k8s.io", "admissionregistration/v1": "admissionregistration.k8s.io",
+    "admission/v1": "admission.k8s.io", "flowcontrol/v1": "flowcontrol.apiserver.k8s.io", "resource/v1": "resource.k8s.io",
+}
+SPECIAL = {
+    "k8s.io/apimachinery/pkg/api/resource.Quantity": "q",
+    "k8s.io/apimachinery/pkg/apis/meta/v1.Time": "t",
+    "k8s.io/apimachinery/pkg/apis/meta/v1.MicroTime": "u",
+    "k8s.io/apimachinery/pkg/apis/meta/v1.Duration": "d",
+    "k8s.io/apimachinery/pkg/util/intstr.IntOrString": "o",
+    "k8s.io/apimachinery/pkg/runtime.RawExtension": "r",
+    "k8s.io/apimachinery/pkg/apis/meta/v1.FieldsV1": "F",
+    "string": "s", "bool": "b", "int32": "i", "int64": "l", "float64": "f", "[]byte": "y", "int": "l",
+    "*ast.InterfaceType": "r",
+    "k8s.io/apimachinery/pkg/types.NodeName": "s:types.NodeName",
+    "k8s.io/apimachinery/pkg/types.UID": "s:types.UID",
+}
+
+
+
+
+def short(go):
+    """k8s.io/api/core/v1.Pod -> core/v1.Pod; k8s.io/apimachinery/pkg/apis/meta/v1.Time -> meta/v1.Time."""
+    for prefix in (API, META):
+        if go.startswith(prefix):
+            return go[len(prefix):]
+    return go
+
+
+def spoken(go):
+    """The type's name as Go's reflection prints it: package and name."""
+    return go.rsplit("/", 1)[-1]
+
+
+def openapi_name(go):
+    host, path = go.split("/", 1)
+    return ".".join(reversed(host.split("."))) + "." + path.replace("/", ".")
+
+
+class Types:
+    def __init__(self, fields):
+        self.fields = fields
+        self.wanted = []
+        self.seen = set()
+
+    def want(self, go):
+        if go not in self.seen:
+            self.seen.add(go)
+            self.wanted.append(go)
+
+    def shape(self, go):
+        if go in SPECIAL:
+            return SPECIAL[go]
+        if go.startswith("[]"):
+            return "[]" + self.shape(go[2:])
+        if go.startswith("map["):
+            return "{}" + self.shape(go[go.index("]") + 1:])
+        found = self.fields.get(go)
+        if isinstance(found, str):
+            inner = self.shape(found)
+            name = spoken(go)
+            if inner.startswith("[]"):
+                return "![:%s]%s" % (name, inner[2:])
+            if inner.startswith("{}"):
+                return "{:%s}%s" % (name, inner[2:])
+            return inner[0] + ":" + name
+        if found is None:
+            raise SystemExit("unknown type " + go)
+        self.want(go)
+        return "#" + short(go)
+
+    def flat(self, go, via=()):
+        """The type's fields with inlined structs in place."""
+        out = []
+        for field in self.fields[go]:
+            if field.get("inline"):
+                number = field.get("num")
+                out += self.flat(field["type"], via + (number,) if number else via)
+            elif field["name"] not in ("", "-"):
+                out.append((field, via))
+        return out
+
+
+def rule(field):
+    if field.get("omit") == "zero":
+        return "z"
+    if field.get("pointer"):
+        return "p" if field.get("omit") else "n"
+    return "d" if field.get("omit") else "a"
+
+
+def descriptions(src):
+    """OpenAPI name -> (type's text, {JSON field name: text})."""
+    out = {}
+    for path in glob.glob(os.path.join(src, "**", "*.rs"), recursive=True):
+        text = open(path, encoding="utf-8").read()
+        head = re.match(r"\s*// Generated from definition (\S+)", text)
+        if not head:
+            continue
+        names = {rust: name for name, rust in re.findall(r'"([^"]+)" => Field::Key_(\w+)', text)}
+        doc, own, fields = [], None, {}
+        for line in text.splitlines():
+            bare = line.strip()
+            if bare.startswith("///"):
+                doc.append(bare[3:].removeprefix(" "))
+                continue
+            if own is None and re.match(r"pub (struct|enum) ", bare):
+                own = plain(doc)
+            field = re.match(r"    pub (?:r#)?(\w+): ", line)
+            if field and doc:
+                fields[names.get(field.group(1), field.group(1))] = plain(doc)
+            if line == "}" and own is not None:
+                break
+            if not bare.startswith("#["):
+                doc = []
+        out[head.group(1)] = (own or "", fields)
+    return out
+
+
+def plain(lines):
+    """The doc comment without the escapes that rustdoc's Markdown needed."""
+    return re.sub(r"\\([\[\]<>\\`*_#])", r"\1", "\n".join(lines)).strip()
+
+
+def components(folder):
+    schemas, kinds = {}, {}
+    for path in sorted(glob.glob(os.path.join(folder, "*.json"))):
+        for name, schema in json.load(open(path)).get("components", {}).get("schemas", {}).items():
+            schemas.setdefault(name, schema)
+            for gvk in schema.get("x-kubernetes-group-version-kind", []):
+                kinds.setdefault(name, []).append((gvk["group"], gvk["version"], gvk["kind"]))
+    return schemas, kinds
+
+
+def extras(field, schema):
+    out = []
+    if "mergeKey" in field:
+        out.append("m=" + field["mergeKey"])
+    if "strategy" in field:
+        out.append("S=" + field["strategy"])
+    prop = (schema or {}).get("properties", {}).get(field["name"], {})
+    # A zero default on a value is an artefact of OpenAPI's; on a pointer it is a real one.
+    if prop.get("default") not in (None, {}, "") and (prop["default"] or field.get("pointer")):
+        out.append("D=" + json.dumps(prop["default"], separators=(",", ":")))
+    if "x-kubernetes-list-type" in prop:
+        out.append("L=" + prop["x-kubernetes-list-type"])
+    if "x-kubernetes-list-map-keys" in prop:
+        out.append("k=" + ",".join(prop["x-kubernetes-list-map-keys"]))
+    if "x-kubernetes-map-type" in prop:
+        out.append("M=" + prop["x-kubernetes-map-type"])
+    return out
+
+
+def has_type_meta(fields, go):
+    return isinstance(fields[go], list) and any(
+        f.get("inline") and f["type"].endswith("meta/v1.TypeMeta") for f in fields[go])
+
+
+def main():
+    fields_path, openapi_dir, src = sys.argv[1:4]
+    here = os.path.dirname(os.path.abspath(__file__))
+    fields = json.load(open(fields_path))
+    schemas, _ = components(openapi_dir)
+    types, kinds = Types(fields), []
+    for go in fields:
+        package, name = short(go).rsplit(".", 1)
+        if package in PACKAGES and has_type_meta(fields, go) and (go.startswith(API)):
+            kinds.append((PACKAGES[package], package.rsplit("/", 1)[1], name, go))
+        elif package == "meta/v1" and (has_type_meta(fields, go) or name == "WatchEvent") and name not in ("TypeMeta", "InternalEvent"):
+            kinds.append(("meta.k8s.io", "v1", name, go))
+    for kind in kinds:
+        types.want(kind[3])
+    lines, index = [], 0
+    while index < len(types.wanted):
+        go = types.wanted[index]
+        index += 1
+        schema = schemas.get(openapi_name(go))
+        lines.append("T %s %s" % (short(go), openapi_name(go)))
+        for field, via in types.flat(go):
+            number = ".".join(str(part) for part in via + (field.get("num", 0),))
+            own = [field["name"], types.shape(field["type"]), number, rule(field)]
+            lines.append("\t".join(own + extras(field, schema)))
+    for group, version, kind, go in sorted(kinds):
+        lines.append("K %s\t%s\t%s\t%s" % (group, version, kind, short(go)))
+    with open(os.path.join(here, "types.txt"), "w", encoding="utf-8") as out:
+        out.write("\n".join(lines) + "\n")
+
+    texts = descriptions(src)
+    names = {openapi_name(go) for go in types.wanted} & set(schemas)
+    pending = list(names)
+    refs = {}
+    while pending:
+        name = pending.pop()
+        found = sorted(set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(schemas[name]))))
+        refs[name] = found
+        for ref in found:
+            if ref not in names:
+                names.add(ref)
+                pending.append(ref)
+    out = []
+    for name in sorted(names):
+        schema = json.loads(json.dumps(schemas[name]))
+        own, by_field = texts.get(name, ("", {}))
+        if own:
+            schema["description"] = own
+        for field, prop in schema.get("properties", {}).items():
+            if by_field.get(field):
+                prop["description"] = by_field[field]
+        body = json.dumps(schema, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+        out.append("%s\t%s\t%s" % (name, ",".join(refs[name]), body))
+    with open(os.path.join(here, "schemas.txt.gz"), "wb") as raw:
+        with gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=9, mtime=0, filename="") as packed:
+            packed.write(("\n".join(out) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

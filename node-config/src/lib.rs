@@ -3,9 +3,17 @@
 //! | module | what |
 //! |---|---|
 //! | `agent` | `AgentConfig`: everything the node agent is told |
+//! | `net` | address ranges: network, gateway, first service address |
+//! | `files` | atomic writes with the right mode |
 //! | `data_dir` | the data directory's layout, version and lock |
 //! | `pki` | CA and certificates: make, load, renew |
 //! | `kubeconfig` | read and write kubeconfig files |
-//! | `shipped` | the files under `systemd/ containerd/ cni/ examples/`, and the pause binary |
+//! | `shipped` | the files under `systemd/ containerd/ cni/ examples/ kind/`, and the pause binary |
 
 pub mod agent;
+pub mod data_dir;
+pub mod files;
+pub mod kubeconfig;
+pub mod net;
+pub mod pki;
+pub mod shipped;

@@ -21,6 +21,7 @@ pub mod app;
 pub mod clock;
 pub mod cluster;
 pub mod ids;
+pub mod images;
 pub mod model;
 pub mod runtime;
 pub mod supervisor;

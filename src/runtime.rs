@@ -1,5 +1,6 @@
 //! The container runtime as the agent needs it: trait, domain types in and out. `runtime/cri.rs` is the real one.
 
+pub(crate) mod content;
 pub mod cri;
 mod events;
 mod facts;

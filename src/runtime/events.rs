@@ -3,7 +3,7 @@
 //! Each connection: subscribe, then `Relist`, then a `Dirty` for each change. The reader never waits: a stalled reader
 //! would block containerd 2's StartContainer.
 
-mod native;
+pub(super) mod native;
 
 use super::cri::{CriRuntime, POD_UID_LABEL};
 use super::{RuntimeError, RuntimeEvent, rpc};

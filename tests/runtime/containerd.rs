@@ -1,0 +1,191 @@
+//! A containerd of a test's own: private folders, bridge and subnet; nothing of it outlives the test.
+
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// The lines that are supported targets, where this machine has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// `/usr/bin/containerd`.
+    Installed,
+    /// containerd 1.6 unpacked into the folder that `SKIFF_CONTAINERD_16` names.
+    V1_6,
+}
+
+impl Line {
+    /// The folder of its binaries, or `None` where it cannot be had.
+    pub fn folder(self) -> Option<PathBuf> {
+        let folder = match self {
+            Self::Installed => PathBuf::from("/usr/bin"),
+            Self::V1_6 => PathBuf::from(
+                std::env::var_os("SKIFF_CONTAINERD_16").unwrap_or_else(|| "/work/scratch/c16/root/usr/bin".into()),
+            ),
+        };
+        folder.join("containerd").exists().then_some(folder)
+    }
+
+    /// One for each line: tests run at once.
+    fn number(self) -> u8 {
+        match self {
+            Self::Installed => 1,
+            Self::V1_6 => 2,
+        }
+    }
+}
+
+pub struct Containerd {
+    process: Child,
+    folder: tempfile::TempDir,
+    bridge: String,
+}
+
+impl Containerd {
+    /// Starts one, unless this machine cannot: that is said aloud.
+    pub fn start(line: Line, pause: &str) -> Result<Option<Self>> {
+        let Some(binaries) = line.folder() else {
+            eprintln!("skipped: no containerd of line {line:?} on this machine");
+            return Ok(None);
+        };
+        if !nix::unistd::geteuid().is_root() || !Path::new("/usr/lib/cni/bridge").exists() {
+            eprintln!("skipped: needs root and the CNI plugins in /usr/lib/cni");
+            return Ok(None);
+        }
+        let folder = tempfile::Builder::new().prefix("skiff-rt-").tempdir()?;
+        // Interface names hold 15 characters; test processes may run beside one another.
+        let unique = std::process::id() % 100_000;
+        let bridge = format!("skrt{}{unique}", line.number());
+        let octet = 2 * (unique % 120) + u32::from(line.number());
+        let subnet = format!("10.201.{octet}.0/24");
+        write_configuration(folder.path(), line, pause, &bridge, &subnet)?;
+        let log = fs::File::create(folder.path().join("log"))?;
+        let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap_or_default());
+        let process = Command::new(binaries.join("containerd"))
+            .arg("--config")
+            .arg(folder.path().join("config.toml"))
+            .env("PATH", path)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("starting containerd")?;
+        Ok(Some(Self { process, folder, bridge }))
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("containerd.sock")
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits until the runtime says that it and its network are ready.
+    pub async fn ready(&mut self) -> Result<skiff::runtime::cri::CriRuntime> {
+        use skiff::runtime::Runtime;
+        let runtime = skiff::runtime::cri::CriRuntime::lazy(&self.socket());
+        let mut last = String::new();
+        for pause in (0..9).map(|n| Duration::from_millis(20 << n)) {
+            match runtime.info().await {
+                Ok(info) if info.runtime_ready.is_ok() && info.network_ready.is_ok() => return Ok(runtime),
+                Ok(info) => last = format!("{info:?}"),
+                Err(error) => last = error.to_string(),
+            }
+            if let Some(status) = self.process.try_wait()? {
+                bail!("containerd ended with {status}:\n{}", self.log());
+            }
+            tokio::time::sleep(pause).await;
+        }
+        bail!("containerd does not get ready: {last}\n{}", self.log())
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        // Shims name our socket or state folder on their command line; pods that a failed test left die with them.
+        let ours = self.folder.path().to_string_lossy().into_owned();
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).into_owned();
+            let pid = process.file_name().to_string_lossy().parse::<i32>();
+            if let (Ok(pid), true) = (pid, command.contains("containerd-shim") && command.contains(&ours)) {
+                // The shim is a subreaper: its children are the containers.
+                for child in children(pid) {
+                    let _ =
+                        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), nix::sys::signal::Signal::SIGKILL);
+                }
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        for mount in
+            mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).filter(|path| path.starts_with(&ours))
+        {
+            let _ = nix::mount::umount2(mount, nix::mount::MntFlags::MNT_DETACH);
+        }
+        let _ = Command::new("ip").args(["link", "delete", &self.bridge]).stderr(Stdio::null()).status();
+    }
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
+
+fn write_configuration(folder: &Path, line: Line, pause: &str, bridge: &str, subnet: &str) -> Result<()> {
+    let at = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let (root, state, socket, cni, netns) = (at("root"), at("state"), at("containerd.sock"), at("cni"), at("netns"));
+    fs::create_dir_all(&cni)?;
+    let version = match line {
+        Line::Installed => 3,
+        Line::V1_6 => 2,
+    };
+    let plugins = match line {
+        Line::Installed => format!(
+            r#"
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  [plugins.'io.containerd.cri.v1.runtime'.cni]
+    bin_dirs = ['/usr/lib/cni']
+    conf_dir = '{cni}'
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = '{pause}'
+"#
+        ),
+        Line::V1_6 => format!(
+            r#"
+[plugins."io.containerd.grpc.v1.cri"]
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  sandbox_image = "{pause}"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "{cni}"
+"#
+        ),
+    };
+    let config =
+        format!("version = {version}\nroot = '{root}'\nstate = '{state}'\n[grpc]\n  address = '{socket}'\n{plugins}");
+    fs::create_dir_all(&netns)?;
+    fs::write(folder.join("config.toml"), config)?;
+    let network = serde_json::json!({
+        "cniVersion": "0.4.0",
+        "name": bridge,
+        "plugins": [
+            { "type": "bridge", "bridge": bridge, "isGateway": true, "ipMasq": false,
+              "ipam": { "type": "host-local", "dataDir": at("ipam"), "ranges": [[{ "subnet": subnet }]] } },
+            { "type": "loopback" },
+        ],
+    });
+    fs::write(folder.join("cni/10-test.conflist"), network.to_string())?;
+    Ok(())
+}

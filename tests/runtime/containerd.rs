@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The lines that are supported targets, where this machine has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
+pub(crate) enum Line {
     /// `/usr/bin/containerd`.
     Installed,
     /// containerd 1.6 unpacked into the folder that `SKIFF_CONTAINERD_16` names.
@@ -17,7 +17,7 @@ pub enum Line {
 
 impl Line {
     /// The folder of its binaries, or `None` where it cannot be had.
-    pub fn folder(self) -> Option<PathBuf> {
+    pub(crate) fn folder(self) -> Option<PathBuf> {
         let folder = match self {
             Self::Installed => PathBuf::from("/usr/bin"),
             Self::V1_6 => PathBuf::from(
@@ -36,7 +36,7 @@ impl Line {
     }
 }
 
-pub struct Containerd {
+pub(crate) struct Containerd {
     process: Child,
     folder: tempfile::TempDir,
     bridge: String,
@@ -44,7 +44,7 @@ pub struct Containerd {
 
 impl Containerd {
     /// Starts one, unless this machine cannot: that is said aloud.
-    pub fn start(line: Line, pause: &str) -> Result<Option<Self>> {
+    pub(crate) fn start(line: Line, pause: &str) -> Result<Option<Self>> {
         let Some(binaries) = line.folder() else {
             eprintln!("skipped: no containerd of line {line:?} on this machine");
             return Ok(None);
@@ -74,20 +74,20 @@ impl Containerd {
         Ok(Some(Self { process, folder, bridge }))
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("containerd.sock")
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     /// Waits until the runtime says that it and its network are ready.
-    pub async fn ready(&mut self) -> Result<skiff::runtime::cri::CriRuntime> {
+    pub(crate) async fn ready(&mut self) -> Result<skiff::runtime::cri::CriRuntime> {
         use skiff::runtime::Runtime;
         let runtime = skiff::runtime::cri::CriRuntime::lazy(&self.socket());
         let mut last = String::new();

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// `docker save` of busybox as `docker.io/library/busybox:1.36`, with the usual applets in `/bin`.
-pub fn busybox_archive(folder: &Path) -> Result<PathBuf> {
+pub(crate) fn busybox_archive(folder: &Path) -> Result<PathBuf> {
     let busybox = fs::read("/bin/busybox").context("the package busybox-static is needed")?;
     let mut layer = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();

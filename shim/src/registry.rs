@@ -10,8 +10,11 @@ pub mod duration;
 pub mod events;
 pub mod field;
 pub mod gv;
+pub mod labels;
+pub mod meta;
 pub mod names;
 pub mod node;
+pub mod quantity;
 pub mod scheduling;
 pub mod table;
 pub mod value;
@@ -144,15 +147,15 @@ pub struct Strategy {
 }
 
 impl Strategy {
-    /// No defaults, no status, only metadata is validated, deleted at once.
+    /// A namespaced kind without defaults or status, whose metadata alone has rules, deleted at once.
     pub const BASIC: Self = Self {
         default: |_| (),
         prepare_create: |_| (),
         prepare_update: |_, _| (),
         prepare_status: value::keep_all_but_status,
-        validate: |_| Vec::new(),
-        validate_update: |_, _| Vec::new(),
-        validate_status: |_, _| Vec::new(),
+        validate: meta::validate_namespaced,
+        validate_update: meta::validate_update,
+        validate_status: meta::validate_update,
         warnings: |_, _| Vec::new(),
         grace: None,
         allow_create_on_update: false,

@@ -60,3 +60,5 @@ fn a_resource_is_found_by_its_path() {
     assert_eq!(find("events.k8s.io", "v1", "events").map(|d| d.storage_gv), Some(gv::CORE_V1));
     assert!(find("apps", "v1", "pods").is_none());
 }
+
+mod golden;

@@ -1,6 +1,12 @@
 //! Pods.
 
+pub mod admit;
+pub mod default;
+pub mod qos;
+pub mod status;
 pub mod table;
+pub mod update;
+pub mod validate;
 
 use crate::meta::Object;
 use crate::registry::gv::POLICY_V1;
@@ -45,8 +51,20 @@ pub const DEF: ResourceDef = ResourceDef {
         "status.nominatedNodeName",
     ],
     fields,
-    strategy: &Strategy { ..Strategy::BASIC },
+    strategy: &STRATEGY,
     ..ResourceDef::BASIC
+};
+
+const STRATEGY: Strategy = Strategy {
+    default: default::pod,
+    prepare_create: status::prepare_create,
+    prepare_update: status::prepare_update,
+    prepare_status: status::prepare_status,
+    validate: validate::pod,
+    validate_update: update::validate,
+    validate_status: status::validate_status,
+    grace: Some(status::grace),
+    ..Strategy::BASIC
 };
 
 fn fields(pod: &Object) -> Pairs {

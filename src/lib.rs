@@ -18,6 +18,7 @@
 
 pub mod actors;
 pub mod app;
+pub mod cgroups;
 pub mod clock;
 pub mod cluster;
 pub mod ids;

@@ -21,6 +21,7 @@ pub mod app;
 pub mod cgroups;
 pub mod clock;
 pub mod cluster;
+pub mod disk;
 pub mod ids;
 pub mod images;
 pub mod model;

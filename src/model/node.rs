@@ -15,3 +15,22 @@ pub struct NodeFacts {
     /// Whether the default runtime handler can mount read-only recursively.
     pub recursive_read_only_mounts: bool,
 }
+
+/// The machine as it is while we run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Online logical CPUs.
+    pub cpus: u32,
+    pub memory_bytes: u64,
+    /// 0: no swap.
+    pub swap_bytes: u64,
+    /// Page size in bytes → pages set aside.
+    pub huge_pages: BTreeMap<u64, u64>,
+    pub machine_id: String,
+    pub system_uuid: String,
+    pub boot_id: String,
+    pub kernel_version: String,
+    pub os_image: String,
+    /// Go's name: `amd64`, `arm64`.
+    pub architecture: &'static str,
+}

@@ -14,8 +14,9 @@ mod syntax;
 mod tests;
 mod time;
 
-pub use openapi::{ServedKind, openapi_document, openapi_index};
+pub use openapi::{ServedKind, ServedSubresource, openapi_document, openapi_index};
 pub use patch::{json_merge, json_patch};
+pub use proto::encode_watch_event;
 
 use crate::gvr::GroupVersion;
 use serde_json::Value;
@@ -43,15 +44,18 @@ pub enum SchemaError {
     /// Not JSON, or not an object with a readable kind: 400 BadRequest. The text is the whole message.
     #[error("{0}")]
     Unrecognized(String),
-    /// A wrong type: 400 BadRequest.
+    /// A wrong type, or a patch of the wrong form: 400 BadRequest.
     #[error("{0}")]
     Decode(String),
     /// fieldValidation=Strict and unknown or duplicate fields: 400 `strict decoding error: …`.
     #[error("strict decoding error: {}", .0.join(", "))]
     Strict(Vec<String>),
-    /// A patch that cannot be applied: 422 Invalid or 400 as upstream.
+    /// A JSON patch that does not apply: 422 Invalid with empty details.
     #[error("{0}")]
     Patch(String),
+    /// A strategic merge patch that contradicts itself or the schema: upstream answers a bare 500 with this text.
+    #[error("{0}")]
+    Unmergeable(String),
 }
 
 /// The schema of one kind.

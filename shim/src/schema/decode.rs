@@ -222,6 +222,13 @@ fn zero(shape: Shape) -> Value {
     }
 }
 
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
 /// Whether an omitempty value of Go's would be left out. Structs never are.
 pub(super) fn is_omitted(value: &Value, shape: Shape) -> bool {
     match shape {
@@ -467,7 +474,10 @@ impl State {
         let shape = self.facts.shape(field.shape);
         let omitted = match field.rule {
             Rule::Drop => is_omitted(&value, shape),
-            Rule::Keep | Rule::Null | Rule::Always | Rule::DropZero => false,
+            // An empty list that is always written reads back as null: protobuf, in which upstream stores it, has no empty
+            // lists. The items of a list kind are never stored.
+            Rule::Always => field.name != "items" && is_empty(&value),
+            Rule::Keep | Rule::Null | Rule::DropZero => false,
         };
         match (value, out.get_mut(field.name)) {
             // A null leaves what a duplicate before it had set, except where Go's value can itself be nil.

@@ -92,6 +92,19 @@ pub(super) struct Field {
     pub default: Option<&'static str>,
 }
 
+impl Field {
+    /// The numbers that lead to it on the wire, outermost message first, padded with its own.
+    pub(super) fn wire_path(&self) -> [u16; 3] {
+        let or_own = |via: u16| if via == 0 { self.number } else { via };
+        [or_own(self.via[0]), or_own(self.via[1]), self.number]
+    }
+
+    /// How many inlined messages lie around it.
+    pub(super) fn depth(&self) -> usize {
+        self.via.iter().filter(|via| **via != 0).count()
+    }
+}
+
 /// A struct type.
 #[derive(Debug)]
 pub(super) struct Struct {
@@ -102,6 +115,8 @@ pub(super) struct Struct {
     pub fields: Vec<Field>,
     /// Positions in `fields`, ordered by name.
     by_name: Vec<u16>,
+    /// Positions in `fields`, ordered as protobuf writes them.
+    pub by_number: Vec<u16>,
     /// Whether it or anything below has a static default.
     pub has_defaults: bool,
 }
@@ -191,6 +206,8 @@ impl Facts {
             ty.by_name = (0..ty.fields.len() as u16).collect();
             let fields = &ty.fields;
             ty.by_name.sort_by_key(|at| fields[usize::from(*at)].name);
+            ty.by_number = (0..fields.len() as u16).filter(|at| fields[usize::from(*at)].number != 0).collect();
+            ty.by_number.sort_by_key(|at| fields[usize::from(*at)].wire_path());
         }
         facts.spread_defaults();
         facts
@@ -238,7 +255,14 @@ impl Reader {
     fn line(&mut self, line: &'static str) {
         if let Some(rest) = line.strip_prefix("T ") {
             let (name, openapi) = rest.split_once(' ').unwrap_or((rest, ""));
-            self.types.push(Struct { name, openapi, fields: Vec::new(), by_name: Vec::new(), has_defaults: false });
+            self.types.push(Struct {
+                name,
+                openapi,
+                fields: Vec::new(),
+                by_name: Vec::new(),
+                by_number: Vec::new(),
+                has_defaults: false,
+            });
         } else if let Some(rest) = line.strip_prefix("K ") {
             let mut columns = rest.split('\t');
             let mut next = || columns.next().unwrap_or_default();

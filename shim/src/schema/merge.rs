@@ -62,7 +62,9 @@ impl Merger {
         self.ordered_lists(&mut original, &mut patch, shape)?;
         for (key, value) in patch {
             if let Some(name) = key.strip_prefix(DELETE_PRIMITIVES) {
-                let removed = value.as_array().ok_or_else(|| bad_type(name))?;
+                let removed = value
+                    .as_array()
+                    .ok_or_else(|| SchemaError::Decode("invalid patch format of primitive list".to_owned()))?;
                 if let Some(Value::Array(items)) = original.get_mut(name) {
                     items.retain(|item| !removed.contains(item));
                 }
@@ -91,7 +93,9 @@ impl Merger {
         let directives: Vec<String> = patch.keys().filter(|key| key.starts_with(SET_ORDER)).cloned().collect();
         for directive in directives {
             let name = &directive[SET_ORDER.len()..];
-            let Some(Value::Array(order)) = patch.remove(&directive) else { return Err(bad_type(name)) };
+            let Some(Value::Array(order)) = patch.remove(&directive) else {
+                return Err(SchemaError::Decode("invalid patch format of setElementOrder list".to_owned()));
+            };
             let key = self.field(shape, name).and_then(|field| field.merge_key);
             let deleted = match patch.remove(&format!("{DELETE_PRIMITIVES}{name}")) {
                 Some(Value::Array(deleted)) => deleted,
@@ -147,7 +151,7 @@ impl Merger {
         };
         let (mut ordinary, mut replaces) = (Vec::with_capacity(patch.len()), false);
         for item in patch {
-            let Value::Object(item) = item else { return Err(bad_type(field.name)) };
+            let Value::Object(item) = item else { return Err(bad_element(field.name)) };
             match item.get(DIRECTIVE).map(|directive| directive.as_str().unwrap_or_default()) {
                 None => ordinary.push(item),
                 Some("delete") => {
@@ -156,7 +160,9 @@ impl Merger {
                 }
                 Some("replace") => replaces = true,
                 Some("merge") => {
-                    return Err(SchemaError::Patch("merging lists cannot yet be specified in the patch".to_owned()));
+                    return Err(SchemaError::Unmergeable(
+                        "merging lists cannot yet be specified in the patch".to_owned(),
+                    ));
                 }
                 Some(_) => return Err(bad_directive(&item[DIRECTIVE].clone(), &item)),
             }
@@ -179,7 +185,7 @@ impl Merger {
 /// `$retainKeys`: of the original only the listed keys survive.
 fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), SchemaError> {
     let Some(directive) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
-    let malformed = || SchemaError::Patch("invalid patch format of retainKeys".to_owned());
+    let malformed = || SchemaError::Decode("invalid patch format of retain keys".to_owned());
     let keys = directive.as_array().ok_or_else(malformed)?;
     let listed = |key: &str| keys.iter().any(|listed| listed.as_str() == Some(key));
     if !patch.keys().all(|key| key.starts_with('$') || listed(key)) {
@@ -204,7 +210,7 @@ fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<()
         if !rest.any(|ordered| same(ordered, item, key)) {
             let text = "The order in patch list:\n%v\n doesn't match $setElementOrder list:\n%v\n";
             let lists = [Value::from(patch), Value::from(order)].map(|list| go_value(&list));
-            return Err(SchemaError::Patch(text.replacen("%v", &lists[0], 1).replacen("%v", &lists[1], 1)));
+            return Err(SchemaError::Unmergeable(text.replacen("%v", &lists[0], 1).replacen("%v", &lists[1], 1)));
         }
     }
     Ok(())
@@ -256,15 +262,15 @@ fn is_directive(key: &str) -> bool {
 
 fn bad_directive(directive: &Value, map: &Object) -> SchemaError {
     let (directive, map) = (go_value(directive), go_value(&Value::Object(map.clone())));
-    SchemaError::Patch(format!("unknown patch type: {directive} in map: {map}"))
+    SchemaError::Unmergeable(format!("unknown patch type: {directive} in map: {map}"))
 }
 
-fn bad_type(name: &str) -> SchemaError {
-    SchemaError::Patch(format!("unable to apply the patch to list {name}: invalid patch format"))
+fn bad_element(name: &str) -> SchemaError {
+    SchemaError::Unmergeable(format!("The type of the elements of list {name} does not match"))
 }
 
 fn no_merge_key(map: &Object, key: &str) -> SchemaError {
-    SchemaError::Patch(format!(
+    SchemaError::Unmergeable(format!(
         "map: {} does not contain declared merge key: {key}",
         go_value(&Value::Object(map.clone()))
     ))
@@ -280,6 +286,123 @@ fn go_value(value: &Value) -> String {
         Value::Object(map) => {
             let entries: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_value(value))).collect();
             format!("map[{}]", entries.join(" "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gvr::GroupVersion;
+    use serde_json::json;
+
+    fn check(original: Value, patch: Value, expected: Value) {
+        let schema = Schema::builtin(GroupVersion { group: "", version: "v1" }, "Pod").unwrap();
+        let merged = strategic(schema, &json!({ "spec": original }), &json!({ "spec": patch }));
+        assert_eq!(merged, Ok(json!({ "spec": expected })), "{patch}");
+    }
+
+    #[test]
+    fn lists_with_a_merge_key_merge_by_it_and_new_elements_go_first() {
+        check(
+            json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]}),
+            json!({"containers": [{"name": "b", "image": "2", "tty": null}, {"name": "c", "stdin": null}]}),
+            json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c"}]}),
+        );
+        check(
+            json!({"containers": [{"name": "a"}]}),
+            json!({"containers": [{"name": "z"}]}),
+            json!({"containers": [{"name": "z"}, {"name": "a"}]}),
+        );
+        check(
+            json!({"containers": [{"name": "a", "ports": [{"containerPort": 80, "name": "x"}]}]}),
+            json!({"containers": [{"name": "a", "ports": [{"containerPort": 80, "name": "y"}]}]}),
+            json!({"containers": [{"name": "a", "ports": [{"containerPort": 80, "name": "y"}]}]}),
+        );
+    }
+
+    #[test]
+    fn lists_without_one_are_replaced() {
+        check(
+            json!({"tolerations": [{"key": "a"}]}),
+            json!({"tolerations": [{"key": "b"}]}),
+            json!({"tolerations": [{"key": "b"}]}),
+        );
+    }
+
+    #[test]
+    fn patch_directives_delete_and_replace() {
+        check(
+            json!({"containers": [{"name": "a"}, {"name": "b"}]}),
+            json!({"containers": [{"name": "a", "$patch": "delete"}]}),
+            json!({"containers": [{"name": "b"}]}),
+        );
+        check(
+            json!({"containers": [{"name": "a"}, {"name": "b"}]}),
+            json!({"containers": [{"$patch": "replace"}, {"name": "c"}]}),
+            json!({"containers": [{"name": "c"}]}),
+        );
+        check(
+            json!({"securityContext": {"runAsUser": 1, "fsGroup": 2}}),
+            json!({"securityContext": {"$patch": "replace", "runAsUser": 3}}),
+            json!({"securityContext": {"runAsUser": 3}}),
+        );
+        check(
+            json!({"securityContext": {"runAsUser": 1}}),
+            json!({"securityContext": {"$patch": "delete"}}),
+            json!({"securityContext": {}}),
+        );
+    }
+
+    #[test]
+    fn retain_keys_clears_what_is_not_listed() {
+        check(
+            json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
+            json!({"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/h"}}]}),
+            json!({"volumes": [{"name": "v", "hostPath": {"path": "/h"}}]}),
+        );
+    }
+
+    #[test]
+    fn element_order_is_the_patchs_and_the_servers_own_elements_keep_their_place() {
+        check(
+            json!({"containers": [{"name": "a"}, {"name": "s"}, {"name": "b"}]}),
+            json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}),
+            json!({"containers": [{"name": "s"}, {"name": "b"}, {"name": "a"}]}),
+        );
+        check(
+            json!({"containers": [{"name": "a"}, {"name": "b"}]}),
+            json!({"$setElementOrder/containers": [{"name": "a"}, {"name": "n"}, {"name": "b"}], "containers": [{"name": "n"}]}),
+            json!({"containers": [{"name": "a"}, {"name": "n"}, {"name": "b"}]}),
+        );
+    }
+
+    #[test]
+    fn primitive_lists_grow_as_sets_and_shrink_by_directive() {
+        let schema = Schema::builtin(GroupVersion { group: "", version: "v1" }, "Pod").unwrap();
+        let original = json!({"metadata": {"finalizers": ["a", "b"]}});
+        let merged = strategic(schema, &original, &json!({"metadata": {"finalizers": ["b", "c"]}})).unwrap();
+        assert_eq!(merged, json!({"metadata": {"finalizers": ["a", "b", "c"]}}));
+        let patch =
+            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "$setElementOrder/finalizers": ["b"]}});
+        assert_eq!(strategic(schema, &original, &patch).unwrap(), json!({"metadata": {"finalizers": ["b"]}}));
+    }
+
+    #[test]
+    fn refusals_are_worded_as_upstreams() {
+        let schema = Schema::builtin(GroupVersion { group: "", version: "v1" }, "Pod").unwrap();
+        let original = json!({"spec": {"containers": [{"name": "a"}]}});
+        for (patch, text) in [
+            (
+                json!({"spec": {"containers": [{"image": "x"}]}}),
+                "map: map[image:x] does not contain declared merge key: name",
+            ),
+            (
+                json!([1]),
+                "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
+            ),
+        ] {
+            assert_eq!(strategic(schema, &original, &patch).unwrap_err().to_string(), text);
         }
     }
 }

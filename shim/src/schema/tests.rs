@@ -123,3 +123,179 @@ fn unknown_fields_warn_or_pass_by_mode() {
     assert_eq!(warned.value, json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": ""}}));
     assert!(schema.decode(body, FieldValidation::Ignore).unwrap().warnings.is_empty());
 }
+
+/// The golden API corpus, or `None` where shared/ is absent.
+fn corpus() -> Option<Vec<(String, Value)>> {
+    let mut at = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = loop {
+        let folder = at.join("shared/golden/api");
+        if folder.is_dir() {
+            break folder;
+        }
+        let Some(parent) = at.parent() else {
+            eprintln!("skipped: no shared/golden/api above {}", env!("CARGO_MANIFEST_DIR"));
+            return None;
+        };
+        at = parent;
+    };
+    let mut cases = Vec::new();
+    for folder in std::fs::read_dir(root).unwrap().filter_map(|entry| std::fs::read_dir(entry.unwrap().path()).ok()) {
+        for file in folder {
+            let path = file.unwrap().path();
+            let case: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            for step in case["steps"].as_array().into_iter().flatten() {
+                let name =
+                    format!("{}:{}", path.file_stem().unwrap().display(), step["id"].as_str().unwrap_or_default());
+                cases.push((name, step.clone()));
+            }
+        }
+    }
+    Some(cases)
+}
+
+fn builtin_of(body: &Value) -> Option<&'static Schema> {
+    let api_version = body["apiVersion"].as_str()?;
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    facts::facts().kind(group, version, body["kind"].as_str()?)
+}
+
+/// What `ours` has that `expected` lacks or has otherwise; the registry's conditional defaults may add to ours.
+fn excess(path: &str, ours: &Value, expected: &Value) -> Option<String> {
+    match (ours, expected) {
+        (Value::Object(ours), Value::Object(expected)) => {
+            ours.iter().find_map(|(key, value)| match expected.get(key) {
+                Some(expected) => excess(&format!("{path}.{key}"), value, expected),
+                None => Some(format!("{path}.{key}: {value} is not expected")),
+            })
+        }
+        // Admission appends: tolerations, taints, token volumes.
+        (Value::Array(ours), Value::Array(expected)) if ours.len() <= expected.len() => {
+            ours.iter().zip(expected).enumerate().find_map(|(at, (a, b))| excess(&format!("{path}[{at}]"), a, b))
+        }
+        _ if ours == expected => None,
+        // A zero is what the registry's conditional defaults fill in.
+        (Value::Null, _) | (Value::Bool(false), Value::Bool(true)) => None,
+        (Value::Number(number), _) if number.as_i64() == Some(0) => None,
+        (Value::String(text), Value::String(_)) if text.is_empty() => None,
+        // Recorded ids, times and hashes are placeholders.
+        (_, Value::String(text)) if text.contains('<') || text.contains("${") => None,
+        _ => Some(format!("{path}: {ours} instead of {expected}")),
+    }
+}
+
+fn without(value: &Value, keys: &[&str]) -> Value {
+    let map = value.as_object().cloned().unwrap_or_default();
+    Value::Object(map.into_iter().filter(|(key, _)| !keys.contains(&key.as_str())).collect())
+}
+
+#[test]
+fn created_objects_are_encoded_as_recorded() {
+    let Some(cases) = corpus() else { return };
+    let (mut seen, mut wrong) = (0, Vec::new());
+    // What upper layers change: stringData, feature gates, ids that others have taken, reviews, old topology.
+    let above = ["misc-1:s4", "rules-1", "warnings-1:grace", "pod-containers-2:s9", "runtime-lease-1:s5"];
+    let above = [&above[..], &["endpointslice-2:s8", "node-1:", "node-2:tok", "token-1", "flowschemas"]].concat();
+    for (name, step) in cases.into_iter().filter(|(name, _)| !above.iter().any(|prefix| name.starts_with(prefix))) {
+        let (body, expected) = (&step["body"], &step["expect"]["body"]);
+        if step["method"] != "POST" || step["expect"]["status"] != 201 || body["kind"] != expected["kind"] {
+            continue;
+        }
+        let Some(schema) = builtin_of(body) else { continue };
+        seen += 1;
+        // metadata is the pipeline's to fill, status the registry's to drop.
+        let body = without(body, &["metadata", "status", "stringData"]);
+        let mut decoded = match schema.decode(body.to_string().as_bytes(), FieldValidation::Ignore) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                wrong.push(format!("{name}: {error}"));
+                continue;
+            }
+        };
+        schema.default(&mut decoded.value);
+        let written: Value = serde_json::from_slice(&schema.encode(&decoded.value)).unwrap();
+        wrong.extend(excess("", &without(&written, &["metadata"]), expected).map(|text| format!("{name}: {text}")));
+    }
+    assert!(wrong.is_empty(), "{} of {seen}: {wrong:#?}", wrong.len());
+    assert!(seen > 100, "only {seen} objects were compared");
+}
+
+#[test]
+fn refused_bodies_are_refused_in_the_recorded_words() {
+    let Some(cases) = corpus() else { return };
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for (name, step) in cases {
+        let expected = step["expect"]["body"]["message"].as_str().unwrap_or_default();
+        let Some((_, rest)) = expected.split_once(" cannot be handled as a ") else { continue };
+        // YAML becomes JSON above this layer.
+        if !step["yaml"].is_null() {
+            continue;
+        }
+        let text = match (&step["body"], &step["raw"]) {
+            (Value::Null, Value::String(raw)) => raw.clone(),
+            (body, _) => body.to_string(),
+        };
+        // The corpus is read with its keys sorted: the order of several complaints is lost.
+        let sorted = |message: &str| {
+            let mut parts: Vec<String> =
+                message.split(", ").map(|part| part.replace("strict decoding error: ", "")).collect();
+            let (first, rest) =
+                parts[0].rsplit_once(": ").map_or((String::new(), parts[0].clone()), |(a, b)| (a.into(), b.into()));
+            parts[0] = rest;
+            parts.sort();
+            (first, parts)
+        };
+        let kind = rest.split(':').next().unwrap_or_default();
+        let mut of = without(&step["body"], &[]);
+        of["kind"] = Value::from(kind);
+        let gvs = ["v1", "apps/v1", "scheduling.k8s.io/v1", "coordination.k8s.io/v1"];
+        let found =
+            builtin_of(&of).or_else(|| gvs.iter().find_map(|gv| builtin_of(&json!({"apiVersion": gv, "kind": kind}))));
+        let Some(schema) = found else { continue };
+        seen += 1;
+        match schema.decode(text.as_bytes(), FieldValidation::Strict) {
+            Ok(_) => wrong.push(format!("{name}: taken, not refused with {expected}")),
+            Err(error) if sorted(&schema.refusal(&error, text.as_bytes())) == sorted(expected) => {}
+            Err(error) => {
+                wrong.push(format!("{name}: {} instead of {expected}", schema.refusal(&error, text.as_bytes())))
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {seen}: {wrong:#?}", wrong.len());
+    assert!(seen > 10, "only {seen} bodies were compared");
+}
+
+#[test]
+fn recorded_strategic_patches_give_the_recorded_objects() {
+    let Some(cases) = corpus() else { return };
+    let mut last: std::collections::HashMap<String, Value> = std::collections::HashMap::new();
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for (name, step) in cases {
+        let file = name.split(':').next().unwrap_or_default().to_owned();
+        let expected = &step["expect"]["body"];
+        let strategic = step["headers"]["Content-Type"].as_str().is_some_and(|kind| kind.contains("strategic"));
+        let path = format!("{file} {}", step["path"].as_str().unwrap_or_default().trim_end_matches("/status"));
+        if strategic
+            && step["method"] == "PATCH"
+            && step["expect"]["status"] == 200
+            // Of what these were given, the registry keeps only the resources.
+            && !step["path"].as_str().unwrap_or_default().ends_with("/resize")
+            && let (Some(schema), Some(original)) = (builtin_of(expected), last.get(&path))
+        {
+            seen += 1;
+            match schema.strategic_merge(original, &step["body"]) {
+                Ok(merged) => {
+                    let merged = without(&merged, &["metadata"]);
+                    wrong.extend(excess("", &merged, expected).map(|text| format!("{name}: {text}")));
+                }
+                Err(error) => wrong.push(format!("{name}: {error}")),
+            }
+        }
+        if builtin_of(expected).is_some() {
+            let name = expected["metadata"]["name"].as_str().unwrap_or_default();
+            let path = if step["method"] == "POST" { format!("{path}/{name}") } else { path };
+            last.insert(path, expected.clone());
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {seen}: {wrong:#?}", wrong.len());
+    assert!(seen > 20, "only {seen} patches were compared");
+}

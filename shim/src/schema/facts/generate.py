@@ -111,8 +111,10 @@ class Types:
         out = []
         for field in self.fields[go]:
             if field.get("inline"):
-                number = field.get("num")
-                out += self.flat(field["type"], via + (number,) if number else via)
+                # Only TypeMeta is inlined without a number: the envelope carries it.
+                number = field.get("num", 0)
+                inner = self.flat(field["type"], via + (number,) if number else via)
+                out += inner if number else [({**f, "num": 0}, v) for f, v in inner]
             elif field["name"] not in ("", "-"):
                 out.append((field, via))
         return out
@@ -177,7 +179,7 @@ def extras(field, schema):
         out.append("S=" + field["strategy"])
     prop = (schema or {}).get("properties", {}).get(field["name"], {})
     # A zero default on a value is an artefact of OpenAPI's; on a pointer it is a real one.
-    if prop.get("default") not in (None, {}, "") and (prop["default"] or field.get("pointer")):
+    if prop.get("default") not in (None, {}) and (prop["default"] or field.get("pointer")):
         out.append("D=" + json.dumps(prop["default"], separators=(",", ":")))
     if "x-kubernetes-list-type" in prop:
         out.append("L=" + prop["x-kubernetes-list-type"])
@@ -224,6 +226,7 @@ def main():
 
     texts = descriptions(src)
     names = {openapi_name(go) for go in types.wanted} & set(schemas)
+    names.add("io.k8s.apimachinery.pkg.apis.meta.v1.Patch")  # the body of every PATCH
     pending = list(names)
     refs = {}
     while pending:

@@ -24,6 +24,7 @@ pub mod cluster;
 pub mod disk;
 pub mod ids;
 pub mod images;
+pub mod logs;
 pub mod model;
 pub mod runtime;
 pub mod supervisor;

@@ -10,6 +10,7 @@ pub mod duration;
 pub mod events;
 pub mod field;
 pub mod gv;
+pub mod ip;
 pub mod labels;
 pub mod meta;
 pub mod names;

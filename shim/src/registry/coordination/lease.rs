@@ -1,10 +1,11 @@
 //! Leases.
 
 use crate::meta::{Meta, Object};
+use crate::registry::field::{Errors, Path};
 use crate::registry::gv::COORDINATION_V1;
 use crate::registry::table::{AGE, NAME, age, text_column};
 use crate::registry::value::text;
-use crate::registry::{Column, ResourceDef, Strategy};
+use crate::registry::{Column, ResourceDef, Strategy, meta};
 use serde_json::Value;
 
 pub const DEF: ResourceDef = ResourceDef {
@@ -16,9 +17,26 @@ pub const DEF: ResourceDef = ResourceDef {
     storage_gv: COORDINATION_V1,
     columns: COLUMNS,
     row,
-    strategy: &Strategy { allow_create_on_update: true, allow_unconditional_update: false, ..Strategy::BASIC },
+    strategy: &Strategy {
+        validate,
+        allow_create_on_update: true,
+        allow_unconditional_update: false,
+        ..Strategy::BASIC
+    },
     ..ResourceDef::BASIC
 };
+
+fn validate(lease: &Object) -> Errors {
+    let mut errors = meta::validate_namespaced(lease);
+    let path = Path::new("spec");
+    if let Some(seconds) = lease["spec"]["leaseDurationSeconds"].as_i64().filter(|s| *s <= 0) {
+        errors.push(path.child("leaseDurationSeconds").invalid(seconds, "must be greater than 0"));
+    }
+    if let Some(count) = lease["spec"]["leaseTransitions"].as_i64().filter(|c| *c < 0) {
+        errors.push(path.child("leaseTransitions").invalid(count, "must be greater than or equal to 0"));
+    }
+    errors
+}
 
 fn row(lease: &Object, now: i64) -> Vec<Value> {
     vec![lease.name().into(), text(&lease["spec"]["holderIdentity"]).into(), age(lease, now)]

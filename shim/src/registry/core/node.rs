@@ -1,11 +1,12 @@
 //! Nodes.
 
 use crate::meta::{Meta, Object};
+use crate::registry::field::{Errors, Path};
 use crate::registry::table::{AGE, NAME, age, or, text_column};
-use crate::registry::value::{entries, items, text, truth};
-use crate::registry::{Column, ResourceDef, STATUS_VERBS, Strategy, Subresource, meta_fields};
+use crate::registry::value::{carry_over, entries, items, object_entry, object_mut, root, text, truth};
+use crate::registry::{Column, ResourceDef, STATUS_VERBS, Strategy, Subresource, ip, meta, meta_fields, names};
 use crate::selector::Pairs;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 pub const DEF: ResourceDef = ResourceDef {
@@ -23,9 +24,98 @@ pub const DEF: ResourceDef = ResourceDef {
     row,
     selectable: &["spec.unschedulable"],
     fields,
-    strategy: &Strategy { ..Strategy::BASIC },
+    strategy: &STRATEGY,
     ..ResourceDef::BASIC
 };
+
+const STRATEGY: Strategy = Strategy { default, prepare_update, validate, validate_update, ..Strategy::CLUSTER };
+
+/// `podCIDR` is the first of `podCIDRs`; allocatable is the capacity unless given.
+fn default(node: &mut Object) {
+    if let Some(spec) = object_mut(node, "spec") {
+        let one = spec.get("podCIDR").map(|v| text(v).to_owned()).unwrap_or_default();
+        let first = spec.get("podCIDRs").and_then(|l| l.get(0)).map(|v| text(v).to_owned()).unwrap_or_default();
+        if one.is_empty() && !first.is_empty() {
+            spec.insert("podCIDR".to_owned(), first.into());
+        } else if one != first {
+            spec.insert("podCIDRs".to_owned(), json!([one]));
+        }
+    }
+    if let Some(status) = object_mut(node, "status")
+        && status.get("allocatable").is_none_or(crate::registry::value::is_empty)
+        && let Some(capacity) = status.get("capacity").filter(|c| !crate::registry::value::is_empty(c)).cloned()
+    {
+        status.insert("allocatable".to_owned(), capacity);
+    }
+}
+
+/// The status is the kubelet's, by its subresource.
+fn prepare_update(new: &mut Object, old: &Object) {
+    carry_over(new, old, "status");
+}
+
+/// TaintNodesByCondition: a new node takes no pods until the node controller has seen it ready.
+pub fn admit_create(node: &mut Object) {
+    let spec = object_entry(root(node), "spec");
+    let taints = spec.entry("taints").or_insert_with(|| json!([]));
+    let taint = json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"});
+    let same = |t: &Value| t["key"] == taint["key"] && t["effect"] == taint["effect"];
+    if !items(taints).iter().any(same)
+        && let Some(list) = taints.as_array_mut()
+    {
+        list.push(taint);
+    }
+}
+
+fn validate(node: &Object) -> Errors {
+    let mut errors = meta::validate_cluster(node);
+    // Upstream names this path, though taints are in the spec.
+    let path = Path::new("metadata").child("taints");
+    let mut seen = Vec::new();
+    for (index, taint) in items(&node["spec"]["taints"]).iter().enumerate() {
+        let path = path.index(index);
+        let (key, value, effect) = (text(&taint["key"]), text(&taint["value"]), text(&taint["effect"]));
+        errors.extend(path.child("key").all_invalid(key, names::qualified_name(key)));
+        errors.extend(path.child("value").all_invalid(value, names::label_value(value)));
+        let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+        match effect {
+            "" => errors.push(path.child("effect").required("")),
+            effect if !effects.contains(&effect) => errors.push(path.child("effect").not_supported(effect, &effects)),
+            _ => {}
+        }
+        if seen.contains(&(key, effect)) {
+            let mut error = path.duplicate(taint.clone());
+            error.message.push_str(": taints must be unique by key and effect pair");
+            errors.push(error);
+        }
+        seen.push((key, effect));
+    }
+    for (index, cidr) in items(&node["spec"]["podCIDRs"]).iter().enumerate() {
+        ip::validate_cidr(text(cidr), &Path::new("spec").child("podCIDRs").index(index), &mut errors);
+    }
+    errors
+}
+
+/// `podCIDR` and `providerID` are set once.
+fn validate_update(new: &Object, old: &Object) -> Errors {
+    let mut errors = meta::validate_update(new, old);
+    let (spec, before) = (&new["spec"], &old["spec"]);
+    if !items(&before["podCIDRs"]).is_empty() && spec["podCIDRs"] != before["podCIDRs"] {
+        errors.push(
+            Path::new("spec")
+                .child("podCIDRs")
+                .forbidden("node updates may not change podCIDR except from \"\" to valid"),
+        );
+    }
+    if !text(&before["providerID"]).is_empty() && spec["providerID"] != before["providerID"] {
+        errors.push(
+            Path::new("spec")
+                .child("providerID")
+                .forbidden("node updates may not change providerID except from \"\" to valid"),
+        );
+    }
+    errors
+}
 
 fn fields(node: &Object) -> Pairs {
     let mut pairs = meta_fields(node);

@@ -2,9 +2,9 @@
 
 use crate::meta::{Meta, Object};
 use crate::registry::table::{AGE, NAME, access_modes, age, or, text_column};
-use crate::registry::value::text;
-use crate::registry::{Column, ResourceDef, STATUS_VERBS, Subresource};
-use serde_json::Value;
+use crate::registry::value::{carry_over, default_text, object_mut, root, text};
+use crate::registry::{Column, ResourceDef, STATUS_VERBS, Strategy, Subresource};
+use serde_json::{Value, json};
 
 pub const DEF: ResourceDef = ResourceDef {
     resource: "persistentvolumes",
@@ -16,11 +16,37 @@ pub const DEF: ResourceDef = ResourceDef {
     subresources: &[Subresource::core("status", "PersistentVolume", STATUS_VERBS)],
     columns: COLUMNS,
     row,
+    strategy: &Strategy { default, prepare_create, prepare_update, ..Strategy::CLUSTER },
     ..ResourceDef::BASIC
 };
 
 /// The older annotation that named a volume's or claim's class before the field did.
 pub const STORAGE_CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// Removed by the controller that sees to it that nothing in use is deleted.
+const PROTECTION: &str = "kubernetes.io/pv-protection";
+
+fn default(object: &mut Object) {
+    if let Some(spec) = object_mut(object, "spec") {
+        default_text(spec, "persistentVolumeReclaimPolicy", "Retain");
+        default_text(spec, "volumeMode", "Filesystem");
+    }
+}
+
+/// New ones are pending, and stay while something uses them.
+fn prepare_create(object: &mut Object) {
+    root(object).insert("status".to_owned(), json!({"phase": "Pending"}));
+    let finalizers = object.meta_mut().entry("finalizers").or_insert_with(|| json!([]));
+    if let Some(list) = finalizers.as_array_mut()
+        && !list.iter().any(|f| text(f) == PROTECTION)
+    {
+        list.push(PROTECTION.into());
+    }
+}
+
+fn prepare_update(new: &mut Object, old: &Object) {
+    carry_over(new, old, "status");
+}
 
 fn row(volume: &Object, now: i64) -> Vec<Value> {
     let spec = &volume["spec"];

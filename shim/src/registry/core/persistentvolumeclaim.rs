@@ -3,9 +3,9 @@
 use super::persistentvolume::STORAGE_CLASS_ANNOTATION;
 use crate::meta::{Meta, Object};
 use crate::registry::table::{AGE, NAME, access_modes, age, or, text_column};
-use crate::registry::value::text;
-use crate::registry::{Column, ResourceDef, STATUS_VERBS, Subresource};
-use serde_json::Value;
+use crate::registry::value::{carry_over, default_text, object_mut, root, text};
+use crate::registry::{Column, ResourceDef, STATUS_VERBS, Strategy, Subresource};
+use serde_json::{Value, json};
 
 pub const DEF: ResourceDef = ResourceDef {
     resource: "persistentvolumeclaims",
@@ -16,8 +16,33 @@ pub const DEF: ResourceDef = ResourceDef {
     subresources: &[Subresource::core("status", "PersistentVolumeClaim", STATUS_VERBS)],
     columns: COLUMNS,
     row,
+    strategy: &Strategy { default, prepare_create, prepare_update, ..Strategy::BASIC },
     ..ResourceDef::BASIC
 };
+
+/// Removed by the controller that sees to it that nothing in use is deleted.
+const PROTECTION: &str = "kubernetes.io/pvc-protection";
+
+fn default(object: &mut Object) {
+    if let Some(spec) = object_mut(object, "spec") {
+        default_text(spec, "volumeMode", "Filesystem");
+    }
+}
+
+/// New ones are pending, and stay while something uses them.
+fn prepare_create(object: &mut Object) {
+    root(object).insert("status".to_owned(), json!({"phase": "Pending"}));
+    let finalizers = object.meta_mut().entry("finalizers").or_insert_with(|| json!([]));
+    if let Some(list) = finalizers.as_array_mut()
+        && !list.iter().any(|f| text(f) == PROTECTION)
+    {
+        list.push(PROTECTION.into());
+    }
+}
+
+fn prepare_update(new: &mut Object, old: &Object) {
+    carry_over(new, old, "status");
+}
 
 fn row(claim: &Object, now: i64) -> Vec<Value> {
     let (spec, status) = (&claim["spec"], &claim["status"]);

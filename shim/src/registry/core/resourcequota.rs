@@ -2,9 +2,9 @@
 
 use crate::meta::{Meta, Object};
 use crate::registry::table::{AGE, NAME, age, text_column};
-use crate::registry::value::{entries, text};
-use crate::registry::{Column, ResourceDef, STATUS_VERBS, Subresource};
-use serde_json::Value;
+use crate::registry::value::{carry_over, entries, root, text};
+use crate::registry::{Column, ResourceDef, STATUS_VERBS, Strategy, Subresource};
+use serde_json::{Map, Value};
 
 pub const DEF: ResourceDef = ResourceDef {
     resource: "resourcequotas",
@@ -15,8 +15,17 @@ pub const DEF: ResourceDef = ResourceDef {
     subresources: &[Subresource::core("status", "ResourceQuota", STATUS_VERBS)],
     columns: COLUMNS,
     row,
+    strategy: &Strategy { prepare_create, prepare_update, ..Strategy::BASIC },
     ..ResourceDef::BASIC
 };
+
+fn prepare_create(quota: &mut Object) {
+    root(quota).insert("status".to_owned(), Map::new().into());
+}
+
+fn prepare_update(new: &mut Object, old: &Object) {
+    carry_over(new, old, "status");
+}
 
 fn row(quota: &Object, now: i64) -> Vec<Value> {
     let (mut requests, mut limits) = (Vec::new(), Vec::new());

@@ -1,6 +1,9 @@
 //! Services.
 
+pub mod allocate;
+pub mod default;
 pub mod table;
+pub mod validate;
 
 use crate::meta::Object;
 use crate::registry::value::text;
@@ -22,8 +25,20 @@ pub const DEF: ResourceDef = ResourceDef {
     row: table::row,
     selectable: &["spec.clusterIP", "spec.type"],
     fields,
-    strategy: &Strategy { allow_create_on_update: true, validate_name: names::dns1035_label, ..Strategy::BASIC },
+    strategy: &STRATEGY,
     ..ResourceDef::BASIC
+};
+
+const STRATEGY: Strategy = Strategy {
+    default: default::service,
+    prepare_create: default::prepare_create,
+    prepare_update: default::prepare_update,
+    validate: validate::create,
+    validate_update: validate::update,
+    allow_create_on_update: true,
+    // RelaxedServiceNameValidation: a digit may come first.
+    validate_name: names::dns1123_label,
+    ..Strategy::BASIC
 };
 
 fn fields(service: &Object) -> Pairs {

@@ -1,10 +1,11 @@
 //! EndpointSlices.
 
 use crate::meta::{Meta, Object};
+use crate::registry::field::{Errors, Path};
 use crate::registry::gv::DISCOVERY_V1;
 use crate::registry::table::{AGE, NAME, age, capped_list, text_column};
-use crate::registry::value::{items, text};
-use crate::registry::{Column, ResourceDef};
+use crate::registry::value::{bump_generation, default_text, default_value, items, items_mut, root, text};
+use crate::registry::{Column, ResourceDef, Strategy, ip, meta, names};
 use serde_json::Value;
 
 pub const DEF: ResourceDef = ResourceDef {
@@ -16,8 +17,109 @@ pub const DEF: ResourceDef = ResourceDef {
     storage_gv: DISCOVERY_V1,
     columns: COLUMNS,
     row,
+    strategy: &Strategy { default, prepare_create, prepare_update, validate, validate_update, ..Strategy::BASIC },
     ..ResourceDef::BASIC
 };
+
+const MAX_ENDPOINTS: usize = 1000;
+const MAX_ADDRESSES: usize = 100;
+const MAX_PORTS: usize = 20000;
+
+fn default(slice: &mut Object) {
+    for port in items_mut(root(slice), "ports") {
+        default_value(port, "name", "");
+        default_text(port, "protocol", "TCP");
+    }
+}
+
+fn prepare_create(slice: &mut Object) {
+    slice.meta_mut().insert("generation".to_owned(), 1.into());
+}
+
+/// A change of anything but metadata is a new generation.
+fn prepare_update(new: &mut Object, old: &Object) {
+    let changed = ["addressType", "endpoints", "ports"].iter().any(|key| new[*key] != old[*key]);
+    bump_generation(new, old, changed);
+}
+
+fn validate(slice: &Object) -> Errors {
+    let mut errors = meta::validate_namespaced(slice);
+    let kind = text(&slice["addressType"]);
+    match kind {
+        "" => errors.push(Path::new("addressType").required("")),
+        "FQDN" | "IPv4" | "IPv6" => {}
+        other => errors.push(Path::new("addressType").not_supported(other, &["FQDN", "IPv4", "IPv6"])),
+    }
+    let endpoints = items(&slice["endpoints"]);
+    if endpoints.len() > MAX_ENDPOINTS {
+        errors.push(Path::new("endpoints").too_many(endpoints.len(), MAX_ENDPOINTS));
+    }
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        let path = Path::new("endpoints").index(index);
+        addresses(endpoint, kind, &path.child("addresses"), &mut errors);
+        let hostname = text(&endpoint["hostname"]);
+        if !hostname.is_empty() {
+            errors.extend(path.child("hostname").all_invalid(hostname, names::dns1123_label(hostname, false)));
+        }
+        let node = text(&endpoint["nodeName"]);
+        if !node.is_empty() {
+            errors.extend(path.child("nodeName").all_invalid(node, names::dns1123_subdomain(node, false)));
+        }
+    }
+    ports(slice, &mut errors);
+    errors
+}
+
+fn addresses(endpoint: &Value, kind: &str, path: &Path, errors: &mut Errors) {
+    let list = items(&endpoint["addresses"]);
+    if list.is_empty() {
+        errors.push(path.required("must contain at least 1 address"));
+    } else if list.len() > MAX_ADDRESSES {
+        errors.push(path.too_many(list.len(), MAX_ADDRESSES));
+    }
+    for (index, address) in list.iter().map(text).enumerate() {
+        let own = path.index(index);
+        match kind {
+            "IPv4" | "IPv6" => match address.parse::<std::net::IpAddr>() {
+                Ok(ip) if ip.is_ipv4() == (kind == "IPv4") => ip::validate_non_special(address, &own, errors),
+                // Upstream names the list here.
+                Ok(_) | Err(_) => errors.push(path.invalid(address, &format!("must be an {kind} address"))),
+            },
+            "FQDN" => errors.extend(own.all_invalid(address, names::dns1123_subdomain(address, false))),
+            _ => {}
+        }
+    }
+}
+
+fn ports(slice: &Object, errors: &mut Errors) {
+    let list = items(&slice["ports"]);
+    if list.len() > MAX_PORTS {
+        errors.push(Path::new("ports").too_many(list.len(), MAX_PORTS));
+    }
+    let mut seen = Vec::new();
+    for (index, port) in list.iter().enumerate() {
+        let path = Path::new("ports").index(index);
+        let name = text(&port["name"]);
+        if !name.is_empty() {
+            errors.extend(path.child("name").all_invalid(name, names::dns1123_label(name, false)));
+        }
+        if seen.contains(&name) {
+            errors.push(path.child("name").duplicate(name));
+        }
+        seen.push(name);
+        match text(&port["protocol"]) {
+            "" => errors.push(path.child("protocol").required("")),
+            "SCTP" | "TCP" | "UDP" => {}
+            other => errors.push(path.child("protocol").not_supported(other, &["SCTP", "TCP", "UDP"])),
+        }
+    }
+}
+
+fn validate_update(new: &Object, old: &Object) -> Errors {
+    let mut errors = meta::validate_update(new, old);
+    meta::immutable(&new["addressType"], &old["addressType"], &Path::new("addressType"), &mut errors);
+    errors
+}
 
 fn row(slice: &Object, now: i64) -> Vec<Value> {
     let ports: Vec<String> = items(&slice["ports"])

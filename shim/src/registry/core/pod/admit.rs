@@ -14,7 +14,7 @@ const DEFAULT_TOLERATION_SECONDS: i64 = 300;
 pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// Values of the classes that always exist.
-const SYSTEM_CLASSES: [(&str, i64); 2] =
+pub const SYSTEM_CLASSES: [(&str, i64); 2] =
     [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
 
 /// ServiceAccount (its name), DefaultTolerationSeconds and Priority, for a pod that names no priority class but a

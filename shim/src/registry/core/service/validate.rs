@@ -1,0 +1,190 @@
+//! Rules of services: `ValidateService` and `ValidateServiceUpdate`.
+
+use crate::meta::Object;
+use crate::registry::field::{Errors, Path};
+use crate::registry::value::{items, text};
+use crate::registry::{ip, labels, meta, names};
+use serde_json::Value;
+
+const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const POLICIES: [&str; 2] = ["Cluster", "Local"];
+const MAX_SESSION_SECONDS: i64 = 86400;
+
+pub fn create(service: &Object) -> Errors {
+    let mut errors = meta::validate(service, true, names::dns1123_label);
+    let (spec, path) = (&service["spec"], Path::new("spec"));
+    let kind = text(&spec["type"]);
+    let ips: Vec<&str> = items(&spec["clusterIPs"]).iter().map(text).collect();
+    let headless = ips.first() == Some(&"None");
+    if items(&spec["ports"]).is_empty() && !headless && kind != "ExternalName" {
+        errors.push(path.child("ports").required(""));
+    }
+    match kind {
+        "" => errors.push(path.child("type").required("")),
+        "NodePort" | "LoadBalancer" if headless => {
+            let detail = format!("may not be set to 'None' for {kind} services");
+            errors.push(path.child("clusterIPs").index(0).invalid("None", &detail));
+        }
+        "ExternalName" => external_name(spec, &path, &mut errors),
+        kind if !TYPES.contains(&kind) => errors.push(path.child("type").not_supported(kind, &TYPES)),
+        _ => {}
+    }
+    ports(spec, &path, &mut errors);
+    labels::validate(&spec["selector"], &path.child("selector"), &mut errors);
+    session(spec, &path, &mut errors);
+    for (index, address) in ips.iter().enumerate().filter(|(_, ip)| **ip != "None" && !ip.is_empty()) {
+        ip::validate(address, &path.child("clusterIPs").index(index), &mut errors);
+    }
+    if let (Some(one), Some(first)) = (spec["clusterIP"].as_str(), ips.first())
+        && one != *first
+    {
+        let detail = "must match the first value in `clusterIPs`";
+        errors.push(
+            path.child("clusterIPs")
+                .invalid(spec["clusterIPs"].clone(), &format!("first value must match `clusterIP`: {detail}")),
+        );
+    }
+    for (index, address) in items(&spec["externalIPs"]).iter().enumerate() {
+        let path = path.child("externalIPs").index(index);
+        if ip::validate(text(address), &path, &mut errors).is_some() {
+            ip::validate_non_special(text(address), &path, &mut errors);
+        }
+    }
+    traffic(spec, &path, &mut errors);
+    let ranges = path.child("LoadBalancerSourceRanges");
+    for (index, range) in items(&spec["loadBalancerSourceRanges"]).iter().enumerate() {
+        ip::validate_cidr(text(range), &ranges.index(index), &mut errors);
+    }
+    if !items(&spec["loadBalancerSourceRanges"]).is_empty() && kind != "LoadBalancer" {
+        errors.push(ranges.forbidden("may only be used when `type` is 'LoadBalancer'"));
+    }
+    errors
+}
+
+fn external_name(spec: &Value, path: &Path, errors: &mut Errors) {
+    if !items(&spec["clusterIPs"]).is_empty() {
+        errors.push(path.child("clusterIPs").forbidden("may not be set for ExternalName services"));
+    }
+    match text(&spec["externalName"]) {
+        "" => errors.push(path.child("externalName").required("")),
+        name => {
+            // A trailing dot makes a DNS name absolute.
+            let texts = names::dns1123_subdomain(name.strip_suffix('.').unwrap_or(name), false);
+            errors.extend(path.child("externalName").all_invalid(name, texts));
+        }
+    }
+}
+
+fn ports(spec: &Value, path: &Path, errors: &mut Errors) {
+    let list = items(&spec["ports"]);
+    let (mut seen_names, mut seen) = (Vec::new(), Vec::new());
+    for (index, port) in list.iter().enumerate() {
+        let path = path.child("ports").index(index);
+        let name = text(&port["name"]);
+        if name.is_empty() {
+            if list.len() > 1 {
+                errors.push(path.child("name").required(""));
+            }
+        } else {
+            errors.extend(path.child("name").all_invalid(name, names::dns1123_label(name, false)));
+            if seen_names.contains(&name) {
+                errors.push(path.child("name").duplicate(name));
+            }
+            seen_names.push(name);
+        }
+        let number = port["port"].as_i64().unwrap_or(0);
+        let in_range = |number: i64, field: &str, errors: &mut Errors| {
+            let texts = names::port_number(number);
+            errors.extend(texts.into_iter().map(|text| path.child(field).invalid(number, &text)));
+        };
+        in_range(number, "port", errors);
+        let protocol = text(&port["protocol"]);
+        match protocol {
+            "" => errors.push(path.child("protocol").required("")),
+            "SCTP" | "TCP" | "UDP" => {}
+            other => errors.push(path.child("protocol").not_supported(other, &["SCTP", "TCP", "UDP"])),
+        }
+        match port["targetPort"].as_str() {
+            Some(name) => errors.extend(path.child("targetPort").all_invalid(name, names::port_name(name))),
+            None => in_range(port["targetPort"].as_i64().unwrap_or(0), "targetPort", errors),
+        }
+        let node_port = port["nodePort"].as_i64().unwrap_or(0);
+        if text(&spec["type"]) == "ClusterIP" && node_port != 0 {
+            errors.push(path.child("nodePort").forbidden("may not be used when `type` is 'ClusterIP'"));
+        }
+        if seen.contains(&(number, protocol)) {
+            errors.push(path.duplicate(port.clone()));
+        }
+        seen.push((number, protocol));
+    }
+}
+
+fn session(spec: &Value, path: &Path, errors: &mut Errors) {
+    match text(&spec["sessionAffinity"]) {
+        "" => errors.push(path.child("sessionAffinity").required("")),
+        "None" => {}
+        "ClientIP" => {
+            let seconds = spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"].as_i64().unwrap_or(0);
+            if seconds <= 0 || seconds > MAX_SESSION_SECONDS {
+                let path = path.child("sessionAffinityConfig").child("clientIP").child("timeoutSeconds");
+                let detail = format!("must be greater than 0 and less than {MAX_SESSION_SECONDS}");
+                errors.push(path.invalid(seconds, &detail));
+            }
+        }
+        other => errors.push(path.child("sessionAffinity").not_supported(other, &["ClientIP", "None"])),
+    }
+}
+
+fn traffic(spec: &Value, path: &Path, errors: &mut Errors) {
+    let kind = text(&spec["type"]);
+    let external =
+        matches!(kind, "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && !items(&spec["externalIPs"]).is_empty());
+    let policy = text(&spec["externalTrafficPolicy"]);
+    let path_of_policy = path.child("externalTrafficPolicy");
+    if !external {
+        if !policy.is_empty() {
+            errors.push(path_of_policy.invalid(policy, "may only be set for externally-accessible services"));
+        }
+    } else if policy.is_empty() {
+        errors.push(path_of_policy.required(""));
+    } else if !POLICIES.contains(&policy) {
+        errors.push(path_of_policy.not_supported(policy, &POLICIES));
+    }
+    if spec["healthCheckNodePort"].as_i64().unwrap_or(0) != 0 && !(kind == "LoadBalancer" && policy == "Local") {
+        let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.push(path.child("healthCheckNodePort").invalid(spec["healthCheckNodePort"].clone(), detail));
+    }
+    match spec["internalTrafficPolicy"].as_str() {
+        Some(policy) if !POLICIES.contains(&policy) => {
+            errors.push(path.child("internalTrafficPolicy").not_supported(policy, &POLICIES));
+        }
+        None if matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer") => {
+            errors.push(path.child("internalTrafficPolicy").required(""));
+        }
+        Some(_) | None => {}
+    }
+    for (index, family) in items(&spec["ipFamilies"]).iter().enumerate() {
+        let family = text(family);
+        if !matches!(family, "IPv4" | "IPv6") {
+            errors.push(path.child("ipFamilies").index(index).not_supported(family, &["IPv4", "IPv6"]));
+        }
+    }
+    if let Some(policy) = spec["ipFamilyPolicy"].as_str() {
+        let supported = ["PreferDualStack", "RequireDualStack", "SingleStack"];
+        if !supported.contains(&policy) {
+            errors.push(path.child("ipFamilyPolicy").not_supported(policy, &supported));
+        }
+    }
+}
+
+/// An address once given stays.
+pub fn update(new: &Object, old: &Object) -> Errors {
+    let mut errors = meta::validate_update(new, old);
+    let external = |service: &Object| text(&service["spec"]["type"]) == "ExternalName";
+    let (ips, before) = (items(&new["spec"]["clusterIPs"]), items(&old["spec"]["clusterIPs"]));
+    if !external(new) && !external(old) && !before.is_empty() && ips.first() != before.first() {
+        let path = Path::new("spec").child("clusterIPs").index(0);
+        errors.push(path.invalid(ips.first().cloned().unwrap_or(Value::Null), "may not change once set"));
+    }
+    errors
+}

@@ -4,6 +4,8 @@ mod client;
 mod events;
 pub mod fake;
 mod objects;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod write;
 

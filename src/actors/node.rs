@@ -3,6 +3,8 @@
 mod lease;
 mod machine;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use self::status::KUBELET_VERSION;
 use self::status::{Inputs, Pressure, condition, is_true};
@@ -26,7 +28,7 @@ use tokio::time::Instant;
 /// `nodeStatusUpdateFrequency`: how often a ready node looks whether its status changed.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
 /// While the node is not ready or the API server not reached: the next look comes sooner, then ever later.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(5);
 /// The image list changes seldom, and listing costs the runtime something.
 const IMAGES_EVERY: Duration = Duration::from_secs(60);
@@ -144,7 +146,7 @@ impl NodeTask {
                         tracing::warn!(%error, "node not registered, retrying");
                     }
                     tokio::time::sleep(retry).await;
-                    retry = (retry * 2).min(RETRY_LAST);
+                    retry = later(retry);
                 }
             }
         }
@@ -216,21 +218,26 @@ impl NodeTask {
         let mut reported = clock::now().mono;
         let mut last = Some(registered);
         let mut retry = RETRY_FIRST;
+        let mut told = false;
         loop {
             self.list_images().await;
             match self.pass(last.take(), &mut reported).await {
                 Ok(true) => {
                     retry = RETRY_FIRST;
+                    told = false;
                     tokio::time::sleep(CHECK_EVERY).await;
                 }
                 Ok(false) => {
                     tokio::time::sleep(retry).await;
-                    retry = (retry * 2).min(RETRY_LAST);
+                    retry = later(retry);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "node status not updated, retrying");
+                    // Once an outage.
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "node status not updated, retrying");
+                    }
                     tokio::time::sleep(retry).await;
-                    retry = (retry * 2).min(RETRY_LAST);
+                    retry = later(retry);
                 }
             }
             self.look().await;
@@ -391,6 +398,11 @@ impl NodeTask {
             self.deps.recorder.node(false, reason, message);
         }
     }
+}
+
+/// By half: a node that takes long to become ready is seen ready at most a third later, up to `RETRY_LAST`.
+fn later(retry: Duration) -> Duration {
+    (retry * 3 / 2).min(RETRY_LAST)
 }
 
 /// What a node that was there already lacks of ours: the default labels and the attach annotation, nothing else.

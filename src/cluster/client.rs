@@ -21,6 +21,8 @@ use tokio::sync::{mpsc, watch as channel};
 /// The API server behind a kubeconfig.
 pub struct KubeCluster {
     api: Api,
+    /// For the node's status and lease.
+    heartbeat: Api,
     node_name: String,
     objects: Objects,
 }
@@ -39,7 +41,8 @@ impl KubeCluster {
         // managedFields are named after the first word: writers of a node's fields are called `kubelet`.
         config.headers.push((header::USER_AGENT, HeaderValue::from_static("kubelet/v1.36.2 (linux) skiff")));
         let client = kube::Client::try_from(config).map_err(|error| refuse(&error))?;
-        Ok(Self { api: Api { client }, node_name: node_name.to_owned(), objects: Objects::default() })
+        let api = Api::new(client);
+        Ok(Self { heartbeat: api.beside(), api, node_name: node_name.to_owned(), objects: Objects::default() })
     }
 }
 
@@ -130,27 +133,27 @@ impl Cluster for KubeCluster {
     }
 
     async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError> {
-        self.api.node(name).await
+        self.heartbeat.node(name).await
     }
 
     async fn create_node(&self, node: &Node) -> Result<Node, ClusterError> {
-        self.api.create_node(node).await
+        self.heartbeat.create_node(node).await
     }
 
     async fn patch_node(&self, name: &str, patch: &Value) -> Result<Node, ClusterError> {
-        self.api.patch_node(name, patch).await
+        self.heartbeat.patch_node(name, patch).await
     }
 
     async fn patch_node_status(&self, name: &str, patch: &Value) -> Result<Node, ClusterError> {
-        self.api.patch_node_status(name, patch).await
+        self.heartbeat.patch_node_status(name, patch).await
     }
 
     async fn lease(&self, name: &str) -> Result<Option<Lease>, ClusterError> {
-        self.api.lease(name).await
+        self.heartbeat.lease(name).await
     }
 
     async fn put_lease(&self, lease: &Lease) -> Result<Lease, ClusterError> {
-        self.api.put_lease(lease).await
+        self.heartbeat.put_lease(lease).await
     }
 
     async fn service_account_token(

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
 use kube::core::WatchEvent;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,7 +173,7 @@ impl Follower<'_> {
         let mut path =
             format!("{}?watch=1&allowWatchBookmarks=true&timeoutSeconds={server_seconds}", self.collection.path);
         self.push_selector(&mut path);
-        let mut initial: Option<Vec<Arc<T>>> = None;
+        let mut initial: Option<BTreeMap<ObjectName, Arc<T>>> = None;
         match &self.position {
             Some(version) => {
                 path.push_str("&resourceVersion=");
@@ -180,7 +181,7 @@ impl Follower<'_> {
             }
             None => {
                 path.push_str("&sendInitialEvents=true&resourceVersionMatch=NotOlderThan");
-                initial = Some(Vec::new());
+                initial = Some(BTreeMap::new());
             }
         }
         let Ok(request) = Request::get(&path).body(Vec::new()) else {
@@ -213,16 +214,19 @@ impl Follower<'_> {
                     let version = object.metadata().resource_version.clone();
                     let object = slim(object);
                     if let Some(initial) = &mut initial {
-                        initial.push(object);
+                        initial.insert(name_of(&*object), object);
                         continue;
                     }
                     self.position = version;
                     Change::Applied(object)
                 }
                 WatchEvent::Deleted(object) => {
-                    if initial.is_none() {
-                        self.position = object.metadata().resource_version.clone();
+                    // What changes while the list is streamed comes before its end.
+                    if let Some(initial) = &mut initial {
+                        initial.remove(&name_of(&object));
+                        continue;
                     }
+                    self.position = object.metadata().resource_version.clone();
                     Change::Deleted(slim(object))
                 }
                 WatchEvent::Bookmark(bookmark) => {
@@ -235,7 +239,7 @@ impl Follower<'_> {
                         continue;
                     }
                     self.position = Some(bookmark.metadata.resource_version);
-                    Change::Listed(initial.take().unwrap_or_default())
+                    Change::Listed(initial.take().unwrap_or_default().into_values().collect())
                 }
                 WatchEvent::Error(status) if status.code == 410 => return End::Expired,
                 WatchEvent::Error(status) => {
@@ -269,6 +273,14 @@ impl Follower<'_> {
 fn slim<T: Watched>(mut object: T) -> Arc<T> {
     object.metadata_mut().managed_fields = None;
     Arc::new(object)
+}
+
+/// Namespace and name.
+type ObjectName = (Option<String>, Option<String>);
+
+fn name_of<T: Watched>(object: &T) -> ObjectName {
+    let meta = object.metadata();
+    (meta.namespace.clone(), meta.name.clone())
 }
 
 /// Percent-encodes a query value.

@@ -25,7 +25,9 @@ pub(super) async fn renew(cluster: &dyn Cluster, node: &Node, duration: Duration
                 tokio::time::sleep(duration / 4).await;
             }
             Err(error) => {
-                tracing::warn!(%error, "node lease not renewed, retrying");
+                if retry == RETRY_FIRST {
+                    tracing::warn!(%error, "node lease not renewed, retrying");
+                }
                 tokio::time::sleep(retry).await;
                 retry = (retry * 2).min(RETRY_LAST);
             }

@@ -47,12 +47,12 @@ pub(super) fn default_address() -> Option<IpAddr> {
 
 fn address_of(interface: &str, wanted: impl Fn(&IpAddr) -> bool) -> Option<IpAddr> {
     let addresses = nix::ifaddrs::getifaddrs().ok()?.filter(|entry| entry.interface_name == interface);
-    let addresses = addresses.filter_map(|entry| {
+    let mut addresses = addresses.filter_map(|entry| {
         let address = entry.address?;
         let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
     });
-    addresses.filter(|ip| wanted(ip) && !is_link_local(ip)).next()
+    addresses.find(|ip| wanted(ip) && !is_link_local(ip))
 }
 
 fn is_link_local(ip: &IpAddr) -> bool {

@@ -243,9 +243,7 @@ fn conditions(inputs: &Inputs<'_>) -> Vec<NodeCondition> {
             reason: Some(reason),
             message: Some(message),
             last_heartbeat_time: Some(Time(inputs.now)),
-            last_transition_time: same
-                .and_then(|last| last.last_transition_time.clone())
-                .or_else(|| Some(Time(inputs.now))),
+            last_transition_time: same.and_then(|last| last.last_transition_time.clone()).or(Some(Time(inputs.now))),
         }
     });
     conditions.to_vec()
@@ -332,4 +330,4 @@ fn without_heartbeats(conditions: &Value) -> Vec<Value> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

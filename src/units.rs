@@ -78,7 +78,7 @@ fn parse_scaled(text: &str, scale: i64) -> Result<i64, QuantityError> {
             shifted.checked_mul(power).map_or(u128::MAX, |v| v.saturating_add(u128::from(inexact)))
         }
         (_, true, None) => u128::MAX,
-        (_, false, Some(power)) => shifted / power + u128::from(inexact || shifted % power != 0),
+        (_, false, Some(power)) => shifted / power + u128::from(inexact || !shifted.is_multiple_of(power)),
         // Smaller than the smallest fraction: still something.
         (_, false, None) => 1,
     };

@@ -38,6 +38,7 @@ impl Line {
 
 pub(crate) struct Containerd {
     process: Child,
+    binaries: PathBuf,
     folder: tempfile::TempDir,
     bridge: String,
 }
@@ -60,18 +61,21 @@ impl Containerd {
         let octet = 2 * (unique % 120) + u32::from(line.number());
         let subnet = format!("10.201.{octet}.0/24");
         write_configuration(folder.path(), line, pause, &bridge, &subnet)?;
-        let log = fs::File::create(folder.path().join("log"))?;
-        let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap_or_default());
-        let process = Command::new(binaries.join("containerd"))
-            .arg("--config")
-            .arg(folder.path().join("config.toml"))
-            .env("PATH", path)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("starting containerd")?;
-        Ok(Some(Self { process, folder, bridge }))
+        let process = spawn(&binaries, folder.path())?;
+        Ok(Some(Self { process, binaries, folder, bridge }))
+    }
+
+    /// Kills it, as a crash would, and starts it again; containers live on.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        self.process = spawn(&self.binaries, self.folder.path())?;
+        Ok(())
+    }
+
+    /// The root of the cgroups of its pods (`/` + a name of its own).
+    pub(crate) fn cgroup_root(&self) -> String {
+        format!("/{}", self.bridge)
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -131,13 +135,41 @@ impl Drop for Containerd {
         {
             let _ = nix::mount::umount2(mount, nix::mount::MntFlags::MNT_DETACH);
         }
+        for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            remove_cgroup(&controller.path().join(&self.bridge));
+        }
+        remove_cgroup(&Path::new("/sys/fs/cgroup").join(&self.bridge));
         let _ = Command::new("ip").args(["link", "delete", &self.bridge]).stderr(Stdio::null()).status();
     }
+}
+
+fn spawn(binaries: &Path, folder: &Path) -> Result<Child> {
+    let log = fs::File::options().create(true).append(true).open(folder.join("log"))?;
+    // containerd takes the first shim on PATH, before the one beside it.
+    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap_or_default());
+    Command::new(binaries.join("containerd"))
+        .arg("--config")
+        .arg(folder.join("config.toml"))
+        .env("PATH", path)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("starting containerd")
 }
 
 fn children(pid: i32) -> Vec<i32> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     list.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
+
+fn remove_cgroup(folder: &Path) {
+    for child in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&child.path());
+        }
+    }
+    let _ = fs::remove_dir(folder);
 }
 
 fn write_configuration(folder: &Path, line: Line, pause: &str, bridge: &str, subnet: &str) -> Result<()> {

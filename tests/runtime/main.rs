@@ -6,6 +6,7 @@ mod images;
 
 use anyhow::{Context, Result};
 use containerd::{Containerd, Line};
+use skiff::cgroups::Cgroups;
 use skiff::ids::{ContainerId, PodUid};
 use skiff::images::Images;
 use skiff::model::observed::{ContainerState, ObservedPod};
@@ -32,7 +33,7 @@ async fn a_pod_lives_and_dies_on_containerd_1_6() -> Result<()> {
 async fn a_pod_lives_and_dies(line: Line) -> Result<()> {
     let Some(mut containerd) = Containerd::start(line, PAUSE)? else { return Ok(()) };
     let runtime = Arc::new(containerd.ready().await?);
-    let outcome = story(&runtime, containerd.folder(), line).await;
+    let outcome = story(&runtime, &mut containerd, line).await;
     outcome.with_context(|| tail(&containerd.log()))
 }
 
@@ -41,7 +42,9 @@ fn tail(log: &str) -> String {
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
-async fn story(runtime: &Arc<CriRuntime>, folder: &Path, line: Line) -> Result<()> {
+async fn story(runtime: &Arc<CriRuntime>, containerd: &mut Containerd, line: Line) -> Result<()> {
+    let folder = &containerd.folder().to_owned();
+    let cgroups = Cgroups::detect(Path::new("/sys/fs/cgroup"), "cgroupfs")?.under(&containerd.cgroup_root());
     let info = runtime.info().await?;
     assert_eq!(info.name, "containerd");
     assert_eq!(info.cgroup_driver.is_some(), line == Line::Installed, "RuntimeConfig came with 2.0: {info:?}");
@@ -55,7 +58,10 @@ async fn story(runtime: &Arc<CriRuntime>, folder: &Path, line: Line) -> Result<(
     assert_eq!(next(&mut events).await?, RuntimeEvent::Relist, "a subscription begins with a relist");
 
     let uid = PodUid::new(uuid::Uuid::new_v4().to_string());
-    let sandbox = sandbox_input(&uid, folder);
+    let mut sandbox = sandbox_input(&uid, folder);
+    sandbox.cgroup_parent = cgroups.pod_parent(&sandbox.pod);
+    cgroups.create_pod(&sandbox.pod).await?;
+    assert_eq!(cgroups.pods().await?, std::slice::from_ref(&uid));
     let input =
         container_input(&sandbox, runtime, "echo out; echo err >&2; trap 'exit 3' TERM; sleep 1000 & wait").await?;
 
@@ -82,6 +88,14 @@ async fn story(runtime: &Arc<CriRuntime>, folder: &Path, line: Line) -> Result<(
     assert_eq!((String::from_utf8_lossy(&output.stdout).as_ref(), output.exit_code), ("0\nweb\n", 7));
     assert!(runtime.exec(&container, &stream()).await?.starts_with("http"));
     assert!(runtime.stats().await?.iter().any(|s| s.id == container.as_str() && s.memory_usage_bytes > 0));
+
+    // A crash of the runtime: the next connection begins with a relist, and the container has lived on.
+    while events.try_recv().is_ok() {}
+    containerd.restart()?;
+    while next(&mut events).await? != RuntimeEvent::Relist {}
+    containerd.ready().await?;
+    let seen = runtime.observe(&uid).await?;
+    assert!(matches!(seen.containers[0].state, ContainerState::Running { .. }), "{seen:?}");
 
     while events.try_recv().is_ok() {}
     runtime.stop_container(&container, Duration::from_secs(10)).await?;
@@ -114,6 +128,9 @@ async fn story(runtime: &Arc<CriRuntime>, folder: &Path, line: Line) -> Result<(
     assert_eq!(runtime.observe(&uid).await?, ObservedPod::default());
     assert!(runtime.pods().await?.is_empty());
 
+    cgroups.remove_pod(&uid).await?;
+    assert!(cgroups.pods().await?.is_empty());
+
     let gone = runtime.start_container(&ContainerId::new("nonesuch")).await.unwrap_err();
     assert!(
         matches!(&gone, RuntimeError::NotFound(text) if text.starts_with("rpc error: code = NotFound desc = ")),
@@ -130,6 +147,8 @@ async fn import(runtime: &CriRuntime, folder: &Path, line: Line) -> Result<()> {
     let imported = images.import_archive(&archive).await.context("importing busybox")?;
     assert_eq!(imported[0].name, BUSYBOX);
     assert_eq!(images.import_archive(&archive).await?, imported, "importing twice changes nothing");
+    let layout = images::as_oci_layout(&archive, "localhost/busybox:oci")?;
+    assert_eq!(images.import_archive(&layout).await.context("importing a layout")?[0].name, "localhost/busybox:oci");
     assert!(images.list().await?.contains(&pause));
     let seen = runtime.image(PAUSE).await?.context("CRI does not know the pause image")?;
     assert_eq!(seen.pinned, line == Line::Installed, "CRI tells of pinned images from 1.7 on: {seen:?}");
@@ -152,7 +171,7 @@ fn sandbox_input(uid: &PodUid, folder: &Path) -> SandboxInput {
         log_directory: folder.join(format!("logs/default_web_{uid}")),
         hostname: "web".into(),
         dns: DnsConfig { servers: vec!["10.96.0.10".into()], ..Default::default() },
-        cgroup_parent: format!("/skiff-test/pod{uid}"),
+        cgroup_parent: String::new(),
         runtime_handler: String::new(),
     }
 }

@@ -1,7 +1,7 @@
 //! `AgentConfig`: everything the node agent is told, defaults filled, units typed.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,4 +53,53 @@ pub struct AgentConfig {
     pub registry_pull_qps: u32,
     pub event_record_qps: u32,
     pub event_burst: u32,
+}
+
+impl AgentConfig {
+    /// An agent with the kubelet's defaults (KubeletConfiguration v1beta1); callers change what they were told.
+    pub fn new(node_name: impl Into<String>, kubeconfig: impl Into<PathBuf>) -> Self {
+        Self {
+            node_name: node_name.into(),
+            node_ip: None,
+            kubeconfig: kubeconfig.into(),
+            root_dir: "/var/lib/kubelet".into(),
+            pod_logs_dir: "/var/log/pods".into(),
+            runtime_endpoint: "/run/containerd/containerd.sock".into(),
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: 10250,
+            tls_cert_file: "/var/lib/kubelet/pki/kubelet.crt".into(),
+            tls_private_key_file: "/var/lib/kubelet/pki/kubelet.key".into(),
+            client_ca_file: "/etc/kubernetes/pki/ca.crt".into(),
+            healthz_bind_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            healthz_port: 10248,
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".into(),
+            resolv_conf: "/etc/resolv.conf".into(),
+            max_pods: 110,
+            cgroup_root: "/".into(),
+            cgroup_driver: "cgroupfs".into(),
+            node_labels: BTreeMap::new(),
+            register_with_taints: Vec::new(),
+            pod_cidr: None,
+            node_status_report_frequency: Duration::from_secs(5 * 60),
+            node_lease_duration: Duration::from_secs(40),
+            kube_reserved: BTreeMap::new(),
+            system_reserved: BTreeMap::new(),
+            eviction_hard: [
+                ("imagefs.available", "15%"),
+                ("imagefs.inodesFree", "5%"),
+                ("memory.available", "100Mi"),
+                ("nodefs.available", "10%"),
+                ("nodefs.inodesFree", "5%"),
+            ]
+            .map(|(signal, threshold)| (signal.to_owned(), threshold.to_owned()))
+            .into(),
+            container_log_max_size: 10 * 1024 * 1024,
+            container_log_max_files: 5,
+            serialize_image_pulls: true,
+            registry_pull_qps: 5,
+            event_record_qps: 50,
+            event_burst: 100,
+        }
+    }
 }

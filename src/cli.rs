@@ -1,0 +1,186 @@
+//! The command line: what each subcommand takes, and how its failure is shown.
+//!
+//! | module | what |
+//! |---|---|
+//! | `flags` | flags under upstream's names, resolved into configurations |
+//! | `logging` `progress` `signals` | how a long-running command speaks and ends |
+//! | `machine` | what this machine has: programs, ports, addresses; each lack with its remedy |
+//! | `standalone` `server` `agent` | the long-running commands |
+//! | `standalone/…` | our own containerd, the pod network, archives of images |
+//! | `check` `images` `kubeconfig` `version` | the short ones |
+
+mod agent;
+mod check;
+mod flags;
+mod images;
+mod logging;
+mod machine;
+mod progress;
+mod server;
+mod signals;
+mod standalone;
+mod version;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::future::Future;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+const ABOUT: &str = "skiff runs a Kubernetes node in one process.
+
+ Find more in the README of the source tree; every command explains itself with --help.";
+
+const HELP: &str = "\
+{about-with-newline}
+Usage:
+  {usage}
+
+{all-args}{after-help}
+";
+
+#[derive(Parser)]
+#[command(name = "skiff", about = ABOUT, version, help_template = HELP, subcommand_help_heading = "Commands")]
+#[command(disable_help_subcommand = true, arg_required_else_help = true, infer_subcommands = false)]
+struct Cli {
+    #[command(flatten)]
+    logging: logging::Flags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a whole single-node Kubernetes: containerd, API server, scheduler and agent
+    Standalone(Box<standalone::Flags>),
+    /// Run the API server with its store, scheduler and controllers
+    Server(server::Flags),
+    /// Run the node agent, in place of the kubelet
+    Agent(Box<agent::Flags>),
+    /// Tell whether this machine can run a node, and what to install if not
+    Check(check::Flags),
+    /// Print the administrator's kubeconfig
+    Kubeconfig(flags::DataDirFlags),
+    /// Import and list container images
+    Images(images::Flags),
+    /// Print the version
+    Version(version::Flags),
+    /// Print a shell's completion script, as in: source <(skiff completion bash)
+    Completion {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+    /// Internal: becomes containerd in a session of its own
+    #[command(name = standalone::containerd::EXEC, hide = true)]
+    Containerd(standalone::containerd::ExecFlags),
+}
+
+/// Parses the command line, runs the command; its failure is the last line on stderr.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse_from(arguments(std::env::args_os().collect()));
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Invoked under the name `kubelet` (a link in the kubelet's place), skiff is its agent.
+fn arguments(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let name = arguments.first().and_then(|name| Path::new(name).file_name().map(OsString::from));
+    if name.is_some_and(|name| name == "kubelet") {
+        arguments.insert(1, "agent".into());
+    }
+    arguments
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // One crypto provider in the whole process; the error only says that there is one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let format = cli.logging.format;
+    match cli.command {
+        Command::Standalone(flags) => {
+            cli.logging.install();
+            block_on(standalone::run(*flags, format))?
+        }
+        Command::Server(flags) => {
+            cli.logging.install();
+            block_on(server::run(flags, format))?
+        }
+        Command::Agent(flags) => {
+            cli.logging.install();
+            block_on(agent::run(*flags, format))?
+        }
+        Command::Check(flags) => return Ok(check::run(&flags)),
+        Command::Kubeconfig(flags) => {
+            let path = node_config::data_dir::Layout::new(flags.data_dir).admin_kubeconfig();
+            let text = std::fs::read_to_string(&path).map_err(|error| {
+                let path = path.display();
+                anyhow::anyhow!("cannot read {path}: {error}; skiff standalone writes it (see --data-dir)")
+            })?;
+            print!("{text}");
+            Ok(())
+        }
+        Command::Images(flags) => block_on(images::run(flags))?,
+        Command::Version(flags) => {
+            version::print(&flags);
+            Ok(())
+        }
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "skiff", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Containerd(flags) => standalone::containerd::exec(&flags),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn block_on<T>(command: impl Future<Output = T>) -> anyhow::Result<T> {
+    // Two at least, so that one busy task never holds up a health answer; eight serve the biggest machine.
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let result = runtime.block_on(command);
+    // Blocking work that hangs must not hold up the exit.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, String> {
+        Cli::try_parse_from(arguments(line.split_whitespace().map(OsString::from).collect()))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn under_the_name_kubelet_it_is_the_agent() {
+        let cli = parse("/usr/bin/kubelet --kubeconfig=/etc/kubernetes/kubelet.conf --v=2").unwrap();
+        assert!(matches!(cli.command, Command::Agent(_)));
+    }
+
+    #[test]
+    fn an_unknown_flag_is_refused_with_the_nearest_name() {
+        let error = parse("skiff standalone --secure-prot=1").err().unwrap();
+        assert!(error.contains("'--secure-port'"), "{error}");
+        let error = parse("skiff standalon").err().unwrap();
+        assert!(error.contains("'standalone'"), "{error}");
+    }
+
+    #[test]
+    fn a_list_that_begins_with_a_minus_is_a_value() {
+        for line in ["skiff standalone --controllers=-scheduler", "skiff standalone --controllers -scheduler,-x"] {
+            let Command::Standalone(flags) = parse(line).unwrap().command else { panic!("{line}") };
+            assert_eq!(flags.server.controllers[0], "-scheduler");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Flags under upstream's names, and what they resolve to.
+
+use clap::{Args, ValueEnum};
+use node_config::agent::AgentConfig;
+use node_config::data_dir::{DEFAULT_PATH, Layout};
+use node_config::net::Cidr;
+use node_config::pki::Pki;
+use skiff_shim::config::{ServerConfig, StoreConfig};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DataDirFlags {
+    /// Directory of everything that is kept: certificates, store, images, containers
+    #[arg(long, default_value = DEFAULT_PATH, value_name = "path")]
+    pub(crate) data_dir: PathBuf,
+}
+
+/// Flags of kube-apiserver.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "API server")]
+pub(crate) struct ServerFlags {
+    /// Address on which the API server listens
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED), value_name = "ip")]
+    pub(crate) bind_address: IpAddr,
+    /// Port on which the API server listens
+    #[arg(long, default_value_t = 6443, value_name = "port")]
+    pub(crate) secure_port: u16,
+    /// Address under which others reach the API server; the node's by default
+    #[arg(long, value_name = "ip")]
+    pub(crate) advertise_address: Option<IpAddr>,
+    /// Addresses that services get
+    #[arg(long, default_value = "10.43.0.0/16", value_name = "cidr")]
+    pub(crate) service_cluster_ip_range: Cidr,
+    /// Where objects are kept
+    #[arg(long, value_enum, default_value = "sqlite", value_name = "engine")]
+    pub(crate) store: StoreEngine,
+    /// Controllers to run, the scheduler being one of them: '*' is all, 'name' adds one, '-name' leaves one out,
+    /// '-*' is none
+    #[arg(long, value_delimiter = ',', default_value = "*", allow_hyphen_values = true, value_name = "names")]
+    pub(crate) controllers: Vec<String>,
+    /// Issuer of service account tokens
+    #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local", value_name = "url")]
+    pub(crate) service_account_issuer: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StoreEngine {
+    /// A database file in the data directory
+    Sqlite,
+    /// Nothing survives the process
+    Memory,
+}
+
+impl ServerFlags {
+    pub(crate) fn resolve(
+        &self,
+        layout: &Layout,
+        advertise: Option<IpAddr>,
+        controllers: Vec<&'static str>,
+    ) -> ServerConfig {
+        let pki = Pki::new(layout.pki());
+        ServerConfig {
+            bind_address: self.bind_address,
+            secure_port: self.secure_port,
+            advertise_address: self.advertise_address.or(advertise),
+            service_cluster_ip_range: self.service_cluster_ip_range.to_string(),
+            store: match self.store {
+                StoreEngine::Sqlite => StoreConfig::Sqlite(layout.store().join("state.db")),
+                StoreEngine::Memory => StoreConfig::Memory,
+            },
+            tls_cert_file: pki.apiserver().cert,
+            tls_private_key_file: pki.apiserver().key,
+            client_ca_file: pki.ca().cert,
+            root_ca_file: pki.ca().cert,
+            kubelet_client_certificate: pki.apiserver_kubelet_client().cert,
+            kubelet_client_key: pki.apiserver_kubelet_client().key,
+            kubelet_certificate_authority: pki.ca().cert,
+            service_account_key_file: pki.service_account_key(),
+            service_account_issuer: self.service_account_issuer.clone(),
+            controllers,
+        }
+    }
+
+    /// Addresses of the API server that its certificate must name beyond the node's.
+    pub(crate) fn api_addresses(&self) -> Vec<IpAddr> {
+        let bound = Some(self.bind_address).filter(|address| !address.is_unspecified());
+        self.advertise_address.into_iter().chain(bound).collect()
+    }
+
+    /// Address under which this machine's own clients reach the API server.
+    pub(crate) fn local_address(&self) -> IpAddr {
+        if self.bind_address.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { self.bind_address }
+    }
+}
+
+/// Flags of the kubelet that every node has.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Node")]
+pub(crate) struct NodeFlags {
+    /// Name of the node; the host name by default
+    #[arg(long, visible_alias = "hostname-override", value_name = "name", value_parser = node_name)]
+    pub(crate) node_name: Option<String>,
+    /// Address of the node; that of the default route by default
+    #[arg(long, value_name = "ip")]
+    pub(crate) node_ip: Option<IpAddr>,
+    /// Labels of the node, as in key=value,key=value
+    #[arg(long, value_delimiter = ',', value_parser = pair, value_name = "labels")]
+    node_labels: Vec<(String, String)>,
+    /// Taints with which the node registers, as in key=value:NoSchedule
+    #[arg(long, value_delimiter = ',', value_parser = taint, value_name = "taints")]
+    register_with_taints: Vec<(String, String, String)>,
+    /// Address on which the agent serves logs, exec and port-forward
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED), value_name = "ip")]
+    pub(crate) address: IpAddr,
+    /// Port on which the agent serves logs, exec and port-forward
+    #[arg(long, default_value_t = 10250, value_name = "port")]
+    pub(crate) port: u16,
+    /// Address of the agent's health endpoint
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "ip")]
+    pub(crate) healthz_bind_address: IpAddr,
+    /// Port of the agent's health endpoint; 0 is none
+    #[arg(long, default_value_t = 10248, value_name = "port")]
+    pub(crate) healthz_port: u16,
+    /// Directory of the pods' volumes
+    #[arg(long, default_value = "/var/lib/kubelet", value_name = "path")]
+    root_dir: PathBuf,
+    /// Directory of the containers' logs
+    #[arg(long, default_value = "/var/log/pods", value_name = "path")]
+    pod_logs_dir: PathBuf,
+    /// Cgroup under which the pods' cgroups are made
+    #[arg(long, default_value = "/", value_name = "cgroup")]
+    cgroup_root: String,
+    /// How many pods the node takes
+    #[arg(long, default_value_t = 110, value_name = "count")]
+    max_pods: u32,
+    /// DNS servers of pods with policy ClusterFirst
+    #[arg(long, value_delimiter = ',', value_name = "ips")]
+    cluster_dns: Vec<IpAddr>,
+    /// DNS domain of the cluster
+    #[arg(long, default_value = "cluster.local", value_name = "domain")]
+    pub(crate) cluster_domain: String,
+    /// DNS configuration that pods inherit; '' is none
+    #[arg(long, default_value = "/etc/resolv.conf", value_name = "path")]
+    resolv_conf: PathBuf,
+}
+
+impl NodeFlags {
+    pub(crate) fn name(&self) -> String {
+        self.node_name.clone().unwrap_or_else(super::machine::hostname)
+    }
+
+    /// What these flags say about an agent; certificates and runtime are the caller's.
+    pub(crate) fn resolve(&self, kubeconfig: PathBuf) -> AgentConfig {
+        AgentConfig {
+            node_ip: self.node_ip,
+            root_dir: self.root_dir.clone(),
+            pod_logs_dir: self.pod_logs_dir.clone(),
+            address: self.address,
+            port: self.port,
+            healthz_bind_address: self.healthz_bind_address,
+            healthz_port: self.healthz_port,
+            cluster_dns: self.cluster_dns.clone(),
+            cluster_domain: self.cluster_domain.clone(),
+            resolv_conf: self.resolv_conf.clone(),
+            max_pods: self.max_pods,
+            cgroup_root: self.cgroup_root.clone(),
+            node_labels: self.node_labels.iter().cloned().collect(),
+            register_with_taints: self.register_with_taints.clone(),
+            ..AgentConfig::new(self.name(), kubeconfig)
+        }
+    }
+}
+
+/// `unix:///run/x.sock` or a path.
+pub(crate) fn endpoint(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text.strip_prefix("unix://").unwrap_or(text));
+    if path.is_absolute() {
+        Ok(path.to_owned())
+    } else {
+        Err(format!("{text:?} is not a unix socket, as in unix:///run/containerd/containerd.sock"))
+    }
+}
+
+/// A node name is a DNS subdomain name (RFC 1123), as the API server would say later.
+fn node_name(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if text.len() <= 253 && text.split('.').all(label) {
+        Ok(text.to_owned())
+    } else {
+        Err("a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must \
+             start and end with an alphanumeric character"
+            .to_owned())
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not of the form key=value"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn taint(text: &str) -> Result<(String, String, String), String> {
+    const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+    let parse = || {
+        let (key, effect) = text.rsplit_once(':')?;
+        let (key, value) = key.split_once('=').unwrap_or((key, ""));
+        EFFECTS.contains(&effect).then(|| (key.to_owned(), value.to_owned(), effect.to_owned()))
+    };
+    parse().ok_or_else(|| format!("{text:?} is not of the form key=value:effect, effect being one of {}", EFFECTS.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_unix_sockets() {
+        for (text, expected) in [
+            ("unix:///run/c.sock", Some("/run/c.sock")),
+            ("/run/c.sock", Some("/run/c.sock")),
+            ("tcp://127.0.0.1:1", None),
+            ("c.sock", None),
+        ] {
+            assert_eq!(endpoint(text).ok().as_deref(), expected.map(Path::new), "{text}");
+        }
+    }
+
+    #[test]
+    fn taints_and_names_are_checked_as_the_api_would() {
+        assert_eq!(taint("a=b:NoSchedule").unwrap(), ("a".into(), "b".into(), "NoSchedule".into()));
+        assert_eq!(taint("a:NoExecute").unwrap(), ("a".into(), String::new(), "NoExecute".into()));
+        assert!(taint("a=b:Never").unwrap_err().contains("NoSchedule, PreferNoSchedule, NoExecute"));
+        assert!(node_name("n1.example.org").is_ok());
+        for bad in ["", "N1", "-a", "a..b", "a_b"] {
+            assert!(node_name(bad).is_err(), "{bad}");
+        }
+    }
+}

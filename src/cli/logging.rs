@@ -1,0 +1,64 @@
+//! How the process logs: text for people, JSON for collectors, klog's verbosity levels.
+
+use clap::{Args, ValueEnum};
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Flags {
+    /// How much to log: 0 to 3 say what changes, 4 to 7 why, 8 to 10 every request
+    #[arg(short = 'v', long = "v", global = true, default_value_t = 2, value_name = "level", help_heading = "Logging")]
+    verbosity: u8,
+    /// How to write the log
+    #[arg(
+        long = "log-format",
+        alias = "logging-format",
+        global = true,
+        value_enum,
+        default_value = "text",
+        value_name = "format",
+        help_heading = "Logging"
+    )]
+    pub(crate) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+impl Flags {
+    /// Sends everything that is logged from here on to stderr.
+    pub(crate) fn install(&self) {
+        let filter = EnvFilter::new(directives(self.verbosity));
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        match self.format {
+            Format::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
+            Format::Json => builder.json().flatten_event(true).init(),
+        }
+    }
+}
+
+/// klog's numbers as levels; libraries speak up only when everything is asked for.
+fn directives(verbosity: u8) -> String {
+    let (ours, others) = match verbosity {
+        0..=3 => ("info", "warn"),
+        4..=7 => ("debug", "warn"),
+        8..=9 => ("trace", "info"),
+        10.. => ("trace", "debug"),
+    };
+    format!("{others},skiff={ours},skiff_shim={ours},node_config={ours}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_klogs() {
+        for (verbosity, expected) in [(0, "warn,skiff=info"), (4, "warn,skiff=debug"), (10, "debug,skiff=trace")] {
+            assert!(directives(verbosity).starts_with(expected), "{verbosity}");
+        }
+    }
+}

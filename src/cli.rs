@@ -21,7 +21,7 @@ mod signals;
 mod standalone;
 mod version;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::future::Future;
 use std::io::Write;
@@ -34,16 +34,18 @@ const ABOUT: &str = "skiff runs a Kubernetes node in one process.
 
 const HELP: &str = "\
 {about-with-newline}
+{all-args}{after-help}
 Usage:
   {usage}
-
-{all-args}{after-help}
 ";
 
 #[derive(Parser)]
-#[command(name = "skiff", about = ABOUT, version, help_template = HELP, subcommand_help_heading = "Commands")]
-#[command(disable_help_subcommand = true, arg_required_else_help = true, infer_subcommands = false)]
+#[command(name = "skiff", about = ABOUT, version, subcommand_help_heading = "Commands")]
+#[command(disable_help_subcommand = true, arg_required_else_help = true, disable_help_flag = true)]
 struct Cli {
+    /// Print help
+    #[arg(short, long, global = true, action = ArgAction::HelpShort)]
+    help: Option<bool>,
     #[command(flatten)]
     logging: logging::Flags,
     #[command(subcommand)]
@@ -78,7 +80,10 @@ enum Command {
 
 /// Parses the command line, runs the command; its failure is the last line on stderr.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse_from(arguments(std::env::args_os().collect()));
+    let arguments = arguments(std::env::args_os().collect());
+    // Both end the process with usage or help when the command line is not right.
+    let matches = command().get_matches_from(arguments);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -86,6 +91,12 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line, with one shape of help for all commands.
+fn command() -> clap::Command {
+    let shape = |command: clap::Command| command.help_template(HELP);
+    shape(Cli::command()).mut_subcommands(|command| shape(command).mut_subcommands(shape))
 }
 
 /// Invoked under the name `kubelet` (a link in the kubelet's place), skiff is its agent.
@@ -130,7 +141,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(())
         }
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "skiff", &mut std::io::stdout());
+            clap_complete::generate(shell, &mut command(), "skiff", &mut std::io::stdout());
             Ok(())
         }
         Command::Containerd(flags) => standalone::containerd::exec(&flags),
@@ -159,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -187,7 +187,7 @@ pub fn ensure(pki: &Pki, names: &Names, now: SystemTime) -> Result<Vec<Done>, Pk
             sans: &leaf.sans,
             issuer_key_id: ca_facts.as_ref().and_then(|ca| ca.key_id.as_deref()),
         };
-        let public_key = key.as_ref().map(|key| rcgen::PublicKeyData::subject_public_key_info(key));
+        let public_key = key.as_ref().map(rcgen::PublicKeyData::subject_public_key_info);
         match certificate::judge(facts.as_ref(), public_key.as_deref(), &wanted, now) {
             Verdict::Keep => done.push(Done { file: leaf.file, issued: None }),
             Verdict::Issue(reason) => {

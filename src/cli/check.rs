@@ -37,7 +37,8 @@ pub(crate) fn run(flags: &Flags) -> ExitCode {
         add(&format!("port {port}"), free.map(|()| "free".to_owned()));
     }
     let route = machine::default_address();
-    let address = route.map_or("no default route: pods' bridge will carry the node's address".into(), |a| a.to_string());
+    let address =
+        route.map_or("no default route: pods' bridge will carry the node's address".into(), |a| a.to_string());
     findings.push(("node address".into(), Ok(address)));
     let data_dir = flags.data.data_dir.display();
     findings.push(("data directory".into(), Ok(data_dir.to_string())));

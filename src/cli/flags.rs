@@ -209,7 +209,9 @@ fn taint(text: &str) -> Result<(String, String, String), String> {
         let (key, value) = key.split_once('=').unwrap_or((key, ""));
         EFFECTS.contains(&effect).then(|| (key.to_owned(), value.to_owned(), effect.to_owned()))
     };
-    parse().ok_or_else(|| format!("{text:?} is not of the form key=value:effect, effect being one of {}", EFFECTS.join(", ")))
+    parse().ok_or_else(|| {
+        format!("{text:?} is not of the form key=value:effect, effect being one of {}", EFFECTS.join(", "))
+    })
 }
 
 #[cfg(test)]

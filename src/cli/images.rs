@@ -37,7 +37,9 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     });
     if !socket.exists() {
         let socket = socket.display();
-        anyhow::bail!("no containerd answers at {socket}; start skiff standalone, or give --container-runtime-endpoint");
+        anyhow::bail!(
+            "no containerd answers at {socket}; start skiff standalone, or give --container-runtime-endpoint"
+        );
     }
     let images = Images::new(&socket);
     match flags.command {

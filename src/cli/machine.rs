@@ -13,7 +13,9 @@ pub(crate) enum Lack {
     Root,
     #[error("{program} is not installed: apt-get install {package}")]
     Program { program: &'static str, package: &'static str },
-    #[error("CNI plugin {plugin} is not in {searched}: apt-get install {CNI_PACKAGE}, or name their directory with --cni-bin-dir")]
+    #[error(
+        "CNI plugin {plugin} is not in {searched}: apt-get install {CNI_PACKAGE}, or name their directory with --cni-bin-dir"
+    )]
     Plugin { plugin: &'static str, searched: String },
     #[error("no cgroup hierarchy is mounted at /sys/fs/cgroup")]
     Cgroups,
@@ -167,13 +169,13 @@ pub(crate) fn default_address() -> Option<IpAddr> {
         socket.connect((remote, 9)).ok()?;
         Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback() && !address.is_unspecified())
     };
-    source(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(203, 0, 113, 1).into()).or_else(|| {
-        source(Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into())
-    })
+    source(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(203, 0, 113, 1).into())
+        .or_else(|| source(Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()))
 }
 
 pub(crate) fn hostname() -> String {
-    let name = nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned());
+    let name =
+        nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned());
     // As the kubelet does: node names are DNS names.
     name.trim().to_lowercase()
 }
@@ -211,7 +213,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let lack = CniPlugins::find(Some(dir.path())).unwrap_err().to_string();
         assert!(lack.contains("CNI plugin bridge is not in /"), "{lack}");
-        assert!(lack.ends_with("apt-get install containernetworking-plugins, or name their directory with --cni-bin-dir"));
+        assert!(
+            lack.ends_with("apt-get install containernetworking-plugins, or name their directory with --cni-bin-dir")
+        );
     }
 
     #[test]

@@ -45,9 +45,13 @@ const SOCKET_PATH_MAX: usize = 108;
 /// Which containerd the node uses.
 #[derive(Debug)]
 pub(crate) enum Runtime {
-    External { socket: PathBuf },
+    External {
+        socket: PathBuf,
+    },
     /// `adopted`: it already runs, started by an earlier skiff.
-    Own { adopted: Option<ProcessHandle> },
+    Own {
+        adopted: Option<ProcessHandle>,
+    },
 }
 
 /// What the flag says; else ours if it still runs (our pods are in it), else the system's if it answers, else ours.
@@ -150,12 +154,7 @@ impl Containerd {
 }
 
 /// Watches it, and starts it again when it ends.
-async fn keep_running(
-    recipe: Recipe,
-    mut running: ProcessHandle,
-    stop: CancellationToken,
-    stopped: CancellationToken,
-) {
+async fn keep_running(recipe: Recipe, mut running: ProcessHandle, stop: CancellationToken, stopped: CancellationToken) {
     let mut backoff = Duration::ZERO;
     'run: loop {
         let since = clock::now().mono;
@@ -311,7 +310,8 @@ async fn wait_for_socket(running: &ProcessHandle, socket: &Path) -> anyhow::Resu
 fn last_complaint(log: &Path) -> Option<String> {
     let text = fs::read(log).ok()?;
     let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(16 * 1024)..]).into_owned();
-    let serious = |line: &&str| line.contains("level=fatal") || line.contains("level=error") || line.starts_with("containerd: ");
+    let serious =
+        |line: &&str| line.contains("level=fatal") || line.contains("level=error") || line.starts_with("containerd: ");
     tail.lines().rev().find(serious).map(|line| line.trim().to_owned())
 }
 

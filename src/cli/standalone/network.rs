@@ -163,7 +163,9 @@ mod tests {
     fn a_foreign_configuration_is_used_and_an_empty_directory_filled() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path());
-        for (file, ours) in [(None, true), (Some(OUR_FILE), true), (Some("05-other.conf"), false), (Some("README"), true)] {
+        for (file, ours) in
+            [(None, true), (Some(OUR_FILE), true), (Some("05-other.conf"), false), (Some("README"), true)]
+        {
             let conf_dir = tempfile::tempdir().unwrap();
             if let Some(file) = file {
                 fs::write(conf_dir.path().join(file), "{}").unwrap();

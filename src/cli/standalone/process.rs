@@ -60,6 +60,8 @@ pub(crate) struct ProcessHandle {
 impl ProcessHandle {
     /// Completes when the process has ended. Cancel-safe.
     pub(crate) async fn ended(&self) -> io::Result<()> {
+        // Deprecated for types whose descriptor may change while registered; an OwnedFd's cannot.
+        #[allow(deprecated)]
         let fd = AsyncFd::with_interest(self.fd.try_clone()?, Interest::READABLE)?;
         fd.readable().await.map(drop)
     }

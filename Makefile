@@ -1,0 +1,47 @@
+# make up     boots a node on this machine and runs a pod; make down leaves nothing behind
+# make test   everything that CI runs
+# make deps   what the tests need, installed (Debian)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Where `make up` keeps its node; everything in it goes with `make down`.
+SKIFF_DATA ?= /var/lib/skiff
+export SKIFF_DATA
+
+.PHONY: help build up down test deps lint unit e2e bench
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+build:
+	tests/deps.sh build
+	cargo build --release --locked --bin skiff
+
+up: build
+	tests/deps.sh node kubectl
+	tests/up.sh
+
+down:
+	tests/down.sh
+
+deps:
+	tests/deps.sh build node kubectl tests
+
+test: deps lint unit e2e
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+unit:
+	cargo test --locked --workspace --lib --bins
+	cargo test --locked --test suite
+
+# Every suite directory of tests/ that declares itself in Cargo.toml, but for the one above.
+e2e:
+	tests/e2e.sh
+
+bench: build
+	cargo bench --locked

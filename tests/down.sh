@@ -1,0 +1,28 @@
+#!/bin/bash
+# Stops the node of `make up` with its pods, and removes everything it made.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+data=${SKIFF_DATA:-/var/lib/skiff}
+skiff=${CARGO_TARGET_DIR:-target}/release/skiff
+[ "$(id -u)" = 0 ] || { echo "error: sudo make down" >&2; exit 1; }
+[ -e "$data/version" ] || { echo "no node in $data"; exit 0; }
+
+is() { [ -n "${1:-}" ] && [ "$(cat "/proc/$1/comm" 2>/dev/null)" = "$2" ]; }
+pid=$(cat "$data/lock" 2>/dev/null || true)
+if ! is "$pid" skiff && pgrep -f "containerd-shim.* -address $data/run/containerd.sock" >/dev/null; then
+    # It was killed, its pods were not: only a running node can stop them in order.
+    # shellcheck disable=SC2086 # flags are words
+    setsid "$skiff" standalone --data-dir "$data" --stop-pods ${SKIFF_FLAGS:-} >"$data/run/skiff.log" 2>&1 </dev/null &
+    pid=$!
+    timeout 90 tail --pid="$pid" -n +1 -f "$data/run/skiff.log" | grep -q -m1 'node Ready' || true
+fi
+if is "$pid" skiff; then
+    kill "$pid"
+    timeout 150 tail --pid="$pid" -f /dev/null || { echo "error: skiff (process $pid) does not stop" >&2; exit 1; }
+fi
+# What is still mounted below, deepest first.
+awk -v data="$data/" 'index($5, data) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r mount; do
+    umount "$mount"
+done
+rm -rf "$data"
+echo "nothing is left of the node in $data"

@@ -38,6 +38,8 @@ impl KubeCluster {
             .await
             .map_err(|error| refuse(&error))?;
         config.connect_timeout = Some(Duration::from_secs(5));
+        // Who calls knows whether and when to try again; the client's own retries would hide an outage and outlive it.
+        config.default_retry = false;
         // managedFields are named after the first word: writers of a node's fields are called `kubelet`.
         config.headers.push((header::USER_AGENT, HeaderValue::from_static("kubelet/v1.36.2 (linux) skiff")));
         let client = kube::Client::try_from(config).map_err(|error| refuse(&error))?;

@@ -215,6 +215,22 @@ async fn a_server_without_streamed_lists_is_listed_in_pages_and_again_after_410(
 }
 
 #[tokio::test]
+async fn a_server_that_lost_its_latest_revisions_is_listed_again() {
+    let (changes, seen) = follow(
+        vec![
+            stream(vec![event("ADDED", pod("a", 3)), bookmark(13, true)], false),
+            answer(504, status(504, "Timeout: Too large resource version: 13, current: 2")),
+            stream(vec![bookmark(2, true)], true),
+        ],
+        2,
+    )
+    .await;
+    assert_eq!(changes, ["listed a", "listed "]);
+    assert_eq!(seen[1], format!("{WATCH}&resourceVersion=13"));
+    assert_eq!(seen[2], seen[0]);
+}
+
+#[tokio::test]
 async fn writes_carry_the_uid_and_a_pod_that_is_gone_is_no_error() {
     let conflict = status(
         409,

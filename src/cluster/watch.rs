@@ -256,6 +256,8 @@ impl Follower<'_> {
         match error {
             // "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled", or an unknown parameter.
             ClusterError::Rejected(_) if streaming_list => End::NoStreamedLists,
+            // Our position is what was refused, most likely: start over without it.
+            ClusterError::Rejected(_) if self.position.is_some() => End::Expired,
             ClusterError::Expired(_) => End::Expired,
             error => End::Failed(error),
         }

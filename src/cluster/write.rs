@@ -204,6 +204,8 @@ fn classify(code: u16, message: String) -> ClusterError {
         404 => ClusterError::NotFound(message),
         409 => ClusterError::Conflict(message),
         410 => ClusterError::Expired(message),
+        // The server lost revisions that we saw (restored from a backup): our position is as useless as an old one.
+        504 if message.contains("Too large resource version") => ClusterError::Expired(message),
         401 | 403 => ClusterError::Denied(message),
         429 | 500.. => ClusterError::Unavailable(message),
         _ => ClusterError::Rejected(message),

@@ -52,7 +52,8 @@ pub(super) fn write(dir: &Path, payload: &Payload, fs_group: Option<u32>, now: T
         write_file(&next_path, Path::new(path), file)?;
     }
     if let Some(gid) = fs_group {
-        ownership::give_to_group(&next_path, gid, true)?;
+        // The whole volume: at first its own directory is new as well.
+        ownership::give_to_group(dir, gid, true)?;
     }
     remove_if_there(&dir.join(NEXT_DATA))?;
     symlink(&next, dir.join(NEXT_DATA))?;

@@ -88,13 +88,13 @@ async fn every_local_kind_is_placed_where_the_kubelet_has_it_and_removed_without
     assert_eq!(
         modes,
         [
-            "cm kubernetes.io~configmap/cm 777 0:0",
-            "d kubernetes.io~downward-api/d 1777 0:0",
+            "cm kubernetes.io~configmap/cm 2777 0:2222",
+            "d kubernetes.io~downward-api/d 3777 0:2222",
             "e kubernetes.io~empty-dir/e 2777 0:2222",
             "h /tmp",
             "m kubernetes.io~empty-dir/m 3777 0:2222",
-            "s kubernetes.io~secret/s 1777 0:0",
-            "t kubernetes.io~projected/t 1777 0:0",
+            "s kubernetes.io~secret/s 3777 0:2222",
+            "t kubernetes.io~projected/t 3777 0:2222",
         ]
     );
     assert_eq!(node.mode(&placed.paths["s"].join("k")), "440 0:2222");

@@ -6,25 +6,40 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// The lines that are supported targets, where this machine has them.
+/// Two containerds to test on: all lines from 1.6 to 2.x are supported targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
-    /// `/usr/bin/containerd`.
+    /// `/usr/bin/containerd`, whichever version that is.
     Installed,
-    /// containerd 1.6 unpacked into the folder that `SKIFF_CONTAINERD_16` names.
+    /// containerd 1.6 unpacked (`dpkg-deb -x`) into the folder that `SKIFF_CONTAINERD_16` names, `/opt/containerd-1.6`
+    /// by default.
     V1_6,
 }
 
 impl Line {
     /// The folder of its binaries, or `None` where it cannot be had.
-    pub(crate) fn folder(self) -> Option<PathBuf> {
+    fn folder(self) -> Option<PathBuf> {
         let folder = match self {
             Self::Installed => PathBuf::from("/usr/bin"),
-            Self::V1_6 => PathBuf::from(
-                std::env::var_os("SKIFF_CONTAINERD_16").unwrap_or_else(|| "/work/scratch/c16/root/usr/bin".into()),
-            ),
+            Self::V1_6 => {
+                let root = std::env::var_os("SKIFF_CONTAINERD_16").unwrap_or_else(|| "/opt/containerd-1.6".into());
+                PathBuf::from(root).join("usr/bin")
+            }
         };
         folder.join("containerd").exists().then_some(folder)
+    }
+
+    /// Its major version, by its own word.
+    fn major(self) -> Option<u32> {
+        let output = Command::new(self.folder()?.join("containerd")).arg("--version").output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        // "containerd github.com/containerd/containerd/v2 2.1.9+unknown "
+        text.split_whitespace().nth(2)?.trim_start_matches('v').split('.').next()?.parse().ok()
+    }
+
+    /// Whether it is of the 2.x line.
+    pub(crate) fn is_v2(self) -> bool {
+        self.major().is_some_and(|major| major >= 2)
     }
 
     /// One for each line: tests run at once.
@@ -176,12 +191,9 @@ fn write_configuration(folder: &Path, line: Line, pause: &str, bridge: &str, sub
     let at = |name: &str| folder.join(name).to_string_lossy().into_owned();
     let (root, state, socket, cni, netns) = (at("root"), at("state"), at("containerd.sock"), at("cni"), at("netns"));
     fs::create_dir_all(&cni)?;
-    let version = match line {
-        Line::Installed => 3,
-        Line::V1_6 => 2,
-    };
-    let plugins = match line {
-        Line::Installed => format!(
+    let version = if line.is_v2() { 3 } else { 2 };
+    let plugins = match version {
+        3 => format!(
             r#"
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
@@ -193,7 +205,7 @@ fn write_configuration(folder: &Path, line: Line, pause: &str, bridge: &str, sub
   sandbox = '{pause}'
 "#
         ),
-        Line::V1_6 => format!(
+        _ => format!(
             r#"
 [plugins."io.containerd.grpc.v1.cri"]
   restrict_oom_score_adj = true

@@ -64,7 +64,7 @@ pub(crate) fn busybox_archive(folder: &Path) -> Result<PathBuf> {
     header.set_size(busybox.len() as u64);
     header.set_mode(0o755);
     layer.append_data(&mut header, "bin/busybox", busybox.as_slice())?;
-    for applet in ["sh", "sleep", "cat", "echo", "id", "hostname", "true", "false", "env", "ls", "kill"] {
+    for applet in ["sh", "sleep", "cat", "echo", "id", "hostname", "true", "false", "env", "ls", "kill", "tail"] {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);

@@ -47,7 +47,7 @@ async fn story(runtime: &Arc<CriRuntime>, containerd: &mut Containerd, line: Lin
     let cgroups = Cgroups::detect(Path::new("/sys/fs/cgroup"), "cgroupfs")?.under(&containerd.cgroup_root());
     let info = runtime.info().await?;
     assert_eq!(info.name, "containerd");
-    assert_eq!(info.cgroup_driver.is_some(), line == Line::Installed, "RuntimeConfig came with 2.0: {info:?}");
+    assert_eq!(info.cgroup_driver.is_some(), line.is_v2(), "RuntimeConfig came with 2.0: {info:?}");
     import(runtime, folder, line).await?;
 
     let (sender, mut events) = mpsc::channel(64);
@@ -86,6 +86,10 @@ async fn story(runtime: &Arc<CriRuntime>, containerd: &mut Containerd, line: Lin
     let command = ["sh", "-c", "id -u; hostname; exit 7"].map(str::to_owned);
     let output = runtime.exec_sync(&container, &command, Duration::from_secs(5)).await?;
     assert_eq!((String::from_utf8_lossy(&output.stdout).as_ref(), output.exit_code), ("0\nweb\n", 7));
+    runtime.reopen_log(&container).await?;
+    runtime.set_pod_cidr("10.201.0.0/16").await?;
+    let socket = runtime.port_forward(&sandbox_id, &[80]).await?;
+    assert!(socket.starts_with("http"), "{socket}");
     assert!(runtime.exec(&container, &stream()).await?.starts_with("http"));
     assert!(runtime.stats().await?.iter().any(|s| s.id == container.as_str() && s.memory_usage_bytes > 0));
 
@@ -119,7 +123,19 @@ async fn story(runtime: &Arc<CriRuntime>, containerd: &mut Containerd, line: Lin
     };
     until(runtime, &mut events, &uid, ended).await?;
 
-    for id in [&container, &short_id] {
+    // One that takes more memory than it may: the reason comes with an event, or soon after one.
+    let mut hog = container_input(&sandbox, runtime, "exec tail /dev/zero").await?;
+    hog.name = "hog".into();
+    let hog_id = runtime.create_container(&sandbox_id, &hog).await?;
+    runtime.start_container(&hog_id).await?;
+    let killed = |pod: &ObservedPod| {
+        let reason =
+            |state: &ContainerState| matches!(state, ContainerState::Exited { reason, .. } if reason == "OOMKilled");
+        pod.containers.iter().any(|c| c.id == hog_id && reason(&c.state))
+    };
+    until(runtime, &mut events, &uid, killed).await.context("waiting for OOMKilled")?;
+
+    for id in [&container, &short_id, &hog_id] {
         runtime.remove_container(id).await?;
     }
     runtime.stop_sandbox(&sandbox_id).await?;
@@ -151,7 +167,7 @@ async fn import(runtime: &CriRuntime, folder: &Path, line: Line) -> Result<()> {
     assert_eq!(images.import_archive(&layout).await.context("importing a layout")?[0].name, "localhost/busybox:oci");
     assert!(images.list().await?.contains(&pause));
     let seen = runtime.image(PAUSE).await?.context("CRI does not know the pause image")?;
-    assert_eq!(seen.pinned, line == Line::Installed, "CRI tells of pinned images from 1.7 on: {seen:?}");
+    assert_eq!(seen.pinned, line.is_v2(), "CRI tells of pinned images from 1.7 on: {seen:?}");
     assert!(runtime.images().await?.iter().any(|image| image.tags.contains(&BUSYBOX.to_owned())));
     assert_eq!(runtime.image("docker.io/library/nonesuch:1").await?, None);
     Ok(())
@@ -163,6 +179,7 @@ fn sandbox_input(uid: &PodUid, folder: &Path) -> SandboxInput {
         "spec": { "securityContext": {}, "terminationGracePeriodSeconds": 30, "containers": [
             { "name": "main", "image": BUSYBOX, "resources": { "requests": { "cpu": "100m" } } },
             { "name": "short", "image": BUSYBOX },
+            { "name": "hog", "image": BUSYBOX, "resources": { "limits": { "memory": "16Mi" } } },
         ] },
     });
     SandboxInput {

@@ -1,25 +1,230 @@
 //! Wiring of the agent: the only file that knows all actors.
 
+use crate::actors::housekeeping::Housekeeping;
+use crate::actors::images::ImagesHandle;
+use crate::actors::node::{self, NodeDeps, NodeError, NodeHandle};
+use crate::actors::pod_worker::{WorkerContext, WorkerPaths};
+use crate::actors::pods::{PodsHandle, PodsTask};
+use crate::actors::probes::ProbesHandle;
+use crate::actors::runtime_watch::runtime_watch;
+use crate::actors::status::StatusHandle;
+use crate::cgroups::{CgroupError, Cgroups};
+use crate::clock;
+use crate::cluster::{Cluster, ClusterError, KubeCluster, Recorder};
+use crate::decide::sandbox::parse_resolv_conf;
+use crate::model::dns::{Dns, NodeDns};
+use crate::model::node::NodeFacts;
+use crate::model::observed::ContainerState;
+use crate::runtime::cri::CriRuntime;
+use crate::runtime::{Runtime, RuntimeError, RuntimeInfo};
+use crate::supervisor::Supervisor;
+use crate::units::{Bytes, Millicores};
+use crate::volumes::Volumes;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use node_config::agent::AgentConfig;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// The runtime may still be starting beside us.
+const RUNTIME_WAIT: Duration = Duration::from_secs(60);
+const RUNTIME_RETRY: Duration = Duration::from_millis(100);
+/// Pod changes waiting for the pods actor, which never blocks on I/O: a burst of 100 pods fits.
+const POD_CHANGES: usize = 128;
+/// `stop` with pods: each gets its own grace, but not more than this together.
+const STOP_PODS_GRACE: Duration = Duration::from_secs(5);
 
 /// A running agent.
-pub struct Agent {}
+pub struct Agent {
+    tasks: Supervisor,
+    node: NodeHandle,
+    runtime: Arc<dyn Runtime>,
+    pods: PodsHandle,
+}
 
 /// Why the agent could not start; each names the remedy.
 #[derive(Debug, thiserror::Error)]
-pub enum AgentError {}
+pub enum AgentError {
+    #[error("no container runtime answers at {}: {source}; start containerd, or set --container-runtime-endpoint", endpoint.display())]
+    Runtime { endpoint: PathBuf, source: RuntimeError },
+    #[error("{0}; set --kubeconfig")]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error(transparent)]
+    Cgroups(#[from] CgroupError),
+}
 
 impl Agent {
     /// Starts everything; returns once the tasks run (readiness: `ready`).
-    pub async fn start(_config: AgentConfig) -> Result<Self, AgentError> {
-        todo!("A1")
+    pub async fn start(config: AgentConfig) -> Result<Self, AgentError> {
+        let config = Arc::new(config);
+        let tasks = Supervisor::new();
+        let (runtime, info) = connect_runtime(&config.runtime_endpoint).await?;
+        let cluster: Arc<dyn Cluster> = Arc::new(KubeCluster::connect(&config.kubeconfig, &config.node_name).await?);
+        let (recorder, recording) =
+            Recorder::new(cluster.clone(), &config.node_name, config.event_record_qps, config.event_burst);
+        tasks.spawn("recorder", recording);
+        if let Some(cidr) = &config.pod_cidr
+            && let Err(error) = runtime.set_pod_cidr(cidr).await
+        {
+            tracing::warn!(%error, cidr, "pod CIDR not set in the runtime");
+        }
+        let (node, node_task) = node::new(NodeDeps {
+            config: config.clone(),
+            cluster: cluster.clone(),
+            runtime: runtime.clone(),
+            recorder: recorder.clone(),
+        })?;
+        tasks.spawn("node", node_task);
+        let cgroups = cgroups(&config, &info, &node.facts).await?;
+        let volumes = Volumes::new(&config.root_dir, &config.cluster_domain, cluster.clone(), node.facts.clone());
+        let (status, status_task) = StatusHandle::new(cluster.clone());
+        tasks.spawn("status", status_task);
+        let (dirty, runtime_events, watch_task) = runtime_watch(runtime.clone());
+        tasks.spawn("runtime_watch", watch_task);
+        let pods = PodsHandle::default();
+        let context = WorkerContext {
+            images: ImagesHandle::new(runtime.clone(), cluster.clone(), recorder.clone(), config.serialize_image_pulls),
+            probes: ProbesHandle::new(tasks.child(), runtime.clone(), recorder.clone(), dirty),
+            services: follow_services(&tasks, &cluster),
+            runtime: runtime.clone(),
+            cluster: cluster.clone(),
+            volumes: volumes.clone(),
+            cgroups: Some(cgroups),
+            recorder,
+            status,
+            pods: pods.clone(),
+            node: node.facts.clone(),
+            dns: NodeDns {
+                cluster_servers: config.cluster_dns.clone(),
+                cluster_domain: config.cluster_domain.clone(),
+                host: host_dns(&config.resolv_conf),
+            },
+            paths: WorkerPaths { pod_logs: config.pod_logs_dir.clone() },
+        };
+        let changes = follow_pods(&tasks, &cluster);
+        let pods_task = PodsTask::new(Arc::new(context), tasks.child(), changes, runtime_events);
+        tasks.spawn("pods", pods_task.run());
+        let housekeeping = Housekeeping {
+            runtime: runtime.clone(),
+            volumes,
+            pods: pods.clone(),
+            pod_logs: config.pod_logs_dir.clone(),
+            log_max_bytes: config.container_log_max_size,
+            log_max_files: config.container_log_max_files,
+        };
+        tasks.spawn("housekeeping", housekeeping.run());
+        Ok(Self { tasks, node, runtime, pods })
     }
+
     /// Completes when the node has been Ready at the API server.
     pub async fn ready(&self) {
-        todo!("A1")
+        let mut ready = self.node.ready.clone();
+        // The sender lives in the node task; if that is gone the agent is stopping, and nobody waits for Ready.
+        let _ = ready.wait_for(|ready| *ready).await;
     }
+
+    /// The pods of this node, for whoever asks in-process.
+    pub fn pods(&self) -> PodsHandle {
+        self.pods.clone()
+    }
+
     /// Stops the agent; pods keep running unless `stop_pods`.
-    pub async fn stop(self, _stop_pods: bool) {
-        todo!("A1")
+    pub async fn stop(self, stop_pods: bool) {
+        self.tasks.stop().await;
+        if stop_pods {
+            stop_all_pods(&*self.runtime).await;
+        }
+    }
+}
+
+/// Waits for the runtime to answer, and for what it says of itself.
+async fn connect_runtime(endpoint: &Path) -> Result<(Arc<dyn Runtime>, RuntimeInfo), AgentError> {
+    let runtime: Arc<dyn Runtime> = Arc::new(CriRuntime::lazy(endpoint));
+    let deadline = clock::now().mono + RUNTIME_WAIT;
+    loop {
+        match runtime.info().await {
+            Ok(info) => return Ok((runtime, info)),
+            Err(source) if clock::now().mono >= deadline => {
+                return Err(AgentError::Runtime { endpoint: endpoint.to_owned(), source });
+            }
+            Err(_) => tokio::time::sleep(RUNTIME_RETRY).await,
+        }
+    }
+}
+
+/// The cgroup tree of pods, limited to what the node can give them.
+async fn cgroups(
+    config: &AgentConfig,
+    info: &RuntimeInfo,
+    facts: &watch::Receiver<NodeFacts>,
+) -> Result<Cgroups, AgentError> {
+    let driver = info.cgroup_driver.as_deref().unwrap_or(&config.cgroup_driver);
+    let cgroups = Cgroups::detect(Path::new("/sys/fs/cgroup"), driver)?.under(&config.cgroup_root);
+    let capacity = facts.borrow().capacity.clone();
+    let reserved = |name: &str| {
+        let lists = [&config.kube_reserved, &config.system_reserved];
+        lists.into_iter().filter_map(|list| list.get(name)).map(|text| Quantity(text.clone())).collect::<Vec<_>>()
+    };
+    let cpu = |quantity: &Quantity| Millicores::parse(quantity).map_or(0, |value| value.0);
+    let memory = |quantity: &Quantity| Bytes::parse(quantity).map_or(0, |value| value.0);
+    let left_cpu = capacity.get("cpu").map_or(0, cpu) - reserved("cpu").iter().map(cpu).sum::<i64>();
+    let left_memory = capacity.get("memory").map_or(0, memory) - reserved("memory").iter().map(memory).sum::<i64>();
+    cgroups.create_tree(Millicores(left_cpu.max(0)), Bytes(left_memory.max(0)), None).await?;
+    Ok(cgroups)
+}
+
+fn follow_services(tasks: &Supervisor, cluster: &Arc<dyn Cluster>) -> crate::actors::pod_worker::Services {
+    let (sender, receiver) = watch::channel(None);
+    let cluster = cluster.clone();
+    tasks.spawn("services", async move { cluster.follow_services(sender).await });
+    receiver
+}
+
+fn follow_pods(tasks: &Supervisor, cluster: &Arc<dyn Cluster>) -> mpsc::Receiver<crate::cluster::PodChange> {
+    let (sender, receiver) = mpsc::channel(POD_CHANGES);
+    let cluster = cluster.clone();
+    tasks.spawn("pod_watch", async move { cluster.follow_pods(sender).await });
+    receiver
+}
+
+/// The host's resolv.conf; none where there is none.
+fn host_dns(path: &Path) -> Dns {
+    if path.as_os_str().is_empty() {
+        return Dns::default();
+    }
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse_resolv_conf(&text),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "resolv.conf not read: pods get no host DNS");
+            Dns::default()
+        }
+    }
+}
+
+/// Stops every pod of the runtime at once.
+async fn stop_all_pods(runtime: &dyn Runtime) {
+    let held = match runtime.pods().await {
+        Ok(held) => held,
+        Err(error) => return tracing::warn!(%error, "pods not stopped"),
+    };
+    let stops = held.iter().map(|pod| async move {
+        let seen = runtime.observe(&pod.uid).await?;
+        let running = seen.containers.iter().filter(|c| matches!(c.state, ContainerState::Running { .. }));
+        let stops = running.map(|container| runtime.stop_container(&container.id, STOP_PODS_GRACE));
+        futures::future::join_all(stops).await.into_iter().collect::<Result<(), RuntimeError>>()?;
+        for sandbox in &seen.sandboxes {
+            runtime.stop_sandbox(&sandbox.id).await?;
+        }
+        Ok::<(), RuntimeError>(())
+    });
+    let results: BTreeMap<_, _> = held.iter().map(|pod| &pod.key).zip(futures::future::join_all(stops).await).collect();
+    for (pod, result) in results {
+        if let Err(error) = result {
+            tracing::warn!(%pod, %error, "pod not stopped");
+        }
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod content;
 pub mod cri;
 mod events;
 mod facts;
+pub mod fake;
 mod observe;
 mod rpc;
 pub mod translate;

@@ -46,6 +46,11 @@ impl Supervisor {
         self.stop.clone()
     }
 
+    /// Asks the tasks of this one and its children to stop, without waiting.
+    pub fn cancel(&self) {
+        self.stop.cancel();
+    }
+
     /// Asks all tasks to stop and waits for them.
     pub async fn stop(&self) {
         self.stop.cancel();

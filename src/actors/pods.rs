@@ -1,10 +1,25 @@
-//! The table of this node's pods: what the API wants, with the status this agent has decided last.
+//! The pods of this node: which exist, one worker for each, and the table that others read them from.
 
+use crate::actors::pod_worker::{self, Beginning, PodWorker, WorkerContext, WorkerHandle};
+use crate::cluster::PodChange;
+use crate::decide::admit;
 use crate::ids::{PodKey, PodUid};
-use crate::model::observed::ObservedPod;
-use k8s_openapi::api::core::v1::Pod;
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use crate::model::observed::{ObservedPod, RuntimePod};
+use crate::model::pod::DesiredPod;
+use crate::runtime::RuntimeEvent;
+use crate::supervisor::Supervisor;
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Ended workers waiting to be taken note of; a full channel only makes a worker that is over wait.
+const ENDED_WORKERS: usize = 32;
+/// Orphans could not be listed: the runtime is down, ask again.
+const ORPHANS_RETRY: Duration = Duration::from_secs(10);
 
 /// Reads the pods of this node without waiting for anyone; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -28,25 +43,267 @@ struct Entry {
 impl PodsHandle {
     /// All pods that the API wants on this node, each with its current local status.
     pub fn list(&self) -> Vec<Arc<Pod>> {
-        self.read(|table| table.by_uid.values().map(|entry| entry.pod.clone()).collect())
+        self.read().by_uid.values().map(|entry| entry.pod.clone()).collect()
     }
 
     /// The newest pod of that name.
     pub fn get(&self, key: &PodKey) -> Option<Arc<Pod>> {
-        self.read(|table| table.by_uid.get(table.by_key.get(key)?).map(|entry| entry.pod.clone()))
+        let table = self.read();
+        table.by_uid.get(table.by_key.get(key)?).map(|entry| entry.pod.clone())
     }
 
     pub fn get_uid(&self, uid: &PodUid) -> Option<Arc<Pod>> {
-        self.read(|table| table.by_uid.get(uid).map(|entry| entry.pod.clone()))
+        self.read().by_uid.get(uid).map(|entry| entry.pod.clone())
     }
 
     /// What the runtime showed of that pod when its worker last looked.
     pub fn observed(&self, uid: &PodUid) -> Option<Arc<ObservedPod>> {
-        self.read(|table| table.by_uid.get(uid)?.observed.clone())
+        self.read().by_uid.get(uid)?.observed.clone()
     }
 
-    fn read<T>(&self, f: impl FnOnce(&Table) -> T) -> T {
-        // A poisoned lock still holds whole entries: writers only replace Arcs.
-        f(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    /// What a worker decided and saw; a pod that is gone from the API leaves the table.
+    pub(crate) fn update(&self, pod: &DesiredPod, status: &Arc<PodStatus>, observed: &Arc<ObservedPod>) {
+        if pod.gone {
+            return self.remove(&pod.uid);
+        }
+        let same = self.read().by_uid.get(&pod.uid).is_some_and(|entry| {
+            entry.pod.metadata.resource_version == pod.pod.metadata.resource_version
+                && entry.pod.status.as_ref() == Some(&**status)
+        });
+        let mut table = self.write();
+        if same {
+            if let Some(entry) = table.by_uid.get_mut(&pod.uid) {
+                entry.observed = Some(observed.clone());
+            }
+            return;
+        }
+        let mut merged = Pod::clone(&pod.pod);
+        merged.status = Some(PodStatus::clone(status));
+        let entry = Entry { pod: Arc::new(merged), observed: Some(observed.clone()) };
+        table.by_uid.insert(pod.uid.clone(), entry);
     }
+
+    /// A pod that has a worker from now on.
+    fn insert(&self, pod: &DesiredPod) {
+        let mut table = self.write();
+        table.by_key.insert(pod.key.clone(), pod.uid.clone());
+        table.by_uid.entry(pod.uid.clone()).or_insert_with(|| Entry { pod: pod.pod.clone(), observed: None });
+    }
+
+    fn remove(&self, uid: &PodUid) {
+        let mut table = self.write();
+        table.by_uid.remove(uid);
+        table.by_key.retain(|_, owner| owner != uid);
+    }
+
+    // A poisoned lock still holds whole entries: writers only replace Arcs.
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The actor: turns changes of the API and of the runtime into inputs of workers.
+pub struct PodsTask {
+    context: Arc<WorkerContext>,
+    supervisor: Supervisor,
+    changes: mpsc::Receiver<PodChange>,
+    runtime_events: mpsc::Receiver<RuntimeEvent>,
+    workers: BTreeMap<PodUid, WorkerHandle>,
+    ended: (mpsc::Sender<PodUid>, mpsc::Receiver<PodUid>),
+    /// Pods that the runtime held when it was last asked; a pod that comes later is new to it.
+    in_runtime: Option<BTreeSet<PodUid>>,
+    listed: bool,
+    /// When to look for pods that the API does not know.
+    orphans_at: Option<Instant>,
+}
+
+impl PodsTask {
+    pub fn new(
+        context: Arc<WorkerContext>,
+        supervisor: Supervisor,
+        changes: mpsc::Receiver<PodChange>,
+        runtime_events: mpsc::Receiver<RuntimeEvent>,
+    ) -> Self {
+        Self {
+            context,
+            supervisor,
+            changes,
+            runtime_events,
+            workers: BTreeMap::new(),
+            ended: mpsc::channel(ENDED_WORKERS),
+            in_runtime: None,
+            listed: false,
+            orphans_at: None,
+        }
+    }
+
+    /// Runs until the supervisor stops it.
+    pub async fn run(mut self) {
+        loop {
+            let orphans_at = self.orphans_at;
+            let orphans = async {
+                match orphans_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Every arm is cancel-safe: channels keep what was not received.
+            tokio::select! {
+                change = self.changes.recv() => match change {
+                    Some(change) => self.pod_changed(change),
+                    None => return,
+                },
+                event = self.runtime_events.recv() => match event {
+                    Some(event) => self.runtime_changed(event),
+                    None => return,
+                },
+                Some(uid) = self.ended.1.recv() => self.worker_ended(&uid),
+                () = orphans => self.adopt_orphans().await,
+            }
+        }
+    }
+
+    fn pod_changed(&mut self, change: PodChange) {
+        match change {
+            PodChange::Listed(pods) => self.take_list(pods),
+            PodChange::Applied(pod) => {
+                if let Some(pod) = DesiredPod::new(pod) {
+                    self.apply(pod);
+                }
+            }
+            PodChange::Deleted(pod) => {
+                if let Some(pod) = DesiredPod::new(pod) {
+                    self.gone(pod);
+                }
+            }
+        }
+    }
+
+    /// The complete list: what has a worker and is not in it is gone.
+    fn take_list(&mut self, pods: Vec<Arc<Pod>>) {
+        let mut pods: Vec<_> = pods.into_iter().filter_map(DesiredPod::new).collect();
+        // As the kubelet admits them: the oldest first.
+        pods.sort_by_key(|pod| pod.pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
+        let present: BTreeSet<PodUid> = pods.iter().map(pod_worker::uid_of).collect();
+        let missing: Vec<_> = self.workers.iter().filter(|(uid, _)| !present.contains(*uid)).collect();
+        let missing: Vec<_> = missing.into_iter().map(|(_, worker)| worker.desired()).collect();
+        missing.into_iter().for_each(|pod| self.gone(pod));
+        pods.into_iter().for_each(|pod| self.apply(pod));
+        self.listed = true;
+        self.orphans_at = Some(crate::clock::now().mono);
+    }
+
+    fn apply(&mut self, pod: DesiredPod) {
+        if let Some(worker) = self.workers.get(&pod.uid) {
+            return worker.desire(pod);
+        }
+        let mut memory = pod_worker::remembered(&pod);
+        memory.rejected = self.admit(&pod);
+        if let Some(rejection) = &memory.rejected {
+            self.context.recorder.pod(&pod.pod, None, true, rejection.reason, rejection.message.clone());
+        }
+        let fresh = self.listed && self.in_runtime.as_ref().is_some_and(|known| !known.contains(&pod.uid));
+        self.context.pods.insert(&pod);
+        self.start(Beginning { pod, memory, fresh });
+    }
+
+    /// A pod that has been taken before, or is ending, is not judged again.
+    fn admit(&self, pod: &DesiredPod) -> Option<crate::model::memory::Rejection> {
+        let status = pod.pod.status.as_ref();
+        let taken = status.is_some_and(|status| status.start_time.is_some());
+        if taken || pod.pod.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let ended = |pod: &Pod| {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            matches!(phase, Some("Succeeded" | "Failed"))
+        };
+        let others: Vec<_> = self.context.pods.list().into_iter().filter(|other| !ended(other)).collect();
+        let node = self.context.node.borrow().clone();
+        admit::admit(&pod.pod, &others, &node).err()
+    }
+
+    fn gone(&mut self, mut pod: DesiredPod) {
+        pod.gone = true;
+        self.context.pods.remove(&pod.uid);
+        if let Some(worker) = self.workers.get(&pod.uid) {
+            worker.desire(pod);
+        }
+    }
+
+    fn start(&mut self, beginning: Beginning) {
+        let uid = beginning.pod.uid.clone();
+        let (handle, worker) = PodWorker::new(self.context.clone(), beginning);
+        self.workers.insert(uid.clone(), handle);
+        let ended = self.ended.0.clone();
+        self.supervisor.spawn("pod_worker", async move {
+            worker.run().await;
+            // The receiver lives as long as this actor; without it nobody needs to know.
+            let _ = ended.send(uid).await;
+        });
+    }
+
+    fn runtime_changed(&mut self, event: RuntimeEvent) {
+        match event {
+            RuntimeEvent::Dirty(uid) => {
+                if let Some(worker) = self.workers.get(&uid) {
+                    worker.dirty();
+                }
+            }
+            RuntimeEvent::Relist => {
+                self.workers.values().for_each(WorkerHandle::dirty);
+                self.orphans_at = Some(crate::clock::now().mono);
+            }
+        }
+    }
+
+    /// A worker that is over has left nothing; if its pod was asked for again meanwhile, a new one starts.
+    fn worker_ended(&mut self, uid: &PodUid) {
+        let Some(worker) = self.workers.remove(uid) else { return };
+        let desired = worker.desired();
+        if desired.gone {
+            self.context.pods.remove(uid);
+        }
+        if let Some(known) = &mut self.in_runtime {
+            known.remove(uid);
+        }
+    }
+
+    /// Once the API's list is in: what the runtime holds and the API does not know is stopped and removed.
+    async fn adopt_orphans(&mut self) {
+        self.orphans_at = None;
+        match self.context.runtime.pods().await {
+            Ok(held) => {
+                for orphan in &held {
+                    if !self.listed || self.workers.contains_key(&orphan.uid) {
+                        continue;
+                    }
+                    tracing::info!(pod = %orphan.key, uid = %orphan.uid, "stopping a pod that the API server does not know");
+                    let beginning = Beginning { pod: orphan_pod(orphan), memory: Default::default(), fresh: false };
+                    self.start(beginning);
+                }
+                self.in_runtime = Some(held.into_iter().map(|pod| pod.uid).collect());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "pods of the runtime not listed");
+                self.orphans_at = Some(crate::clock::now().mono + ORPHANS_RETRY);
+            }
+        }
+    }
+}
+
+/// As much of a pod as its sandbox's labels tell.
+fn orphan_pod(orphan: &RuntimePod) -> DesiredPod {
+    let metadata = ObjectMeta {
+        name: Some(orphan.key.name.to_string()),
+        namespace: Some(orphan.key.namespace.to_string()),
+        uid: Some(orphan.uid.to_string()),
+        ..Default::default()
+    };
+    let pod = Pod { metadata, spec: Some(PodSpec::default()), status: None };
+    DesiredPod { pod: Arc::new(pod), uid: orphan.uid.clone(), key: orphan.key.clone(), gone: true }
 }

@@ -1,6 +1,140 @@
-//! What is wanted: views of a v1 Pod that the kubelet's traces and decisions are made from.
+//! What is wanted: one v1 Pod, parsed once into what decisions ask for.
 
-use k8s_openapi::api::core::v1::Container;
+use crate::ids::{ContainerName, PodKey, PodUid};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A pod with identity and spec: every other file may rely on both.
+#[derive(Clone, Debug)]
+pub struct DesiredPod {
+    pub pod: Arc<Pod>,
+    pub uid: PodUid,
+    pub key: PodKey,
+    /// The object no longer exists at the API server: stop its containers, report nothing.
+    pub gone: bool,
+}
+
+/// When a container that ended is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartPolicy {
+    Always,
+    OnFailure,
+    Never,
+}
+
+/// How a container takes part in its pod's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerKind {
+    /// Runs to completion before what follows it.
+    Init,
+    /// A restartable init container: started in order, then kept running until the rest has ended.
+    Sidecar,
+    Regular,
+}
+
+/// A container of the spec with its kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    pub spec: &'a Container,
+    pub kind: ContainerKind,
+}
+
+impl DesiredPod {
+    /// `None` for an object without uid, name or spec: the API server never sends one.
+    pub fn new(pod: Arc<Pod>) -> Option<Self> {
+        let uid = PodUid::new(pod.metadata.uid.as_deref()?);
+        let key = PodKey::new(pod.metadata.namespace.as_deref()?, pod.metadata.name.as_deref()?);
+        pod.spec.as_ref()?;
+        Some(Self { pod, uid, key, gone: false })
+    }
+
+    pub fn spec(&self) -> &PodSpec {
+        static NONE: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
+        // `new` refuses a pod without a spec.
+        self.pod.spec.as_ref().unwrap_or(&NONE)
+    }
+
+    pub fn init_containers(&self) -> impl DoubleEndedIterator<Item = Wanted<'_>> {
+        self.spec().init_containers.iter().flatten().map(|spec| Wanted { spec, kind: init_kind(spec) })
+    }
+
+    pub fn regular_containers(&self) -> impl DoubleEndedIterator<Item = Wanted<'_>> {
+        self.spec().containers.iter().map(|spec| Wanted { spec, kind: ContainerKind::Regular })
+    }
+
+    /// Init containers, then regular ones, in the order of the spec.
+    pub fn all_containers(&self) -> impl DoubleEndedIterator<Item = Wanted<'_>> {
+        self.init_containers().chain(self.regular_containers())
+    }
+
+    pub fn container(&self, name: &str) -> Option<Wanted<'_>> {
+        self.all_containers().find(|wanted| wanted.spec.name == name)
+    }
+
+    pub fn restart_policy(&self) -> RestartPolicy {
+        RestartPolicy::parse(self.spec().restart_policy.as_deref())
+    }
+
+    pub fn host_network(&self) -> bool {
+        self.spec().host_network.unwrap_or(false)
+    }
+
+    pub fn generation(&self) -> Option<i64> {
+        self.pod.metadata.generation
+    }
+
+    /// `spec.terminationGracePeriodSeconds`, 30 by default.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(self.spec().termination_grace_period_seconds.unwrap_or(30).max(0).unsigned_abs())
+    }
+
+    /// The grace of a deletion that was asked for.
+    pub fn deletion_grace(&self) -> Option<Duration> {
+        self.pod.metadata.deletion_timestamp.as_ref()?;
+        let seconds = self.pod.metadata.deletion_grace_period_seconds;
+        Some(seconds.map_or_else(|| self.grace(), |s| Duration::from_secs(s.max(0).unsigned_abs())))
+    }
+
+    /// `<name>_<namespace>(<uid>)`, as the kubelet's messages name a pod.
+    pub fn full_name(&self) -> String {
+        format!("{}_{}({})", self.key.name, self.key.namespace, self.uid)
+    }
+
+    /// Where an event about one of its containers points: `spec.containers{c}`.
+    pub fn field_path(&self, container: &str) -> String {
+        let init = self.init_containers().any(|wanted| wanted.spec.name == container);
+        format!("spec.{}{{{container}}}", if init { "initContainers" } else { "containers" })
+    }
+}
+
+fn init_kind(container: &Container) -> ContainerKind {
+    match container.restart_policy.as_deref() {
+        Some("Always") => ContainerKind::Sidecar,
+        Some(_) | None => ContainerKind::Init,
+    }
+}
+
+impl RestartPolicy {
+    /// As written in a pod; absent is `Always`.
+    pub fn parse(text: Option<&str>) -> Self {
+        match text {
+            Some("Never") => Self::Never,
+            Some("OnFailure") => Self::OnFailure,
+            Some(_) | None => Self::Always,
+        }
+    }
+}
+
+impl Wanted<'_> {
+    pub fn name(&self) -> ContainerName {
+        ContainerName::new(&self.spec.name)
+    }
+
+    pub fn image(&self) -> &str {
+        self.spec.image.as_deref().unwrap_or("")
+    }
+}
 
 /// `io.kubernetes.container.hash` as kubelet 1.36 computes it: FNV-1a (32 bits, lower-case hex) over the dump of the
 /// JSON of the fields whose change restarts a container, `image` and `name` (`pkg/kubelet/container/helpers.go`

@@ -35,9 +35,7 @@ fn default(object: &mut Object) {
 
 /// New ones are pending, and stay while something uses them.
 fn prepare_create(object: &mut Object) {
-    // The pipeline has stamped the object already: this is the moment of its creation.
-    let created = object["metadata"]["creationTimestamp"].clone();
-    root(object).insert("status".to_owned(), json!({"phase": "Pending", "lastPhaseTransitionTime": created}));
+    root(object).insert("status".to_owned(), json!({"phase": "Pending"}));
     let finalizers = object.meta_mut().entry("finalizers").or_insert_with(|| json!([]));
     if let Some(list) = finalizers.as_array_mut()
         && !list.iter().any(|f| text(f) == PROTECTION)

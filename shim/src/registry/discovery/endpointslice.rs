@@ -34,10 +34,6 @@ fn default(slice: &mut Object) {
 
 fn prepare_create(slice: &mut Object) {
     slice.meta_mut().insert("generation".to_owned(), 1.into());
-    // Only v1beta1 had topology labels.
-    for endpoint in items_mut(root(slice), "endpoints") {
-        endpoint.remove("deprecatedTopology");
-    }
 }
 
 /// A change of anything but metadata is a new generation.

@@ -18,10 +18,6 @@ pub fn prepare_create(pod: &mut Object) {
         }]);
     }
     root(pod).insert("status".to_owned(), status);
-    // A negative grace period counts as one second.
-    if pod["spec"]["terminationGracePeriodSeconds"].as_i64().is_some_and(|s| s < 0) {
-        pod["spec"]["terminationGracePeriodSeconds"] = 1.into();
-    }
     pod.meta_mut().insert("generation".to_owned(), 1.into());
 }
 

@@ -11,8 +11,6 @@ mod scheduling;
 mod security;
 mod volumes;
 
-pub(crate) use resources::{container_resource_name, resource_name, validate_quantity};
-
 use crate::meta::Object;
 use crate::registry::field::{Errors, Path};
 use crate::registry::value::{items, text};

@@ -66,8 +66,10 @@ fn source(volume: &Value, path: &Path, errors: &mut Errors) {
         }
     }
     match kind.as_str() {
-        "emptyDir" if Nanos::parse(&source["sizeLimit"]).is_some_and(|n| n.0 < 0) => {
-            errors.push(path.child("sizeLimit").forbidden("SizeLimit field must be a valid resource quantity"));
+        "emptyDir" => {
+            if Nanos::parse(&source["sizeLimit"]).is_some_and(|n| n.0 < 0) {
+                errors.push(path.child("sizeLimit").forbidden("SizeLimit field must be a valid resource quantity"));
+            }
         }
         "hostPath" => host_path(source, &path, errors),
         "nfs" if !text(&source["path"]).is_empty() && !text(&source["path"]).starts_with('/') => {

@@ -1,0 +1,153 @@
+//! What nobody waits for: volume content kept current, directories and logs of pods that are gone removed, logs rotated.
+
+use crate::actors::pods::PodsHandle;
+use crate::ids::{ContainerId, PodUid};
+use crate::model::observed::ContainerState;
+use crate::runtime::Runtime;
+use crate::volumes::Volumes;
+use k8s_openapi::api::core::v1::Pod;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often (the kubelet's `syncFrequency`, 1 min, bounds how late volume content may be).
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// The housekeeper; `run` it under the supervisor.
+pub struct Housekeeping {
+    pub runtime: Arc<dyn Runtime>,
+    pub volumes: Volumes,
+    pub pods: PodsHandle,
+    pub pod_logs: PathBuf,
+    /// `containerLogMaxSize` in bytes.
+    pub log_max_bytes: u64,
+    /// `containerLogMaxFiles`, the one being written included.
+    pub log_max_files: u32,
+}
+
+impl Housekeeping {
+    pub async fn run(self) {
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            let pods = self.pods.list();
+            self.refresh_volumes(&pods).await;
+            self.remove_orphans(&pods).await;
+            self.rotate_logs(&pods).await;
+        }
+    }
+
+    async fn refresh_volumes(&self, pods: &[Arc<Pod>]) {
+        for pod in pods.iter().filter(|pod| is_running(pod)) {
+            if let Err(error) = self.volumes.refresh(pod).await {
+                tracing::warn!(pod = pod.metadata.name, %error, "volumes not refreshed");
+            }
+        }
+    }
+
+    /// Directories are orphans when neither the API nor the runtime knows the pod; "could not ask" keeps them.
+    async fn remove_orphans(&self, pods: &[Arc<Pod>]) {
+        let Ok(held) = self.runtime.pods().await else { return };
+        let known: BTreeSet<PodUid> = pods
+            .iter()
+            .filter_map(|pod| pod.metadata.uid.as_deref().map(PodUid::new))
+            .chain(held.into_iter().map(|pod| pod.uid))
+            .collect();
+        match self.volumes.pods_on_disk() {
+            Ok(on_disk) => {
+                for uid in on_disk.iter().filter(|uid| !known.contains(*uid) && self.pods.get_uid(uid).is_none()) {
+                    if let Err(error) = self.volumes.remove(uid).await {
+                        tracing::warn!(%uid, %error, "orphaned pod directory not removed");
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "pod directories not listed"),
+        }
+        let gone = |uid: &PodUid| !known.contains(uid) && self.pods.get_uid(uid).is_none();
+        if let Err(error) = remove_logs(&self.pod_logs, gone).await {
+            tracing::warn!(%error, "orphaned pod logs not removed");
+        }
+    }
+
+    async fn rotate_logs(&self, pods: &[Arc<Pod>]) {
+        for uid in pods.iter().filter_map(|pod| pod.metadata.uid.as_deref().map(PodUid::new)) {
+            let Some(seen) = self.pods.observed(&uid) else { continue };
+            for container in &seen.containers {
+                if !matches!(container.state, ContainerState::Running { .. }) || container.log_path.is_empty() {
+                    continue;
+                }
+                let path = PathBuf::from(&container.log_path);
+                if let Err(error) = self.rotate(&container.id, &path).await {
+                    tracing::warn!(container = %container.name, %error, "container log not rotated");
+                }
+            }
+        }
+    }
+
+    async fn rotate(&self, id: &ContainerId, log: &Path) -> io::Result<()> {
+        let size = match tokio::fs::metadata(log).await {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if size < self.log_max_bytes {
+            return Ok(());
+        }
+        drop_oldest(log, self.log_max_files).await?;
+        let stamp = crate::clock::now().wall.strftime("%Y%m%d-%H%M%S").to_string();
+        let rotated = PathBuf::from(format!("{}.{stamp}", log.display()));
+        tokio::fs::rename(log, &rotated).await?;
+        if let Err(error) = self.runtime.reopen_log(id).await {
+            // The runtime goes on writing to the renamed file: give it its name back.
+            tokio::fs::rename(&rotated, log).await?;
+            return Err(io::Error::other(error.to_string()));
+        }
+        Ok(())
+    }
+}
+
+fn is_running(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    phase == Some("Running") && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Keeps room for one more rotated file: at most `max_files` with the one being written.
+async fn drop_oldest(log: &Path, max_files: u32) -> io::Result<()> {
+    let (Some(folder), Some(name)) = (log.parent(), log.file_name().and_then(|name| name.to_str())) else {
+        return Ok(());
+    };
+    let prefix = format!("{name}.");
+    let mut rotated = Vec::new();
+    let mut entries = tokio::fs::read_dir(folder).await?;
+    while let Some(entry) = entries.next_entry().await? {
+        if entry.file_name().to_str().is_some_and(|file| file.starts_with(&prefix)) {
+            rotated.push(entry.path());
+        }
+    }
+    rotated.sort();
+    let keep = usize::try_from(max_files.saturating_sub(2)).unwrap_or(usize::MAX);
+    for old in rotated.iter().take(rotated.len().saturating_sub(keep)) {
+        tokio::fs::remove_file(old).await?;
+    }
+    Ok(())
+}
+
+/// Removes `<namespace>_<name>_<uid>` folders whose pod is gone.
+async fn remove_logs(pod_logs: &Path, gone: impl Fn(&PodUid) -> bool) -> io::Result<()> {
+    let mut entries = match tokio::fs::read_dir(pod_logs).await {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    while let Some(entry) = entries.next_entry().await? {
+        let name = entry.file_name();
+        let Some(uid) = name.to_str().and_then(|name| name.rsplit_once('_')).map(|(_, uid)| PodUid::new(uid)) else {
+            continue;
+        };
+        if gone(&uid) {
+            tokio::fs::remove_dir_all(entry.path()).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! Carries out one step: calls the runtime, the volumes and the rest; makes no choices, reports what came of it.
+
+use super::start::{self, StartFailure, Started};
+use super::{WorkerContext, cleanup, hooks};
+use crate::actors::images::ImageFailure;
+use crate::decide::sandbox;
+use crate::ids::{ContainerId, ContainerName, SandboxId};
+use crate::model::memory::PodMemory;
+use crate::model::pod::DesiredPod;
+use crate::model::step::{Step, StepKey, StopContainer};
+use crate::runtime::{DnsConfig, RuntimeError, SandboxInput};
+use crate::volumes::Placed;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::sync::Arc;
+
+/// A job that ended.
+pub(super) struct Done {
+    pub(super) key: StepKey,
+    pub(super) outcome: Outcome,
+}
+
+pub(super) enum Outcome {
+    Volumes(Result<Placed, String>),
+    Image(ContainerName, Result<String, ImageFailure>),
+    Sandbox(Result<(), String>),
+    Started(ContainerName, Result<Started, StartFailure>),
+    Hook {
+        container: ContainerId,
+        name: ContainerName,
+        failed: Option<String>,
+    },
+    /// The runtime did it: look.
+    Changed,
+    SandboxStopped(SandboxId),
+    /// The runtime could not: look again a little later, and plan anew.
+    Failed,
+    Cleaned(Result<(), String>),
+    Confirmed,
+}
+
+/// The future of one step.
+pub(super) fn run(
+    context: Arc<WorkerContext>,
+    pod: DesiredPod,
+    placed: Placed,
+    memory: &PodMemory,
+    step: Step,
+) -> BoxFuture<'static, Done> {
+    let key = step.key();
+    let status = matches!(step, Step::Confirm { .. }).then(|| Arc::new(memory.status.clone()));
+    async move {
+        let outcome = match step {
+            Step::PlaceVolumes => Outcome::Volumes(place(&context, &pod).await),
+            Step::EnsureImage { container } => {
+                let result = match pod.container(container.as_str()) {
+                    Some(wanted) => context.images.ensure(&pod, wanted).await,
+                    None => Err(ImageFailure { reason: "ErrImagePull", message: "container left the pod".to_owned() }),
+                };
+                Outcome::Image(container, result)
+            }
+            Step::RunSandbox { attempt } => Outcome::Sandbox(run_sandbox(&context, &pod, attempt).await),
+            Step::StopSandbox { id } => match done("StopPodSandbox", context.runtime.stop_sandbox(&id).await) {
+                Outcome::Changed => Outcome::SandboxStopped(id),
+                failed => failed,
+            },
+            Step::RemoveSandbox { id } => {
+                let result = remove_sandbox(&context, &id).await;
+                done("RemovePodSandbox", result)
+            }
+            Step::StartContainer(step) => {
+                let result = start::start(&context, &pod, &placed, &step).await;
+                Outcome::Started(step.name, result)
+            }
+            Step::StopContainer(step) => stop(&context, &pod, &step).await,
+            Step::RemoveContainer { id } => done("RemoveContainer", context.runtime.remove_container(&id).await),
+            Step::Cleanup => Outcome::Cleaned(cleanup::clean(&context, &pod).await),
+            Step::Confirm { delete } => {
+                let status = status.unwrap_or_default();
+                context.status.confirm(&pod.uid, &pod.key, &pod.pod, &status, delete).await;
+                Outcome::Confirmed
+            }
+        };
+        Done { key, outcome }
+    }
+    .boxed()
+}
+
+/// What is gone already is done.
+fn done(call: &'static str, result: Result<(), RuntimeError>) -> Outcome {
+    match result {
+        Ok(()) | Err(RuntimeError::NotFound(_)) => Outcome::Changed,
+        Err(error) => {
+            tracing::warn!(call, %error, "runtime call failed");
+            Outcome::Failed
+        }
+    }
+}
+
+async fn place(context: &WorkerContext, pod: &DesiredPod) -> Result<Placed, String> {
+    context.volumes.place(&pod.pod).await.map_err(|error| {
+        let message = error.to_string();
+        context.recorder.pod(&pod.pod, None, true, "FailedMount", message.clone());
+        message
+    })
+}
+
+async fn run_sandbox(context: &WorkerContext, pod: &DesiredPod, attempt: u32) -> Result<(), String> {
+    let input = sandbox_input(context, pod, attempt);
+    // The runtime writes container logs below it and does not make it.
+    let made = tokio::fs::create_dir_all(&input.log_directory).await;
+    let made = made.map_err(|error| format!("cannot make {}: {error}", input.log_directory.display()));
+    let made = match (made, &context.cgroups) {
+        (Ok(()), Some(cgroups)) => cgroups.create_pod(&pod.pod).await.map_err(|error| error.to_string()),
+        (made, _) => made,
+    };
+    let result = match made {
+        Ok(()) => context.runtime.run_sandbox(&input).await.map(drop).map_err(|error| error.to_string()),
+        Err(error) => Err(error),
+    };
+    result.inspect_err(|error| {
+        let message = format!("Failed to create pod sandbox: {error}");
+        context.recorder.pod(&pod.pod, None, true, "FailedCreatePodSandBox", message);
+    })
+}
+
+/// RemovePodSandbox wants it stopped.
+async fn remove_sandbox(context: &WorkerContext, id: &SandboxId) -> Result<(), RuntimeError> {
+    match context.runtime.stop_sandbox(id).await {
+        Ok(()) | Err(RuntimeError::NotFound(_)) => context.runtime.remove_sandbox(id).await,
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn sandbox_input(context: &WorkerContext, pod: &DesiredPod, attempt: u32) -> SandboxInput {
+    let dns = sandbox::dns(pod, &context.dns);
+    SandboxInput {
+        pod: pod.pod.clone(),
+        attempt,
+        log_directory: context.paths.pod_logs.join(log_directory_name(pod)),
+        hostname: sandbox::hostname(pod, &context.dns.cluster_domain),
+        dns: DnsConfig { servers: dns.servers, searches: dns.searches, options: dns.options },
+        cgroup_parent: context.cgroups.as_ref().map(|cgroups| cgroups.pod_parent(&pod.pod)).unwrap_or_default(),
+        runtime_handler: String::new(),
+    }
+}
+
+/// `<namespace>_<name>_<uid>`.
+pub(super) fn log_directory_name(pod: &DesiredPod) -> String {
+    format!("{}_{}_{}", pod.key.namespace, pod.key.name, pod.uid)
+}
+
+/// The preStop hook, then the signal with what is left of the grace.
+async fn stop(context: &WorkerContext, pod: &DesiredPod, step: &StopContainer) -> Outcome {
+    let path = pod.container(step.name.as_str()).map(|_| pod.field_path(step.name.as_str()));
+    context.recorder.pod(&pod.pod, path, false, "Killing", step.message.clone());
+    let grace = if step.pre_stop { hooks::pre_stop(context, pod, step).await } else { step.grace };
+    done("StopContainer", context.runtime.stop_container(&step.id, grace).await)
+}

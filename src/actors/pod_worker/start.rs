@@ -1,0 +1,141 @@
+//! Makes and starts one container: environment, mounts, create, start; with the kubelet's events and reasons.
+
+use super::{WorkerContext, job};
+use crate::cluster::ClusterError;
+use crate::decide::env::{self, Sources};
+use crate::ids::ContainerId;
+use crate::model::pod::{DesiredPod, Wanted};
+use crate::model::step::StartContainer;
+use crate::runtime::{ContainerInput, RuntimeError};
+use crate::units::Bytes;
+use crate::volumes::Placed;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Services must be known before the first container starts, but not for ever.
+const SERVICES_WAIT: Duration = Duration::from_secs(5);
+
+pub(super) struct Started {
+    pub(super) id: ContainerId,
+    pub(super) has_hook: bool,
+}
+
+/// Why not: the waiting reason and message of the container's status.
+pub(super) struct StartFailure {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+pub(super) async fn start(
+    context: &WorkerContext,
+    pod: &DesiredPod,
+    placed: &Placed,
+    step: &StartContainer,
+) -> Result<Started, StartFailure> {
+    let path = pod.field_path(step.name.as_str());
+    let note = |warning, reason, message: String| {
+        context.recorder.pod(&pod.pod, Some(path.clone()), warning, reason, message);
+    };
+    let failed = |reason, message: String| {
+        note(true, "Failed", format!("Error: {message}"));
+        StartFailure { reason, message }
+    };
+    let Some(wanted) = pod.container(step.name.as_str()) else {
+        return Err(failed("CreateContainerConfigError", format!("container {} left the pod", step.name)));
+    };
+    let input = input(context, pod, wanted, placed, step)
+        .await
+        .map_err(|message| failed("CreateContainerConfigError", message))?;
+    let id = context
+        .runtime
+        .create_container(&step.sandbox, &input)
+        .await
+        .map_err(|error| failed("CreateContainerError", description(error)))?;
+    note(false, "Created", "Container created".to_owned());
+    context.runtime.start_container(&id).await.map_err(|error| failed("RunContainerError", description(error)))?;
+    note(false, "Started", "Container started".to_owned());
+    let has_hook = wanted.spec.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some());
+    Ok(Started { id, has_hook })
+}
+
+/// What grpc's `Status.Message` gives: without code.
+fn description(error: RuntimeError) -> String {
+    match error {
+        RuntimeError::Rpc { message, .. } => message,
+        other => other.to_string(),
+    }
+}
+
+async fn input(
+    context: &WorkerContext,
+    pod: &DesiredPod,
+    wanted: Wanted<'_>,
+    placed: &Placed,
+    step: &StartContainer,
+) -> Result<ContainerInput, String> {
+    let node = context.node.borrow().clone();
+    let (sources, image) = tokio::join!(sources(context, pod, wanted, step), context.runtime.image(&step.image_ref));
+    let environment = env::environment(pod, wanted.spec, &node, &sources?).map_err(|error| error.to_string())?;
+    let image = image.ok().flatten();
+    let (uid, user) = image.as_ref().map_or((None, ""), |image| (image.uid, image.username.as_str()));
+    env::check_non_root(pod, wanted.spec, uid, user)?;
+    let sandbox = job::sandbox_input(context, pod, step.sandbox_attempt);
+    let logs = sandbox.log_directory.join(step.name.as_str());
+    let made = tokio::fs::create_dir_all(&logs);
+    let mounts = context.volumes.mounts(&pod.pod, step.name.as_str(), step.attempt, placed, &step.ips, &environment);
+    let (made, mounts) = tokio::join!(made, mounts);
+    made.map_err(|error| format!("create container log directory for container {} failed: {error}", step.name))?;
+    Ok(ContainerInput {
+        pod: pod.pod.clone(),
+        name: step.name.to_string(),
+        attempt: step.attempt,
+        restart_count: step.attempt,
+        image_ref: step.image_ref.clone(),
+        command: env::expand_all(wanted.spec.command.as_ref(), &environment),
+        args: env::expand_all(wanted.spec.args.as_ref(), &environment),
+        env: environment,
+        mounts: mounts.map_err(|error| error.to_string())?,
+        sandbox,
+        node_memory: node.capacity.get("memory").and_then(|q| Bytes::parse(q).ok()).unwrap_or_default().0,
+    })
+}
+
+/// Fetches what the environment refers to; what does not exist is told to `decide::env`, which knows what is optional.
+async fn sources(
+    context: &WorkerContext,
+    pod: &DesiredPod,
+    wanted: Wanted<'_>,
+    step: &StartContainer,
+) -> Result<Sources, String> {
+    let namespace = &*pod.key.namespace;
+    let (map_names, secret_names) = env::needs(wanted.spec);
+    let mut config_maps = BTreeMap::new();
+    for name in map_names {
+        config_maps.insert(name.to_owned(), optional(context.cluster.config_map(namespace, name).await)?);
+    }
+    let mut secrets = BTreeMap::new();
+    for name in secret_names {
+        secrets.insert(name.to_owned(), optional(context.cluster.secret(namespace, name).await)?);
+    }
+    Ok(Sources { services: services(context).await?, config_maps, secrets, pod_ips: step.ips.clone() })
+}
+
+fn optional<T>(result: Result<Arc<T>, ClusterError>) -> Result<Option<Arc<T>>, String> {
+    match result {
+        Ok(object) => Ok(Some(object)),
+        Err(ClusterError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn services(context: &WorkerContext) -> Result<Vec<Arc<k8s_openapi::api::core::v1::Service>>, String> {
+    let mut receiver = context.services.clone();
+    let listed = tokio::time::timeout(SERVICES_WAIT, receiver.wait_for(Option::is_some)).await;
+    match listed {
+        Ok(Ok(list)) => Ok(list.as_ref().map(|list| list.to_vec()).unwrap_or_default()),
+        Ok(Err(_)) | Err(_) => {
+            Err("services have not yet been read at least once, cannot construct envvars".to_owned())
+        }
+    }
+}

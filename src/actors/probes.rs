@@ -1,0 +1,290 @@
+//! Probes containers: one task for each probe of each running container; what changes wakes the pod's worker.
+
+use crate::actors::pod_worker::WorkerContext;
+use crate::clock;
+use crate::cluster::Recorder;
+use crate::ids::{ContainerId, PodUid};
+use crate::model::memory::{PodMemory, ProbeFailure, ProbeView};
+use crate::model::observed::{ContainerState, ObservedContainer, ObservedPod};
+use crate::model::pod::DesiredPod;
+use crate::probe::{self, Verdict};
+use crate::runtime::{Runtime, RuntimeEvent};
+use crate::supervisor::Supervisor;
+use k8s_openapi::api::core::v1::{Container, Probe};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Starts, stops and remembers probes; cheap to clone.
+#[derive(Clone)]
+pub struct ProbesHandle {
+    supervisor: Supervisor,
+    runtime: Arc<dyn Runtime>,
+    recorder: Recorder,
+    /// The same channel as the runtime's own events: a probe that changed its mind makes its pod dirty.
+    changed: mpsc::Sender<RuntimeEvent>,
+    state: Arc<Mutex<BTreeMap<ContainerId, Probed>>>,
+}
+
+/// One container under probe.
+struct Probed {
+    pod: PodUid,
+    view: ProbeView,
+    tasks: Supervisor,
+    /// Liveness and startup end when the pod stops; readiness goes on.
+    restarts: Supervisor,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Startup,
+    Liveness,
+    Readiness,
+}
+
+impl Kind {
+    fn title(self) -> &'static str {
+        match self {
+            Self::Startup => "Startup",
+            Self::Liveness => "Liveness",
+            Self::Readiness => "Readiness",
+        }
+    }
+}
+
+impl ProbesHandle {
+    pub fn new(
+        supervisor: Supervisor,
+        runtime: Arc<dyn Runtime>,
+        recorder: Recorder,
+        changed: mpsc::Sender<RuntimeEvent>,
+    ) -> Self {
+        Self { supervisor, runtime, recorder, changed, state: Arc::default() }
+    }
+
+    /// Writes what probes have shown of the pod's containers into `views`.
+    pub(crate) fn view(&self, pod: &PodUid, views: &mut BTreeMap<ContainerId, ProbeView>) {
+        for (id, probed) in self.state().iter().filter(|(_, probed)| probed.pod == *pod) {
+            views.insert(id.clone(), probed.view.clone());
+        }
+    }
+
+    /// Starts the probes of containers that run, stops those of containers that do not. Containers adopted from an
+    /// earlier run begin with what the API showed of them, which `memory` holds.
+    pub(crate) fn sync(
+        &self,
+        context: &WorkerContext,
+        pod: &DesiredPod,
+        seen: &ObservedPod,
+        memory: &PodMemory,
+        stopping: bool,
+    ) {
+        let wants = |container: &Container| {
+            container.startup_probe.is_some()
+                || container.liveness_probe.is_some()
+                || container.readiness_probe.is_some()
+        };
+        let mut state = self.state();
+        for (id, probed) in state.iter().filter(|(_, probed)| probed.pod == pod.uid) {
+            let runs = seen.containers.iter().any(|c| c.id == *id && is_running(c));
+            if !runs {
+                probed.tasks.cancel();
+            } else if stopping {
+                probed.restarts.cancel();
+            }
+        }
+        state
+            .retain(|id, probed| probed.pod != pod.uid || seen.containers.iter().any(|c| c.id == *id && is_running(c)));
+        if stopping {
+            return;
+        }
+        for container in seen.containers.iter().filter(|container| is_running(container)) {
+            let Some(wanted) = pod.container(container.name.as_str()).filter(|wanted| wants(wanted.spec)) else {
+                continue;
+            };
+            if state.contains_key(&container.id) || memory.hooks.contains(&container.id) {
+                continue;
+            }
+            let view = memory.probes.get(&container.id).cloned().unwrap_or_default();
+            let probed = self.begin(context, pod, wanted.spec, container, seen, view);
+            state.insert(container.id.clone(), probed);
+        }
+    }
+
+    /// The pod is over.
+    pub(crate) fn forget(&self, pod: &PodUid) {
+        self.state().retain(|_, probed| {
+            let keep = probed.pod != *pod;
+            if !keep {
+                probed.tasks.cancel();
+            }
+            keep
+        });
+    }
+
+    fn begin(
+        &self,
+        context: &WorkerContext,
+        pod: &DesiredPod,
+        spec: &Container,
+        container: &ObservedContainer,
+        seen: &ObservedPod,
+        view: ProbeView,
+    ) -> Probed {
+        let tasks = self.supervisor.child();
+        let restarts = tasks.child();
+        let node_ip = context.node.borrow().ips.first().copied();
+        let sandbox_ip = seen.sandboxes.iter().find(|s| s.id == container.sandbox).and_then(|s| s.ips.first().copied());
+        let ip = if pod.host_network() { node_ip } else { sandbox_ip };
+        let probes = [
+            (Kind::Startup, &spec.startup_probe, &restarts),
+            (Kind::Liveness, &spec.liveness_probe, &restarts),
+            (Kind::Readiness, &spec.readiness_probe, &tasks),
+        ];
+        for (kind, probe, supervisor) in probes {
+            let Some(probe) = probe else { continue };
+            let prober = Prober {
+                handle: self.clone(),
+                kind,
+                probe: probe.clone(),
+                pod: pod.clone(),
+                spec: spec.clone(),
+                id: container.id.clone(),
+                ip,
+                has_startup: spec.startup_probe.is_some(),
+            };
+            supervisor.spawn("probe", prober.run());
+        }
+        let started = view.started || spec.startup_probe.is_none();
+        Probed { pod: pod.uid.clone(), view: ProbeView { started, ..view }, tasks, restarts }
+    }
+
+    /// Changes one container's view; wakes the worker if that changed anything.
+    fn change(&self, id: &ContainerId, change: impl FnOnce(&mut ProbeView)) {
+        let mut state = self.state();
+        let Some(probed) = state.get_mut(id) else { return };
+        let before = probed.view.clone();
+        change(&mut probed.view);
+        if probed.view != before {
+            // Full: a relist is on its way, which looks at every pod.
+            let _ = self.changed.try_send(RuntimeEvent::Dirty(probed.pod.clone()));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Probed>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_running(container: &ObservedContainer) -> bool {
+    matches!(container.state, ContainerState::Running { .. })
+}
+
+/// One probe of one container, until it is cancelled or has given its container up.
+struct Prober {
+    handle: ProbesHandle,
+    kind: Kind,
+    probe: Probe,
+    pod: DesiredPod,
+    spec: Container,
+    id: ContainerId,
+    ip: Option<IpAddr>,
+    has_startup: bool,
+}
+
+impl Prober {
+    async fn run(self) {
+        let seconds = |value: Option<i32>, default: u64| {
+            Duration::from_secs(value.and_then(|v| u64::try_from(v).ok()).unwrap_or(default))
+        };
+        let period = seconds(self.probe.period_seconds, 10).max(Duration::from_secs(1));
+        let timeout = seconds(self.probe.timeout_seconds, 1).max(Duration::from_secs(1));
+        tokio::time::sleep(seconds(self.probe.initial_delay_seconds, 0)).await;
+        let mut in_row = (0_i32, 0_i32);
+        loop {
+            let begun = clock::now().mono;
+            if self.kind == Kind::Startup || self.is_started() {
+                let verdict = self.once(timeout).await;
+                if self.judge(verdict, &mut in_row) {
+                    return;
+                }
+            }
+            tokio::time::sleep_until(begun + period).await;
+        }
+    }
+
+    /// Liveness and readiness wait for the startup probe.
+    fn is_started(&self) -> bool {
+        !self.has_startup || self.handle.state().get(&self.id).is_some_and(|probed| probed.view.started)
+    }
+
+    async fn once(&self, timeout: Duration) -> Verdict {
+        if let Some(exec) = &self.probe.exec {
+            let command = exec.command.clone().unwrap_or_default();
+            return probe::exec::run(&*self.handle.runtime, &self.id, &command, timeout).await;
+        }
+        let Some(ip) = self.ip else { return Verdict::Failed("the pod has no address".to_owned()) };
+        if let Some(http) = &self.probe.http_get {
+            let target = match probe::http::Target::of(http, &self.spec, ip) {
+                Ok(target) => target,
+                Err(error) => return Verdict::Failed(error),
+            };
+            let get = probe::http::get(&target, probe::http::Caller::Probe);
+            return match tokio::time::timeout(timeout, get).await {
+                Ok(Ok(_)) => Verdict::Passed,
+                Ok(Err(error)) => Verdict::Failed(error),
+                Err(_) => Verdict::Failed(
+                    "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned(),
+                ),
+            };
+        }
+        if let Some(tcp) = &self.probe.tcp_socket {
+            return match probe::port(&tcp.port, &self.spec) {
+                Ok(port) => probe::tcp::run(ip, port, timeout).await,
+                Err(error) => Verdict::Failed(error),
+            };
+        }
+        Verdict::Failed("this kind of probe is not supported".to_owned())
+    }
+
+    /// Applies the thresholds; true when this probe has nothing more to say.
+    fn judge(&self, verdict: Verdict, (passed, failed): &mut (i32, i32)) -> bool {
+        match verdict {
+            Verdict::Passed => {
+                (*passed, *failed) = (passed.saturating_add(1), 0);
+                if *passed < self.probe.success_threshold.unwrap_or(1) {
+                    return false;
+                }
+                match self.kind {
+                    Kind::Startup => self.handle.change(&self.id, |view| view.started = true),
+                    Kind::Readiness => self.handle.change(&self.id, |view| view.ready = true),
+                    Kind::Liveness => {}
+                }
+                self.kind == Kind::Startup
+            }
+            Verdict::Failed(output) => {
+                (*passed, *failed) = (0, failed.saturating_add(1));
+                let message = format!("{} probe failed: {output}", self.kind.title());
+                let path = Some(self.pod.field_path(&self.spec.name));
+                self.handle.recorder.pod(&self.pod.pod, path, true, "Unhealthy", message);
+                if *failed < self.probe.failure_threshold.unwrap_or(3) {
+                    return false;
+                }
+                let grace =
+                    self.probe.termination_grace_period_seconds.map(|s| Duration::from_secs(s.max(0).unsigned_abs()));
+                match self.kind {
+                    Kind::Readiness => self.handle.change(&self.id, |view| view.ready = false),
+                    Kind::Liveness => self.handle.change(&self.id, |view| {
+                        view.failed = Some(ProbeFailure { probe: "liveness", grace });
+                    }),
+                    Kind::Startup => self.handle.change(&self.id, |view| {
+                        view.failed = Some(ProbeFailure { probe: "startup", grace });
+                    }),
+                }
+                self.kind != Kind::Readiness
+            }
+        }
+    }
+}

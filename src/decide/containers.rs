@@ -1,0 +1,263 @@
+//! Starting, restarting and killing containers while a pod is wanted.
+
+use super::backoff::{self, Due};
+use super::sandbox::{self, Need};
+use super::{CONTAINER_HASH, Out, Scene, init, is_alive, restart_count, terminate};
+use crate::ids::SandboxId;
+use crate::model::memory::{ImageState, VolumesState};
+use crate::model::observed::{ContainerState, ObservedContainer, ObservedSandbox};
+use crate::model::pod::{ContainerKind, DesiredPod, RestartPolicy, Wanted, container_hash};
+use crate::model::step::{PodEvent, StartContainer, Step, StepKey};
+use k8s_openapi::api::core::v1::Container;
+
+/// A container that is to start as soon as its sandbox, volumes and image are there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) wanted: Wanted<'a>,
+}
+
+/// The steps of a pod that is to run.
+pub(crate) fn sync(scene: &Scene<'_>, out: &mut Out) {
+    volumes(scene, out);
+    match sandbox::need(scene) {
+        Need::Keep(current) => {
+            let candidates = next(scene, Some(&current.id), out);
+            for candidate in candidates {
+                start(scene, current, candidate, out);
+            }
+        }
+        Need::Create { attempt } => {
+            if replace_old_sandbox(scene, out) {
+                sandbox::run(scene, attempt, out);
+                for candidate in next(scene, None, out) {
+                    image(scene, candidate, out);
+                }
+            }
+        }
+        Need::Nothing => {}
+    }
+}
+
+/// What may start now, in the order of the spec.
+fn next<'a>(scene: &Scene<'a>, sandbox: Option<&SandboxId>, out: &mut Out) -> Vec<Candidate<'a>> {
+    let mut candidates = Vec::new();
+    if init::next(scene, sandbox, &mut candidates, out) {
+        for wanted in scene.pod.regular_containers() {
+            let seen = sandbox.and_then(|id| scene.newest_in(id, &wanted.spec.name));
+            // A new sandbox does not run again what had ended for good in the old one.
+            let old = scene.newest(&wanted.spec.name);
+            if seen.is_none() && old.is_some_and(|old| has_ended_for_good(scene.pod, wanted, old)) {
+                continue;
+            }
+            consider(scene, wanted, seen, &mut candidates, out);
+        }
+    }
+    candidates
+}
+
+fn volumes(scene: &Scene<'_>, out: &mut Out) {
+    match &scene.memory.volumes {
+        VolumesState::Unplaced => out.steps.push(Step::PlaceVolumes),
+        VolumesState::Placed => {}
+        VolumesState::Failed(retry) if retry.at <= scene.now.mono => out.steps.push(Step::PlaceVolumes),
+        VolumesState::Failed(retry) => out.wake_at(retry.at),
+    }
+}
+
+/// True when nothing of an older sandbox is left running or unstopped.
+fn replace_old_sandbox(scene: &Scene<'_>, out: &mut Out) -> bool {
+    let Some(old) = scene.sandbox() else { return true };
+    let mut quiet = true;
+    for container in scene.alive() {
+        quiet = false;
+        let message = format!("Stopping container {}", container.name);
+        out.steps.push(terminate::kill(scene, container, scene.pod.grace(), message));
+    }
+    if !quiet {
+        return false;
+    }
+    if scene.memory.stopped_sandboxes.contains(&old.id) {
+        return true;
+    }
+    if !scene.memory.running.contains(&StepKey::StopSandbox(old.id.clone())) {
+        let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
+        out.events.push(PodEvent { container: None, warning: false, reason: "SandboxChanged", message });
+    }
+    out.steps.push(Step::StopSandbox { id: old.id.clone() });
+    false
+}
+
+/// Looks at one container that is to run: kills it, waits, or makes it a candidate for a start.
+pub(crate) fn consider<'a>(
+    scene: &Scene<'a>,
+    wanted: Wanted<'a>,
+    seen: Option<&'a ObservedContainer>,
+    candidates: &mut Vec<Candidate<'a>>,
+    out: &mut Out,
+) {
+    let Some(container) = seen else { return candidates.push(Candidate { wanted }) };
+    match &container.state {
+        ContainerState::Running { .. } => {
+            if let Some(step) = reason_to_kill(scene, wanted, container) {
+                out.steps.push(step);
+            }
+        }
+        ContainerState::Unknown => {
+            let message = format!("Container {} is in unknown state, try killing it before restart", container.name);
+            out.steps.push(terminate::kill(scene, container, scene.pod.grace(), message));
+        }
+        // Made but never started: the agent died, or the start is under way.
+        ContainerState::Created => {
+            if !scene.memory.running.contains(&StepKey::Start(container.name.clone())) {
+                out.steps.push(Step::RemoveContainer { id: container.id.clone() });
+            }
+        }
+        ContainerState::Exited { exit_code, .. } => {
+            if !should_restart(scene.pod, wanted, *exit_code) {
+                return;
+            }
+            match backoff::restart_due(scene, container) {
+                Due::Now => candidates.push(Candidate { wanted }),
+                Due::At { at, .. } => out.wake_at(at),
+            }
+        }
+    }
+}
+
+/// A running container dies when its definition changed or a probe gave it up.
+fn reason_to_kill(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedContainer) -> Option<Step> {
+    let name = &container.name;
+    let hash = container.annotations.get(CONTAINER_HASH);
+    if hash.is_some_and(|hash| *hash != container_hash(wanted.spec)) {
+        let message = match wanted.kind {
+            ContainerKind::Init => format!("Init container {name} definition changed"),
+            ContainerKind::Sidecar | ContainerKind::Regular => {
+                format!("Container {name} definition changed, will be restarted")
+            }
+        };
+        return Some(terminate::kill(scene, container, scene.pod.grace(), message));
+    }
+    let failure = scene.memory.probes.get(&container.id)?.failed.as_ref()?;
+    let message = match wanted.kind {
+        ContainerKind::Init | ContainerKind::Sidecar => format!("Init container {name} failed {} probe", failure.probe),
+        // Never restarted: the kubelet then only says that it stops (`computePodActions`).
+        ContainerKind::Regular if !should_restart(scene.pod, wanted, 137) => format!("Stopping container {name}"),
+        ContainerKind::Regular => format!("Container {name} failed {} probe, will be restarted", failure.probe),
+    };
+    Some(terminate::kill(scene, container, failure.grace.unwrap_or(scene.pod.grace()), message))
+}
+
+/// Starts a candidate once volumes and image are there.
+fn start(scene: &Scene<'_>, sandbox: &ObservedSandbox, candidate: Candidate<'_>, out: &mut Out) {
+    let name = candidate.wanted.name();
+    let Some(image_ref) = image(scene, candidate, out) else { return };
+    if scene.memory.volumes != VolumesState::Placed {
+        return;
+    }
+    if let Some(error) = scene.memory.start_errors.get(&name)
+        && error.retry.at > scene.now.mono
+    {
+        return out.wake_at(error.retry.at);
+    }
+    out.steps.push(Step::StartContainer(StartContainer {
+        attempt: next_restart_count(scene, name.as_str()),
+        name,
+        sandbox: sandbox.id.clone(),
+        sandbox_attempt: sandbox.attempt,
+        image_ref,
+        ips: super::status::pod_ips(scene, Some(sandbox)),
+    }));
+}
+
+/// The image to run, or the step that gets it.
+fn image(scene: &Scene<'_>, candidate: Candidate<'_>, out: &mut Out) -> Option<String> {
+    let name = candidate.wanted.name();
+    match scene.memory.images.get(&name) {
+        Some(ImageState::Present { reference }) => return Some(reference.clone()),
+        Some(ImageState::Failed { retry, since, .. }) if retry.at > scene.now.mono => {
+            out.wake_at(retry.at);
+            let shows_back_off = *since + super::status::PULL_ERROR_SHOWN;
+            if shows_back_off > scene.now.mono {
+                out.wake_at(shows_back_off);
+            }
+        }
+        Some(ImageState::Failed { .. }) | None => out.steps.push(Step::EnsureImage { container: name }),
+    }
+    None
+}
+
+/// One more than that of the newest instance, also when the runtime has lost it.
+fn next_restart_count(scene: &Scene<'_>, name: &str) -> u32 {
+    if let Some(container) = scene.newest(name) {
+        return restart_count(container) + 1;
+    }
+    let known = super::status::previous(&scene.memory.status, name);
+    match known {
+        Some(status) if status.container_id.as_deref().is_some_and(|id| !id.is_empty()) => {
+            u32::try_from(status.restart_count).unwrap_or(0) + 1
+        }
+        Some(_) | None => 0,
+    }
+}
+
+/// Ended, and its policy does not start it again.
+pub(crate) fn has_ended_for_good(pod: &DesiredPod, wanted: Wanted<'_>, container: &ObservedContainer) -> bool {
+    match container.state {
+        ContainerState::Exited { exit_code, .. } => !should_restart(pod, wanted, exit_code),
+        ContainerState::Created | ContainerState::Running { .. } | ContainerState::Unknown => false,
+    }
+}
+
+/// Does a container that ended with this code start again? Rules of the container, then its policy, then the pod's.
+pub(crate) fn should_restart(pod: &DesiredPod, wanted: Wanted<'_>, exit_code: i32) -> bool {
+    if wanted.kind == ContainerKind::Sidecar {
+        return true;
+    }
+    if restart_rule_matches(wanted.spec, exit_code) {
+        return true;
+    }
+    let policy = match wanted.spec.restart_policy.as_deref() {
+        Some(own) => RestartPolicy::parse(Some(own)),
+        None => pod.restart_policy(),
+    };
+    match (policy, wanted.kind) {
+        (RestartPolicy::Never, _) => false,
+        (RestartPolicy::OnFailure, _) | (RestartPolicy::Always, ContainerKind::Init) => exit_code != 0,
+        (RestartPolicy::Always, ContainerKind::Sidecar | ContainerKind::Regular) => true,
+    }
+}
+
+fn restart_rule_matches(container: &Container, exit_code: i32) -> bool {
+    let rule = container.restart_policy_rules.iter().flatten().find(|rule| {
+        rule.exit_codes.as_ref().is_some_and(|codes| {
+            let listed = codes.values.iter().flatten().any(|value| *value == exit_code);
+            match codes.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                _ => false,
+            }
+        })
+    });
+    rule.is_some_and(|rule| rule.action == "Restart")
+}
+
+/// All regular containers ended for good, or an init container failed for good.
+pub(crate) fn finished(scene: &Scene<'_>) -> bool {
+    let starting = scene.memory.running.iter().any(|key| matches!(key, StepKey::Start(_) | StepKey::Sandbox));
+    if starting || scene.alive().any(|c| scene.pod.regular_containers().any(|w| w.spec.name == c.name.as_str())) {
+        return false;
+    }
+    let init_failed = scene.pod.init_containers().any(|wanted| {
+        scene.newest(&wanted.spec.name).is_some_and(|container| {
+            let failed = matches!(container.state, ContainerState::Exited { exit_code, .. } if exit_code != 0);
+            failed && wanted.kind == ContainerKind::Init && has_ended_for_good(scene.pod, wanted, container)
+        })
+    });
+    let mut regular = scene.pod.regular_containers().peekable();
+    let all_ended = regular.peek().is_some()
+        && regular.all(|wanted| match scene.newest(&wanted.spec.name) {
+            Some(container) => !is_alive(container) && has_ended_for_good(scene.pod, wanted, container),
+            None => false,
+        });
+    init_failed || all_ended
+}

@@ -1,0 +1,490 @@
+//! What the API shows of a pod: container statuses, phase, addresses. Derived from what is seen and what was shown
+//! before, so that a restart of the agent never takes anything back.
+
+use super::backoff::{self, Due};
+use super::{Out, Scene, conditions, containers, restart_count, terminate};
+use crate::model::memory::{ImageState, Stop, StopCause};
+use crate::model::observed::{ContainerState, ObservedContainer, ObservedSandbox};
+use crate::model::pod::{ContainerKind, RestartPolicy, Wanted};
+use crate::model::qos::QosClass;
+use crate::model::step::{PodEvent, Stage};
+use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// How long a pull failure shows as itself before it shows as back-off.
+pub(crate) const PULL_ERROR_SHOWN: Duration = Duration::from_secs(2);
+
+/// The whole status, from the one shown before.
+pub(crate) fn make(scene: &Scene<'_>, stop: Option<&Stop>, stage: Stage, out: &mut Out) -> api::PodStatus {
+    let mut status = scene.memory.status.clone();
+    status.observed_generation = scene.pod.generation();
+    status.start_time.get_or_insert(Time(whole_seconds(scene.now.wall)));
+    status.qos_class = Some(QosClass::of(&scene.pod.pod).as_str().to_owned());
+    if let Some(rejection) = &scene.memory.rejected {
+        status.phase = Some("Failed".to_owned());
+        status.reason = Some(rejection.reason.to_owned());
+        status.message = Some(format!("Pod was rejected: {}", rejection.message));
+        return status;
+    }
+    // Cleaned up: dead containers may be gone from the runtime, what they left is what was shown.
+    if !(scene.memory.cleaned && is_terminal(&status)) {
+        addresses(scene, &mut status);
+        let ended = stage >= Stage::Terminated;
+        status.init_container_statuses = statuses(scene, stop, &scene.memory.status, true, out);
+        status.container_statuses = statuses(scene, stop, &scene.memory.status, false, out);
+        let phase = phase(scene, &status, ended);
+        status.phase = Some(
+            if ended {
+                mark_unknown(scene, &mut status);
+                end_phase(phase, stop)
+            } else if is_terminal(&scene.memory.status) {
+                scene.memory.status.phase.as_deref().unwrap_or("Failed")
+            } else {
+                phase
+            }
+            .to_owned(),
+        );
+        if stop.is_some_and(|stop| stop.cause == StopCause::Deadline) {
+            status.phase = Some("Failed".to_owned());
+            status.reason = Some("DeadlineExceeded".to_owned());
+            status.message = Some(terminate::DEADLINE_MESSAGE.to_owned());
+        }
+    }
+    conditions::set(scene, stage, &mut status);
+    status
+}
+
+/// Times of the API have whole seconds.
+pub(crate) fn whole_seconds(time: jiff::Timestamp) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+pub(crate) fn is_terminal(status: &api::PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+/// The status shown before of one container.
+pub(crate) fn previous<'a>(status: &'a api::PodStatus, name: &str) -> Option<&'a api::ContainerStatus> {
+    let lists = [&status.init_container_statuses, &status.container_statuses];
+    lists.into_iter().flatten().flatten().find(|status| status.name == name)
+}
+
+fn addresses(scene: &Scene<'_>, status: &mut api::PodStatus) {
+    if let Some(first) = scene.node_ips.first() {
+        status.host_ip = Some(first.to_string());
+        status.host_ips = Some(scene.node_ips.iter().map(|ip| api::HostIP { ip: ip.to_string() }).collect());
+    }
+    let current = scene.sandbox().filter(|sandbox| sandbox.ready && sandbox_shown(scene));
+    let ips = if current.is_some() { pod_ips(scene, current) } else { Vec::new() };
+    if let Some(first) = ips.first() {
+        status.pod_ip = Some(first.to_string());
+        status.pod_ips = Some(ips.iter().map(|ip| api::PodIP { ip: ip.to_string() }).collect());
+    }
+}
+
+/// A sandbox is made beside the volumes, but shown, as the kubelet does, only after them.
+pub(crate) fn sandbox_shown(scene: &Scene<'_>) -> bool {
+    scene.memory.volumes == crate::model::memory::VolumesState::Placed || !scene.seen.containers.is_empty()
+}
+
+/// The pod's addresses in its sandbox; the node's with host network.
+pub(crate) fn pod_ips(scene: &Scene<'_>, sandbox: Option<&ObservedSandbox>) -> Vec<IpAddr> {
+    match sandbox {
+        Some(_) if scene.pod.host_network() => scene.node_ips.to_vec(),
+        Some(sandbox) => sandbox.ips.clone(),
+        None => Vec::new(),
+    }
+}
+
+fn statuses(
+    scene: &Scene<'_>,
+    stop: Option<&Stop>,
+    before: &api::PodStatus,
+    init: bool,
+    out: &mut Out,
+) -> Option<Vec<api::ContainerStatus>> {
+    let wanted = scene.pod.all_containers().filter(|wanted| (wanted.kind != ContainerKind::Regular) == init);
+    let list: Vec<_> = wanted
+        .map(|wanted| {
+            let previous = previous(before, &wanted.spec.name);
+            match scene.newest(&wanted.spec.name) {
+                Some(container) => shown(scene, stop, wanted, container, previous, out),
+                None => unseen(scene, wanted, previous),
+            }
+        })
+        .collect();
+    (!list.is_empty()).then_some(list)
+}
+
+/// A status that says nothing yet.
+fn blank(wanted: Wanted<'_>) -> api::ContainerStatus {
+    let mounts: Vec<_> = wanted.spec.volume_mounts.iter().flatten().map(mount_status).collect();
+    api::ContainerStatus {
+        name: wanted.spec.name.clone(),
+        image: wanted.image().to_owned(),
+        started: Some(false),
+        volume_mounts: (!mounts.is_empty()).then_some(mounts),
+        ..Default::default()
+    }
+}
+
+fn mount_status(mount: &api::VolumeMount) -> api::VolumeMountStatus {
+    let read_only = mount.read_only == Some(true);
+    let recursive = match mount.recursive_read_only.as_deref() {
+        Some("Enabled" | "IfPossible") => "Enabled",
+        Some(_) | None => "Disabled",
+    };
+    api::VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: read_only.then_some(true),
+        recursive_read_only: read_only.then(|| recursive.to_owned()),
+        ..Default::default()
+    }
+}
+
+/// A container that the runtime does not hold: not started yet, or lost.
+fn unseen(scene: &Scene<'_>, wanted: Wanted<'_>, previous: Option<&api::ContainerStatus>) -> api::ContainerStatus {
+    let state = previous.and_then(|status| status.state.as_ref());
+    if let (Some(previous), Some(state)) = (previous, state)
+        && (state.terminated.is_some() || state.running.is_some())
+    {
+        let mut status = previous.clone();
+        if state.running.is_some() {
+            status.ready = false;
+            status.started = Some(false);
+            status.state = Some(terminated_state(lost("deleted", " The container used to be Running")));
+        }
+        return status;
+    }
+    let mut status = blank(wanted);
+    if let Some(previous) = previous {
+        status.restart_count = previous.restart_count;
+        status.last_state = previous.last_state.clone();
+        status.image_id = previous.image_id.clone();
+        status.container_id = previous.container_id.clone();
+    }
+    status.state = Some(waiting(scene, wanted).unwrap_or_else(|| default_waiting(scene)));
+    status
+}
+
+/// The status of a container that the runtime holds.
+fn shown(
+    scene: &Scene<'_>,
+    stop: Option<&Stop>,
+    wanted: Wanted<'_>,
+    container: &ObservedContainer,
+    previous: Option<&api::ContainerStatus>,
+    out: &mut Out,
+) -> api::ContainerStatus {
+    let mut status = blank(wanted);
+    status.restart_count = i32::try_from(restart_count(container)).unwrap_or(i32::MAX);
+    status.container_id = Some(container_id(container));
+    if !container.image.is_empty() {
+        status.image = container.image.clone();
+    }
+    status.image_id = container.image_ref.clone();
+    resources(wanted, &mut status);
+    status.user = container.user.as_ref().map(|(uid, gid, groups)| api::ContainerUser {
+        linux: Some(api::LinuxContainerUser {
+            uid: *uid,
+            gid: *gid,
+            supplemental_groups: (!groups.is_empty()).then(|| groups.clone()),
+        }),
+    });
+    status.last_state = last_state(scene, container, &status, previous);
+    match &container.state {
+        ContainerState::Running { .. } if scene.memory.hooks.contains(&container.id) => {
+            status.state = Some(default_waiting(scene));
+        }
+        ContainerState::Running { started_at } => {
+            let running = api::ContainerStateRunning { started_at: Some(Time(whole_seconds(*started_at))) };
+            status.state = Some(api::ContainerState { running: Some(running), ..Default::default() });
+            let started = is_started(scene, wanted, container);
+            status.started = Some(started);
+            status.ready = started && wanted.kind != ContainerKind::Init && is_ready(scene, wanted, container);
+        }
+        ContainerState::Exited { exit_code, .. } => {
+            let state = terminated_state(terminated(container));
+            status.ready = wanted.kind == ContainerKind::Init && *exit_code == 0;
+            match restart_wait(scene, stop, wanted, container, *exit_code, out) {
+                Some(waits) => {
+                    status.last_state = Some(state);
+                    status.state = Some(waits);
+                    status.ready = false;
+                }
+                None => status.state = Some(state),
+            }
+        }
+        ContainerState::Created => {
+            status.container_id = previous.and_then(|previous| previous.container_id.clone());
+            status.state = Some(waiting(scene, wanted).unwrap_or_else(|| default_waiting(scene)));
+        }
+        ContainerState::Unknown => {
+            status.state = Some(terminated_state(lost("terminated", "")));
+        }
+    }
+    status
+}
+
+fn container_id(container: &ObservedContainer) -> String {
+    format!("containerd://{}", container.id)
+}
+
+/// Has the startup probe, if there is one, succeeded?
+pub(crate) fn is_started(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedContainer) -> bool {
+    wanted.spec.startup_probe.is_none() || scene.memory.probes.get(&container.id).is_some_and(|view| view.started)
+}
+
+fn is_ready(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedContainer) -> bool {
+    wanted.spec.readiness_probe.is_none() || scene.memory.probes.get(&container.id).is_some_and(|view| view.ready)
+}
+
+fn resources(wanted: Wanted<'_>, status: &mut api::ContainerStatus) {
+    let Some(resources) = &wanted.spec.resources else { return };
+    let some = |list: &Option<std::collections::BTreeMap<_, _>>| list.clone().filter(|list| !list.is_empty());
+    let (limits, requests) = (some(&resources.limits), some(&resources.requests));
+    if limits.is_some() || requests.is_some() {
+        status.allocated_resources = requests.clone();
+        status.resources = Some(api::ResourceRequirements { limits, requests, claims: None });
+    }
+}
+
+/// How the instance before this one ended.
+fn last_state(
+    scene: &Scene<'_>,
+    container: &ObservedContainer,
+    status: &api::ContainerStatus,
+    previous: Option<&api::ContainerStatus>,
+) -> Option<api::ContainerState> {
+    let older = scene.seen.containers.iter().find(|other| {
+        other.name == container.name
+            && other.id != container.id
+            && matches!(other.state, ContainerState::Exited { .. })
+            && restart_count(other) < restart_count(container)
+    });
+    if let Some(older) = older {
+        return Some(terminated_state(terminated(older)));
+    }
+    let previous = previous?;
+    if previous.restart_count == status.restart_count {
+        let own = previous.last_state.as_ref()?.terminated.as_ref()?;
+        let is_self = own.container_id.as_deref() == Some(&container_id(container));
+        return (!is_self).then(|| previous.last_state.clone())?;
+    }
+    let ended = previous.state.as_ref().filter(|state| state.terminated.is_some());
+    match ended {
+        Some(state) => Some(state.clone()),
+        None if previous.state.as_ref().is_some_and(|state| state.running.is_some()) => {
+            Some(terminated_state(lost("deleted", " The container used to be Running")))
+        }
+        None => previous.last_state.clone(),
+    }
+}
+
+fn terminated(container: &ObservedContainer) -> api::ContainerStateTerminated {
+    let ContainerState::Exited { started_at, finished_at, exit_code, reason, message } = &container.state else {
+        return lost("terminated", "");
+    };
+    let word = match (reason.as_str(), exit_code) {
+        ("", 0) => "Completed",
+        ("", _) => "Error",
+        (reason, _) => reason,
+    };
+    api::ContainerStateTerminated {
+        exit_code: *exit_code,
+        reason: Some(word.to_owned()),
+        message: (!message.is_empty()).then(|| message.clone()),
+        started_at: Some(Time(whole_seconds(*started_at))),
+        finished_at: Some(Time(whole_seconds(*finished_at))),
+        container_id: Some(container_id(container)),
+        signal: None,
+    }
+}
+
+/// The end of a container that nobody saw (`ContainerStatusUnknown`).
+fn lost(when: &str, more: &str) -> api::ContainerStateTerminated {
+    let stop = if more.is_empty() { "" } else { "." };
+    api::ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some("ContainerStatusUnknown".to_owned()),
+        message: Some(
+            format!("The container could not be located when the pod was {when}{stop} {more}")
+                .trim_end()
+                .replace(".  ", ". "),
+        ),
+        ..Default::default()
+    }
+}
+
+fn terminated_state(terminated: api::ContainerStateTerminated) -> api::ContainerState {
+    api::ContainerState { terminated: Some(terminated), ..Default::default() }
+}
+
+fn waiting_state(reason: &str, message: String) -> api::ContainerState {
+    let message = (!message.is_empty()).then_some(message);
+    let waiting = api::ContainerStateWaiting { reason: Some(reason.to_owned()), message };
+    api::ContainerState { waiting: Some(waiting), ..Default::default() }
+}
+
+fn default_waiting(scene: &Scene<'_>) -> api::ContainerState {
+    let initializing = scene.pod.init_containers().next().is_some();
+    waiting_state(if initializing { "PodInitializing" } else { "ContainerCreating" }, String::new())
+}
+
+/// What keeps a container from starting.
+fn waiting(scene: &Scene<'_>, wanted: Wanted<'_>) -> Option<api::ContainerState> {
+    let name = wanted.name();
+    if let Some(ImageState::Failed { reason, retry, since }) = scene.memory.images.get(&name) {
+        let backs_off = *reason == "ErrImagePull" && scene.now.mono >= *since + PULL_ERROR_SHOWN;
+        if backs_off {
+            let message = format!("Back-off pulling image {:?}: ErrImagePull: {}", wanted.image(), retry.message);
+            return Some(waiting_state("ImagePullBackOff", message));
+        }
+        return Some(waiting_state(reason, retry.message.clone()));
+    }
+    let error = scene.memory.start_errors.get(&name)?;
+    Some(waiting_state(error.reason, error.retry.message.clone()))
+}
+
+/// What a container that ended, and is to start again, waits for; `None` while nothing holds it.
+fn restart_wait(
+    scene: &Scene<'_>,
+    stop: Option<&Stop>,
+    wanted: Wanted<'_>,
+    container: &ObservedContainer,
+    exit_code: i32,
+    out: &mut Out,
+) -> Option<api::ContainerState> {
+    let succeeded_init = wanted.kind == ContainerKind::Init && exit_code == 0;
+    if stop.is_some() || succeeded_init || !containers::should_restart(scene.pod, wanted, exit_code) {
+        return None;
+    }
+    let Due::At { delay, .. } = backoff::restart_due(scene, container) else { return waiting(scene, wanted) };
+    let (name, pod) = (&container.name, scene.pod.full_name());
+    let before =
+        previous(&scene.memory.status, name.as_str()).and_then(|status| status.state.as_ref()?.waiting.as_ref());
+    if before.is_none_or(|waiting| waiting.reason.as_deref() != Some("CrashLoopBackOff")) {
+        let message = format!("Back-off restarting failed container {name} in pod {pod}");
+        out.events.push(PodEvent { container: Some(name.clone()), warning: true, reason: "BackOff", message });
+    }
+    let delay = super::go_duration(delay);
+    Some(waiting_state("CrashLoopBackOff", format!("back-off {delay} restarting failed container={name} pod={pod}")))
+}
+
+#[derive(Default)]
+struct Tally {
+    pending_init: usize,
+    failed_init: usize,
+    running: usize,
+    waiting: usize,
+    stopped: usize,
+    succeeded: usize,
+}
+
+/// The phase (`kubelet_pods.go` `getPhase`).
+fn phase(scene: &Scene<'_>, status: &api::PodStatus, ended: bool) -> &'static str {
+    let tally = tally(scene, status);
+    let policy = scene.pod.restart_policy();
+    if tally.failed_init > 0 && policy == RestartPolicy::Never {
+        return "Failed";
+    }
+    if tally.pending_init > 0 || tally.waiting > 0 {
+        return "Pending";
+    }
+    if tally.running > 0 {
+        return "Running";
+    }
+    if tally.stopped == 0 {
+        return "Pending";
+    }
+    let all_succeeded = tally.stopped == tally.succeeded;
+    let over = ended || containers::finished(scene);
+    match (over, all_succeeded) {
+        (false, _) => "Running",
+        (true, true) => "Succeeded",
+        (true, false) => "Failed",
+    }
+}
+
+fn tally(scene: &Scene<'_>, status: &api::PodStatus) -> Tally {
+    let mut tally = Tally::default();
+    for wanted in scene.pod.all_containers() {
+        let Some(shown) = previous(status, &wanted.spec.name) else { continue };
+        let state = shown.state.as_ref();
+        let running = state.is_some_and(|state| state.running.is_some());
+        let ended = state.and_then(|state| state.terminated.as_ref());
+        let ran_before = shown.last_state.as_ref().is_some_and(|state| state.terminated.is_some());
+        match wanted.kind {
+            ContainerKind::Init => match ended {
+                Some(end) if end.exit_code == 0 => {}
+                Some(_) => {
+                    let retried = scene.pod.restart_policy() != RestartPolicy::Never;
+                    tally.pending_init += usize::from(retried);
+                    tally.failed_init += usize::from(!retried);
+                }
+                None => tally.pending_init += 1,
+            },
+            ContainerKind::Sidecar if running => {
+                tally.running += 1;
+                tally.pending_init += usize::from(shown.started != Some(true));
+            }
+            ContainerKind::Sidecar => tally.pending_init += usize::from(ended.is_none() && !ran_before),
+            ContainerKind::Regular if running => tally.running += 1,
+            ContainerKind::Regular => match ended {
+                Some(end) => {
+                    tally.stopped += 1;
+                    tally.succeeded += usize::from(end.exit_code == 0);
+                }
+                None if ran_before => tally.stopped += 1,
+                None => tally.waiting += 1,
+            },
+        }
+    }
+    tally
+}
+
+/// A pod that stops ends Succeeded or Failed, whatever it was.
+fn end_phase(phase: &'static str, stop: Option<&Stop>) -> &'static str {
+    match (phase, stop.map(|stop| stop.cause)) {
+        ("Succeeded", Some(StopCause::Deadline)) => "Failed",
+        ("Succeeded", _) => "Succeeded",
+        _ => "Failed",
+    }
+}
+
+/// Containers that never started in a pod that ended (`status_manager.go` `TerminatePod`).
+fn mark_unknown(scene: &Scene<'_>, status: &mut api::PodStatus) {
+    if !had_initialized(scene) {
+        return;
+    }
+    for shown in status.container_statuses.iter_mut().flatten() {
+        if shown.state.as_ref().is_none_or(|state| state.terminated.is_none()) {
+            shown.state = Some(terminated_state(lost("terminated", "")));
+        }
+    }
+}
+
+/// Judged by what was shown before the end (`hasPodInitialized`).
+fn had_initialized(scene: &Scene<'_>) -> bool {
+    let Some(last) = scene.pod.init_containers().next_back() else { return true };
+    let before = &scene.memory.status;
+    let ended = |state: Option<&api::ContainerState>| {
+        state.and_then(|state| state.terminated.as_ref()).is_some_and(|end| end.exit_code == 0)
+    };
+    let moved = before.container_statuses.iter().flatten().any(|status| {
+        let ran = status.last_state.as_ref().is_some_and(|state| state.terminated.is_some());
+        ran || status.state.as_ref().is_some_and(|state| state.waiting.is_none())
+    });
+    let last_done = previous(before, &last.spec.name).is_some_and(|status| match last.kind {
+        ContainerKind::Sidecar => {
+            status.started == Some(true) && status.state.as_ref().is_some_and(|state| state.running.is_some())
+        }
+        ContainerKind::Init | ContainerKind::Regular => {
+            ended(status.state.as_ref()) || ended(status.last_state.as_ref())
+        }
+    });
+    moved || last_done
+}

@@ -20,6 +20,7 @@
 pub mod app;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod gvr;
 pub mod meta;
 pub mod registry;

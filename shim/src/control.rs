@@ -1,0 +1,124 @@
+//! The controllers: which there are, which run (`--controllers`), and as whom; each is a pure decider and a dumb writer.
+
+mod call;
+mod informer;
+mod per_namespace;
+mod queue;
+mod root_ca;
+mod service_account;
+
+use crate::task::Tasks;
+use futures::future::BoxFuture;
+use kube::Client;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// What controllers are told beyond what they read from the API.
+#[derive(Clone, Debug)]
+pub struct ControlParams {
+    /// The cluster's CA bundle, PEM: `ca.crt` of every namespace's `kube-root-ca.crt`.
+    pub root_ca: Arc<str>,
+}
+
+/// Which identity a controller has towards the API.
+enum Identity {
+    /// `system:serviceaccount:kube-system:<name>`, as stock's controllers have with `--use-service-account-credentials`.
+    ServiceAccount(&'static str),
+}
+
+/// One controller: upstream's name, the short name upstream still takes, its identity and its task.
+struct Controller {
+    name: &'static str,
+    alias: &'static str,
+    identity: Identity,
+    run: fn(Client, &ControlParams) -> BoxFuture<'static, ()>,
+}
+
+/// Every controller there is. Names and aliases are kube-controller-manager's; service accounts are those of upstream's
+/// bootstrap roles (`system:controller:<service account>`).
+const CONTROLLERS: &[Controller] = &[
+    // scheduler: `system:kube-scheduler` (an `Identity` of its own), no groups.
+    Controller {
+        name: "serviceaccount-controller",
+        alias: "serviceaccount",
+        identity: Identity::ServiceAccount("service-account-controller"),
+        run: |client, _| Box::pin(service_account::run(client)),
+    },
+    Controller {
+        name: "root-ca-certificate-publisher-controller",
+        alias: "root-ca-cert-publisher",
+        identity: Identity::ServiceAccount("root-ca-cert-publisher"),
+        run: |client, params| Box::pin(root_ca::run(client, params.root_ca.clone())),
+    },
+];
+
+/// The controllers that `--controllers` names, with kube-controller-manager's syntax: `*` is all, `name` one, `-name` all
+/// but this one. An explicit name outweighs `*`, and its first mention counts. Beyond upstream: only `-name` items imply
+/// `*`, and `-*` is none. A name that does not exist is refused with the nearest that does.
+pub fn select(spec: &str) -> Result<Vec<&'static str>, String> {
+    // (controller, wanted), the first mention first.
+    let mut named: Vec<(&'static str, bool)> = Vec::new();
+    let mut all = None;
+    let mut any_wanted = false;
+    let items = spec.split(',').map(str::trim).filter(|item| !item.is_empty());
+    for item in items {
+        let (name, wanted) = match item.strip_prefix('-') {
+            Some(name) => (name, false),
+            None => (item, true),
+        };
+        any_wanted |= wanted;
+        if name == "*" {
+            all.get_or_insert(wanted);
+        } else {
+            named.push((resolve(name)?, wanted));
+        }
+    }
+    let otherwise = all.unwrap_or(!named.is_empty() && !any_wanted);
+    let runs = |name: &'static str| named.iter().find(|(n, _)| *n == name).map_or(otherwise, |(_, wanted)| *wanted);
+    Ok(CONTROLLERS.iter().map(|c| c.name).filter(|name| runs(name)).collect())
+}
+
+/// The canonical name behind a name or an alias.
+fn resolve(name: &str) -> Result<&'static str, String> {
+    /// Below this similarity a suggestion confuses more than it helps.
+    const NEAR: f64 = 0.75;
+    if let Some(found) = CONTROLLERS.iter().find(|c| c.name == name || c.alias == name) {
+        return Ok(found.name);
+    }
+    let mut text = format!("{name:?} is not a controller; ");
+    let nearest = CONTROLLERS
+        .iter()
+        .flat_map(|c| [c.name, c.alias])
+        .map(|known| (strsim::jaro_winkler(name, known), known))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    // Writing to a String cannot fail.
+    let _ = match nearest {
+        Some((likeness, known)) if likeness >= NEAR => write!(text, "did you mean {known:?}?"),
+        _ => {
+            let known: Vec<&str> = CONTROLLERS.iter().map(|c| c.name).collect();
+            write!(text, "there are {}", known.join(", "))
+        }
+    };
+    Err(text)
+}
+
+/// Starts the named controllers (`select`'s answer), each with a client of its own identity; they end with `tasks`.
+pub fn start(
+    names: &[&'static str],
+    client_for: impl Fn(&str, &[&str]) -> Client,
+    tasks: &Tasks,
+    params: ControlParams,
+) {
+    for controller in CONTROLLERS.iter().filter(|c| names.contains(&c.name)) {
+        let client = match controller.identity {
+            Identity::ServiceAccount(account) => client_for(
+                &format!("system:serviceaccount:kube-system:{account}"),
+                &["system:serviceaccounts", "system:serviceaccounts:kube-system"],
+            ),
+        };
+        tasks.spawn(controller.name, (controller.run)(client, &params));
+    }
+}
+
+#[cfg(test)]
+mod tests;

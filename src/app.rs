@@ -17,6 +17,7 @@ use crate::model::node::NodeFacts;
 use crate::model::observed::ContainerState;
 use crate::runtime::cri::CriRuntime;
 use crate::runtime::{Runtime, RuntimeError, RuntimeInfo};
+use crate::server::{self, ServeError};
 use crate::supervisor::Supervisor;
 use crate::units::{Bytes, Millicores};
 use crate::volumes::Volumes;
@@ -55,6 +56,8 @@ pub enum AgentError {
     Node(#[from] NodeError),
     #[error(transparent)]
     Cgroups(#[from] CgroupError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
 }
 
 impl Agent {
@@ -108,6 +111,13 @@ impl Agent {
         let changes = follow_pods(&tasks, &cluster);
         let pods_task = PodsTask::new(Arc::new(context), tasks.child(), changes, runtime_events);
         tasks.spawn("pods", pods_task.run());
+        let serving = server::Deps {
+            runtime: runtime.clone(),
+            pods: pods.clone(),
+            tasks: tasks.child(),
+            node_name: config.node_name.as_str().into(),
+        };
+        server::start(&config, serving).await?;
         let housekeeping = Housekeeping {
             runtime: runtime.clone(),
             volumes,

@@ -29,6 +29,7 @@ pub mod logs;
 pub mod model;
 pub mod probe;
 pub mod runtime;
+pub mod server;
 pub mod supervisor;
 pub mod units;
 pub mod volumes;

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// Ended workers waiting to be taken note of; a full channel only makes a worker that is over wait.
@@ -25,6 +25,7 @@ const ORPHANS_RETRY: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub struct PodsHandle {
     table: Arc<RwLock<Table>>,
+    changes: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -61,8 +62,18 @@ impl PodsHandle {
         self.read().by_uid.get(uid)?.observed.clone()
     }
 
+    /// Marked whenever a pod, its status or what was observed of it may have changed.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
     /// What a worker decided and saw; a pod that is gone from the API leaves the table.
     pub(crate) fn update(&self, pod: &DesiredPod, status: &Arc<PodStatus>, observed: &Arc<ObservedPod>) {
+        self.put(pod, status, observed);
+        self.changes.send_replace(());
+    }
+
+    fn put(&self, pod: &DesiredPod, status: &Arc<PodStatus>, observed: &Arc<ObservedPod>) {
         if pod.gone {
             return self.remove(&pod.uid);
         }

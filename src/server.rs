@@ -1,0 +1,228 @@
+//! The kubelet's HTTP API: HTTPS on :10250 for the API server, plain `/healthz` on loopback :10248.
+//!
+//! Reads handles (`PodsHandle`, `Runtime`), never decides about pods. `route` understands the request, `auth` the
+//! caller; `pods`, `logs`, `metrics` answer; `exec` streams through `upgrade`, `stream` and `spdy`.
+
+mod auth;
+mod exec;
+mod logs;
+mod metrics;
+mod pods;
+mod route;
+mod spdy;
+mod stream;
+mod upgrade;
+
+pub use auth::TlsError;
+
+use crate::actors::pods::PodsHandle;
+use crate::runtime::Runtime;
+use crate::supervisor::Supervisor;
+use auth::{Access, User};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use node_config::agent::AgentConfig;
+use route::{Route, RouteError};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+
+/// Connections at once: every `kubectl logs -f`, exec and port-forward of the node holds one.
+const MAX_CONNECTIONS: usize = 1024;
+/// A client that has connected sends its TLS hello and its request head within this time.
+const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Body = UnsyncBoxBody<Bytes, Error>;
+type Reply = Response<Body>;
+
+/// What the handlers read.
+#[derive(Clone)]
+pub struct Deps {
+    pub runtime: Arc<dyn Runtime>,
+    pub pods: PodsHandle,
+    pub tasks: Supervisor,
+    pub node_name: Arc<str>,
+}
+
+/// Why the node's API could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("cannot listen on {0}: {1}; choose another --port or --healthz-port, or stop the process that holds it")]
+    Listen(SocketAddr, std::io::Error),
+    #[error("TLS of the node's API: {0}")]
+    Tls(#[from] TlsError),
+}
+
+/// Listens on both ports and serves until the supervisor stops. Returns where the HTTPS API listens.
+pub async fn start(config: &AgentConfig, deps: Deps) -> Result<SocketAddr, ServeError> {
+    let tls = auth::tls(&config.tls_cert_file, &config.tls_private_key_file, &config.client_ca_file)?;
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let listener = listen(SocketAddr::new(config.address, config.port)).await?;
+    let address =
+        listener.local_addr().map_err(|e| ServeError::Listen(SocketAddr::new(config.address, config.port), e))?;
+    if config.healthz_port != 0 {
+        let healthz = listen(SocketAddr::new(config.healthz_bind_address, config.healthz_port)).await?;
+        let tasks = deps.tasks.clone();
+        deps.tasks.spawn("healthz listener", accept(healthz, tasks, serve_healthz));
+    }
+    let tasks = deps.tasks.clone();
+    let serve = move |stream| serve_tls(acceptor.clone(), stream, deps.clone());
+    tasks.spawn("node API listener", accept(listener, tasks.clone(), serve));
+    Ok(address)
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|e| ServeError::Listen(address, e))
+}
+
+/// Accepts connections, as many at once as there are permits; more wait in the kernel's backlog.
+async fn accept<F>(listener: TcpListener, tasks: Supervisor, serve: impl Fn(TcpStream) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        // The semaphore is never closed.
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => tasks.spawn("node API connection", held(permit, serve(stream))),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                // Out of file descriptors: they come back as connections end.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn held(_permit: OwnedSemaphorePermit, connection: impl Future<Output = ()>) {
+    connection.await;
+}
+
+async fn serve_tls(acceptor: TlsAcceptor, stream: TcpStream, deps: Deps) {
+    // Small frames of a terminal must not wait for more.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY");
+    }
+    let stream = match tokio::time::timeout(HEAD_DEADLINE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake"),
+        Err(_) => return tracing::debug!("TLS handshake took too long"),
+    };
+    let user = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(User::from_certificate);
+    let user = Arc::new(user);
+    serve_http(stream, move |request| {
+        let (deps, user) = (deps.clone(), user.clone());
+        async move { answer(request, &deps, user.as_ref().as_ref()).await }
+    })
+    .await;
+}
+
+async fn serve_healthz(stream: TcpStream) {
+    serve_http(stream, |request| async move {
+        match (request.method(), request.uri().path()) {
+            (&Method::GET, "/healthz") => text(StatusCode::OK, "ok"),
+            _ => not_found(),
+        }
+    })
+    .await;
+}
+
+async fn serve_http<S, F>(stream: S, handler: impl Fn(Request<Incoming>) -> F)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = Reply>,
+{
+    let service = service_fn(|request| {
+        let reply = handler(request);
+        async move { Ok::<_, Infallible>(reply.await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+async fn answer(request: Request<Incoming>, deps: &Deps, user: Option<&User>) -> Reply {
+    let route = route::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
+    let (verb, subresource) = attributes(request.method(), route.as_ref().ok());
+    match auth::decide(user, &deps.node_name, verb, subresource) {
+        Access::Allowed => {}
+        Access::Unauthorized => return text(StatusCode::UNAUTHORIZED, "Unauthorized"),
+        Access::Forbidden(message) => return text(StatusCode::FORBIDDEN, message),
+    }
+    match route {
+        Ok(Route::Healthz) => text(StatusCode::OK, "ok"),
+        Ok(Route::Pods) => pods::desired(deps),
+        Ok(Route::RunningPods) => pods::running(deps).await,
+        Ok(Route::Metrics) => metrics::scrape(deps),
+        Ok(Route::Logs { target, previous, options }) => logs::serve(deps, &target, previous, options).await,
+        Ok(Route::Exec { target, streams, command }) => exec::exec(request, deps, &target, streams, command).await,
+        Ok(Route::Attach { target, streams }) => exec::attach(request, deps, &target, streams).await,
+        Ok(Route::PortForward { pod, ports }) => exec::port_forward(request, deps, &pod, &ports).await,
+        Err(RouteError::NotFound) => not_found(),
+        Err(RouteError::MethodNotAllowed) => text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"),
+        Err(RouteError::BadRequest(message)) => text(StatusCode::BAD_REQUEST, message),
+    }
+}
+
+/// The kubelet's authorizer attributes: verb by method, subresource by path.
+fn attributes(method: &Method, route: Option<&Route>) -> (&'static str, &'static str) {
+    let verb = if *method == Method::GET { "get" } else { "create" };
+    match route {
+        Some(Route::Healthz) => (verb, "healthz"),
+        Some(Route::Metrics) => (verb, "metrics"),
+        Some(Route::Pods | Route::RunningPods) => (verb, "pods"),
+        Some(Route::Logs { .. } | Route::Exec { .. } | Route::Attach { .. } | Route::PortForward { .. }) | None => {
+            (verb, "proxy")
+        }
+    }
+}
+
+/// A plain text answer, as Go's `http.Error` and the kubelet's handlers write them.
+fn text(status: StatusCode, message: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(message.into()).map_err(|never| match never {}).boxed_unsync());
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    reply
+}
+
+fn not_found() -> Reply {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+fn json(value: &impl serde::Serialize) -> Reply {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => {
+            let mut reply = text(StatusCode::OK, bytes);
+            reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            reply
+        }
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// A body that is sent as it comes.
+fn streamed(chunks: impl futures::Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Reply {
+    let body = http_body_util::StreamBody::new(chunks.map_ok(http_body::Frame::data)).boxed_unsync();
+    let mut reply = Response::new(body);
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    reply
+}

@@ -1,0 +1,222 @@
+//! Method, path and query of a request → a closed `Route`. Pure; the paths are the kubelet's.
+
+use crate::ids::{PodKey, PodUid};
+use crate::logs::LogOptions;
+use http::Method;
+
+/// What a request asks for.
+#[derive(Debug, PartialEq)]
+pub(super) enum Route {
+    Healthz,
+    Pods,
+    RunningPods,
+    Metrics,
+    Logs { target: Target, previous: bool, options: LogOptions },
+    Exec { target: Target, streams: Streams, command: Vec<String> },
+    Attach { target: Target, streams: Streams },
+    PortForward { pod: PodRef, ports: Vec<u16> },
+}
+
+/// The pod of a path; with a uid it must be that very pod.
+#[derive(Debug, PartialEq)]
+pub(super) struct PodRef {
+    pub(super) key: PodKey,
+    pub(super) uid: Option<PodUid>,
+}
+
+/// The container of a path.
+#[derive(Debug, PartialEq)]
+pub(super) struct Target {
+    pub(super) pod: PodRef,
+    pub(super) container: String,
+}
+
+/// Which of a process's streams are wanted (`input`, `output`, `error`, `tty`).
+#[derive(Debug, PartialEq, Clone, Copy)]
+pub(super) struct Streams {
+    pub(super) stdin: bool,
+    pub(super) stdout: bool,
+    pub(super) stderr: bool,
+    pub(super) tty: bool,
+}
+
+/// Why a request has no route.
+#[derive(Debug, PartialEq)]
+pub(super) enum RouteError {
+    NotFound,
+    MethodNotAllowed,
+    BadRequest(String),
+}
+
+pub(super) fn parse(method: &Method, path: &str, query: &str) -> Result<Route, RouteError> {
+    let query = Query::parse(query);
+    let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+    let (name, rest) = segments.split_first().map_or(("", &[][..]), |(name, rest)| (*name, rest));
+    let streaming = matches!(name, "exec" | "attach" | "portForward");
+    if method != Method::GET && !(method == Method::POST && streaming) {
+        return Err(RouteError::MethodNotAllowed);
+    }
+    match (name, rest) {
+        ("healthz", [] | ["ping" | "syncloop" | "log"]) => Ok(Route::Healthz),
+        ("pods", []) => Ok(Route::Pods),
+        ("runningpods", []) => Ok(Route::RunningPods),
+        ("metrics", []) => Ok(Route::Metrics),
+        ("containerLogs", [namespace, pod, container]) => Ok(Route::Logs {
+            target: target(namespace, pod, None, container),
+            previous: query.flag("previous"),
+            options: LogOptions::from_query(|name| query.get(name)).map_err(RouteError::BadRequest)?,
+        }),
+        ("exec", [namespace, pod, container]) => exec(target(namespace, pod, None, container), &query),
+        ("exec", [namespace, pod, uid, container]) => exec(target(namespace, pod, Some(uid), container), &query),
+        ("attach", [namespace, pod, container]) => attach(target(namespace, pod, None, container), &query),
+        ("attach", [namespace, pod, uid, container]) => attach(target(namespace, pod, Some(uid), container), &query),
+        ("portForward", [namespace, pod]) => port_forward(pod_ref(namespace, pod, None), &query),
+        ("portForward", [namespace, pod, uid]) => port_forward(pod_ref(namespace, pod, Some(uid)), &query),
+        _ => Err(RouteError::NotFound),
+    }
+}
+
+fn pod_ref(namespace: &str, pod: &str, uid: Option<&str>) -> PodRef {
+    PodRef { key: PodKey::new(namespace, pod), uid: uid.map(PodUid::new) }
+}
+
+fn target(namespace: &str, pod: &str, uid: Option<&str>, container: &str) -> Target {
+    Target { pod: pod_ref(namespace, pod, uid), container: container.to_owned() }
+}
+
+fn exec(target: Target, query: &Query) -> Result<Route, RouteError> {
+    let command = query.all("command");
+    if command.is_empty() {
+        return Err(RouteError::BadRequest("you must specify a command to execute".to_owned()));
+    }
+    Ok(Route::Exec { target, streams: streams(query)?, command })
+}
+
+fn attach(target: Target, query: &Query) -> Result<Route, RouteError> {
+    Ok(Route::Attach { target, streams: streams(query)? })
+}
+
+/// `remotecommand.NewOptions`: at least one stream, and a terminal has no separate error stream.
+fn streams(query: &Query) -> Result<Streams, RouteError> {
+    let tty = query.flag("tty");
+    let streams =
+        Streams { stdin: query.flag("input"), stdout: query.flag("output"), stderr: query.flag("error") && !tty, tty };
+    if !(streams.stdin || streams.stdout || streams.stderr) {
+        return Err(RouteError::BadRequest("you must specify at least 1 of stdin, stdout, stderr".to_owned()));
+    }
+    Ok(streams)
+}
+
+fn port_forward(pod: PodRef, query: &Query) -> Result<Route, RouteError> {
+    let ports = query
+        .all("port")
+        .iter()
+        .flat_map(|ports| ports.split(','))
+        .map(|port| match port.parse::<u16>() {
+            Ok(port) if port > 0 => Ok(port),
+            Ok(_) | Err(_) => Err(RouteError::BadRequest(format!("unable to parse {port:?} as a port"))),
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Route::PortForward { pod, ports })
+}
+
+/// A decoded query string.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(text: &str) -> Self {
+        Self(
+            text.split('&')
+                .filter(|pair| !pair.is_empty())
+                .map(|pair| {
+                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (percent_decode(name), percent_decode(value))
+                })
+                .collect(),
+        )
+    }
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+    fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(n, _)| n == name).map(|(_, value)| value.clone()).collect()
+    }
+    /// The kubelet's flags are `1` or `true`.
+    fn flag(&self, name: &str) -> bool {
+        matches!(self.get(name), Some("1" | "true"))
+    }
+}
+
+/// `application/x-www-form-urlencoded`: `+` is a space.
+fn percent_decode(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'+' => out.push(b' '),
+            b'%' => {
+                let mut ahead = bytes.clone();
+                let digit = |b: Option<u8>| b.and_then(|b| char::from(b).to_digit(16));
+                match (digit(ahead.next()), digit(ahead.next())) {
+                    (Some(high), Some(low)) => {
+                        out.push((high * 16 + low) as u8);
+                        bytes = ahead;
+                    }
+                    _ => out.push(b'%'),
+                }
+            }
+            _ => out.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(request: &str, want: Result<Route, RouteError>) {
+        let (method, rest) = request.split_once(' ').unwrap();
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        assert_eq!(parse(&method.parse().unwrap(), path, query), want, "{request}");
+    }
+
+    #[test]
+    fn the_kubelets_paths_are_understood() {
+        let streams = |stdin, stdout, stderr, tty| Streams { stdin, stdout, stderr, tty };
+        check("GET /healthz", Ok(Route::Healthz));
+        check("GET /healthz/syncloop", Ok(Route::Healthz));
+        check("GET /pods", Ok(Route::Pods));
+        check("GET /runningpods/", Ok(Route::RunningPods));
+        check("GET /nope", Err(RouteError::NotFound));
+        check("POST /pods", Err(RouteError::MethodNotAllowed));
+        check(
+            "POST /exec/ns/p/c?command=sh&command=-c&command=echo+a%20b%2B%zz&output=1&input=1",
+            Ok(Route::Exec {
+                target: target("ns", "p", None, "c"),
+                streams: streams(true, true, false, false),
+                command: vec!["sh".into(), "-c".into(), "echo a b+%zz".into()],
+            }),
+        );
+        check(
+            "GET /attach/ns/p/uid-1/c?output=1&error=1&tty=1",
+            Ok(Route::Attach {
+                target: target("ns", "p", Some("uid-1"), "c"),
+                streams: streams(false, true, false, true),
+            }),
+        );
+        check(
+            "POST /portForward/ns/p?port=80&port=81,82",
+            Ok(Route::PortForward { pod: pod_ref("ns", "p", None), ports: vec![80, 81, 82] }),
+        );
+    }
+
+    #[test]
+    fn bad_queries_are_refused_with_the_kubelets_words() {
+        let bad = |message: &str| Err(RouteError::BadRequest(message.to_owned()));
+        check("POST /exec/ns/p/c?command=x", bad("you must specify at least 1 of stdin, stdout, stderr"));
+        check("POST /exec/ns/p/c?output=1", bad("you must specify a command to execute"));
+        check("GET /portForward/ns/p?port=0", bad("unable to parse \"0\" as a port"));
+        check("GET /portForward/ns/p?port=x", bad("unable to parse \"x\" as a port"));
+    }
+}

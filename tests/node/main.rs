@@ -1,0 +1,13 @@
+//! End to end: one `skiff standalone` a test, judged by kubectl, curl and the machine itself.
+
+// Real processes are waited for with real deadlines.
+#![allow(clippy::disallowed_methods)]
+
+mod bad_input;
+mod boot;
+mod flow;
+#[path = "../harness/node.rs"]
+mod harness;
+mod kubectl;
+mod pods;
+mod restart;

@@ -4,6 +4,9 @@
 //! `Node::start` runs the `skiff standalone` binary as a user would. `Drop` stops it, looks for what it left behind,
 //! removes that, and fails the test for it.
 
+// Each binary that includes this uses a part of it.
+#![allow(dead_code)]
+
 pub mod client;
 pub mod image;
 pub mod leaks;
@@ -163,6 +166,11 @@ impl Node {
         let config = self.path("data/containerd");
         let found = leaks::processes(&config).into_iter().find(|p| p.command.contains("containerd --config"));
         found.unwrap_or_else(|| panic!("no containerd of {config}\n{}", self.log_tail())).pid
+    }
+
+    /// The socket of this node's own containerd.
+    pub fn containerd_socket(&self) -> String {
+        self.path("data/run/containerd.sock")
     }
 
     fn log_lines(&self) -> Vec<String> {

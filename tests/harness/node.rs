@@ -231,7 +231,7 @@ impl FileWatch {
     fn new(path: &Path) -> Self {
         use notify::Watcher;
         let (sender, events) = std::sync::mpsc::channel();
-        let mut watcher = notify::recommended_watcher(move |_| drop(sender.send(()))).expect("inotify");
+        let mut watcher = notify::recommended_watcher(move |_| sender.send(()).unwrap_or_default()).expect("inotify");
         watcher.watch(path, notify::RecursiveMode::NonRecursive).expect("inotify");
         Self { events, _watcher: watcher }
     }

@@ -48,7 +48,9 @@ fn directives(verbosity: u8) -> String {
         8..=9 => ("trace", "info"),
         10.. => ("trace", "debug"),
     };
-    format!("{others},skiff={ours},skiff_shim={ours},node_config={ours}")
+    // The kube client reports every failed call and ended watch as an error of its own; we do, once, where it is handled.
+    let kube = if verbosity < 8 { "off" } else { others };
+    format!("{others},skiff={ours},skiff_shim={ours},node_config={ours},kube_client={kube}")
 }
 
 #[cfg(test)]

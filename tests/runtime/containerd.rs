@@ -11,8 +11,7 @@ use std::time::Duration;
 pub(crate) enum Line {
     /// `/usr/bin/containerd`, whichever version that is.
     Installed,
-    /// containerd 1.6 unpacked (`dpkg-deb -x`) into the folder that `SKIFF_CONTAINERD_16` names, `/opt/containerd-1.6`
-    /// by default.
+    /// containerd 1.6 unpacked (`dpkg-deb -x`) where `tests/deps.sh tests` puts it, or where `SKIFF_CONTAINERD_16` says.
     V1_6,
 }
 
@@ -22,8 +21,10 @@ impl Line {
         let folder = match self {
             Self::Installed => PathBuf::from("/usr/bin"),
             Self::V1_6 => {
-                let root = std::env::var_os("SKIFF_CONTAINERD_16").unwrap_or_else(|| "/opt/containerd-1.6".into());
-                PathBuf::from(root).join("usr/bin")
+                let target = std::env::var_os("CARGO_TARGET_DIR")
+                    .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
+                let given = std::env::var_os("SKIFF_CONTAINERD_16").map(PathBuf::from);
+                given.unwrap_or_else(|| target.join("deps-system/containerd-1.6")).join("usr/bin")
             }
         };
         folder.join("containerd").exists().then_some(folder)

@@ -135,6 +135,10 @@ async fn story(runtime: &Arc<CriRuntime>, containerd: &mut Containerd, line: Lin
     };
     until(runtime, &mut events, &uid, killed).await.context("waiting for OOMKilled")?;
 
+    // A sandbox that dies by itself.
+    kill_pause(&uid)?;
+    until(runtime, &mut events, &uid, |pod| !pod.sandboxes[0].ready).await.context("waiting for the sandbox")?;
+
     for id in [&container, &short_id, &hog_id] {
         runtime.remove_container(id).await?;
     }
@@ -220,6 +224,19 @@ async fn next(events: &mut mpsc::Receiver<RuntimeEvent>) -> Result<RuntimeEvent>
 async fn dirty(events: &mut mpsc::Receiver<RuntimeEvent>, uid: &PodUid) -> Result<()> {
     while next(events).await? != RuntimeEvent::Dirty(uid.clone()) {}
     Ok(())
+}
+
+/// Kills the pause process of a pod.
+fn kill_pause(uid: &PodUid) -> Result<()> {
+    for process in std::fs::read_dir("/proc")?.flatten() {
+        let read = |file: &str| std::fs::read_to_string(process.path().join(file)).unwrap_or_default();
+        if read("comm") == "pause\n" && read("cgroup").contains(uid.as_str()) {
+            let pid = process.file_name().to_string_lossy().parse()?;
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no pause process of pod {uid}")
 }
 
 /// Observes after each event of the pod, never between, until `done`.

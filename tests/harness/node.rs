@@ -86,7 +86,7 @@ impl Node {
     pub fn boot(&mut self) {
         let begun = self.log_lines().len();
         self.spawn();
-        self.wait_for_line(begun, "node is Ready");
+        self.wait_for_line(begun, "node Ready");
     }
 
     /// Starts the binary without waiting.

@@ -244,7 +244,7 @@ impl FileWatch {
 
 /// Where `make deps` puts what is not a Debian package of this release.
 pub fn deps() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/deps")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/deps-system")
 }
 
 /// Waits for a child with a deadline.

@@ -180,7 +180,7 @@ fn every_day_commands_on_containerd_1_6() {
 
 #[test]
 fn kubectl_is_the_one_that_is_meant() {
-    let mut child = Command::new(deps().join("kubectl-1.37/kubectl"))
+    let mut child = Command::new(deps().join("kubectl"))
         .args(["version", "--client"])
         .stdout(Stdio::piped())
         .spawn()

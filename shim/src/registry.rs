@@ -54,6 +54,8 @@ pub struct ResourceDef {
     /// Values of all selectable fields (metadata.name and metadata.namespace included).
     pub fields: fn(&Object) -> Pairs,
     pub strategy: &'static Strategy,
+    /// Text of a `Warning` header on every request, of a deprecated resource.
+    pub deprecation: Option<&'static str>,
 }
 
 impl ResourceDef {
@@ -76,6 +78,7 @@ impl ResourceDef {
         selectable: &[],
         fields: meta_fields,
         strategy: &Strategy::BASIC,
+        deprecation: None,
     };
 
     /// The subresource of that name.

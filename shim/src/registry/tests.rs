@@ -61,4 +61,6 @@ fn a_resource_is_found_by_its_path() {
     assert!(find("apps", "v1", "pods").is_none());
 }
 
+mod created;
 mod golden;
+mod updated;

@@ -4,7 +4,7 @@ use crate::meta::{Meta, Object};
 use crate::registry::field::{Errors, Path};
 use crate::registry::gv::COORDINATION_V1;
 use crate::registry::table::{AGE, NAME, age, text_column};
-use crate::registry::value::text;
+use crate::registry::value::{object_mut, text};
 use crate::registry::{Column, ResourceDef, Strategy, meta};
 use serde_json::Value;
 
@@ -18,6 +18,8 @@ pub const DEF: ResourceDef = ResourceDef {
     columns: COLUMNS,
     row,
     strategy: &Strategy {
+        prepare_create: without_strategy,
+        prepare_update: |new, _| without_strategy(new),
         validate,
         allow_create_on_update: true,
         allow_unconditional_update: false,
@@ -25,6 +27,14 @@ pub const DEF: ResourceDef = ResourceDef {
     },
     ..ResourceDef::BASIC
 };
+
+/// Coordinated leader election is off, as upstream's default is: its fields are not kept.
+fn without_strategy(lease: &mut Object) {
+    if let Some(spec) = object_mut(lease, "spec") {
+        spec.remove("strategy");
+        spec.remove("preferredHolder");
+    }
+}
 
 fn validate(lease: &Object) -> Errors {
     let mut errors = meta::validate_namespaced(lease);

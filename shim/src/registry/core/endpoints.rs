@@ -16,6 +16,7 @@ pub const DEF: ResourceDef = ResourceDef {
     columns: COLUMNS,
     row,
     strategy: &Strategy { default, validate, allow_create_on_update: true, ..Strategy::BASIC },
+    deprecation: Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
     ..ResourceDef::BASIC
 };
 

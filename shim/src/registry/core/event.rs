@@ -1,9 +1,10 @@
 //! Events as core v1 has them, which is also how events.k8s.io/v1 events are stored.
 
 use crate::meta::{Meta, Object};
+use crate::registry::field::{Errors, Path};
 use crate::registry::table::{NAME, since, text_column};
 use crate::registry::value::text;
-use crate::registry::{Column, ResourceDef, Strategy, meta_fields};
+use crate::registry::{Column, ResourceDef, Strategy, meta, meta_fields, names};
 use crate::selector::Pairs;
 use serde_json::Value;
 
@@ -33,8 +34,50 @@ pub const DEF: ResourceDef = ResourceDef {
     ..ResourceDef::BASIC
 };
 
-/// Shared by both served versions.
-pub const STRATEGY: Strategy = Strategy { allow_create_on_update: true, ..Strategy::BASIC };
+const STRATEGY: Strategy = Strategy { validate, allow_create_on_update: true, ..Strategy::BASIC };
+
+fn validate(event: &Object) -> Errors {
+    let mut errors = meta::validate_namespaced(event);
+    validate_reference(event, &mut errors);
+    if !text(&event["eventTime"]).is_empty() {
+        validate_reporter(event, "reportingComponent", &mut errors);
+    }
+    errors
+}
+
+/// An event is in the namespace of what it is about, or in `default` when that has none.
+pub fn validate_reference(event: &Object, errors: &mut Errors) {
+    let about = text(&event["involvedObject"]["namespace"]);
+    let own = event.namespace();
+    let agree = if about.is_empty() { matches!(own, "" | "default") } else { about == own };
+    if !agree {
+        let path = Path::new("involvedObject").child("namespace");
+        errors.push(path.invalid(about, "does not match event.namespace"));
+    }
+}
+
+/// What an event with an `eventTime` must say of its reporter; `field` is the controller's name in the request's version.
+pub fn validate_reporter(event: &Object, field: &str, errors: &mut Errors) {
+    /// Of `reportingInstance`, `action` and `reason`.
+    const MAX_BYTES: usize = 128;
+    const MESSAGE_MAX_BYTES: usize = 1024;
+    let controller = text(&event["reportingComponent"]);
+    if controller.is_empty() {
+        errors.push(Path::new(field).required(""));
+    }
+    errors.extend(Path::new(field).all_invalid(controller, names::qualified_name(controller)));
+    for field in ["reportingInstance", "action", "reason"] {
+        let value = text(&event[field]);
+        if value.is_empty() {
+            errors.push(Path::new(field).required(""));
+        } else if value.len() > MAX_BYTES {
+            errors.push(Path::new(field).invalid("", &format!("can have at most {MAX_BYTES} characters")));
+        }
+    }
+    if text(&event["message"]).len() > MESSAGE_MAX_BYTES {
+        errors.push(Path::new("message").invalid("", &format!("can have at most {MESSAGE_MAX_BYTES} characters")));
+    }
+}
 
 /// Fields of a stored event under the names of both served versions, so that one cache entry answers both.
 pub fn fields(event: &Object) -> Pairs {

@@ -1,9 +1,12 @@
 //! PersistentVolumes.
 
 use crate::meta::{Meta, Object};
+use crate::registry::core::pod::validate::{node_selector, persistent_source};
+use crate::registry::field::{Errors, Path};
+use crate::registry::quantity::Nanos;
 use crate::registry::table::{AGE, NAME, access_modes, age, or, text_column};
-use crate::registry::value::{carry_over, default_text, object_mut, root, text};
-use crate::registry::{Column, ResourceDef, STATUS_VERBS, Strategy, Subresource};
+use crate::registry::value::{carry_over, default_text, entries, is_empty, items, object_mut, root, text};
+use crate::registry::{Column, ResourceDef, STATUS_VERBS, Strategy, Subresource, meta, names};
 use serde_json::{Value, json};
 
 pub const DEF: ResourceDef = ResourceDef {
@@ -16,7 +19,7 @@ pub const DEF: ResourceDef = ResourceDef {
     subresources: &[Subresource::core("status", "PersistentVolume", STATUS_VERBS)],
     columns: COLUMNS,
     row,
-    strategy: &Strategy { default, prepare_create, prepare_update, ..Strategy::CLUSTER },
+    strategy: &Strategy { default, prepare_create, prepare_update, validate, ..Strategy::CLUSTER },
     ..ResourceDef::BASIC
 };
 
@@ -35,7 +38,9 @@ fn default(object: &mut Object) {
 
 /// New ones are pending, and stay while something uses them.
 fn prepare_create(object: &mut Object) {
-    root(object).insert("status".to_owned(), json!({"phase": "Pending"}));
+    // The pipeline has stamped the object already: this is the moment of its creation.
+    let created = object["metadata"]["creationTimestamp"].clone();
+    root(object).insert("status".to_owned(), json!({"phase": "Pending", "lastPhaseTransitionTime": created}));
     let finalizers = object.meta_mut().entry("finalizers").or_insert_with(|| json!([]));
     if let Some(list) = finalizers.as_array_mut()
         && !list.iter().any(|f| text(f) == PROTECTION)
@@ -46,6 +51,65 @@ fn prepare_create(object: &mut Object) {
 
 fn prepare_update(new: &mut Object, old: &Object) {
     carry_over(new, old, "status");
+}
+
+/// In the order upstream lists them.
+pub const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
+
+/// Access modes, volume mode and class, which claims have too.
+pub fn validate_common(spec: &Value, path: &Path, modes_text: &str, errors: &mut Errors) {
+    let modes: Vec<&str> = items(&spec["accessModes"]).iter().map(text).collect();
+    if modes.is_empty() {
+        errors.push(path.child("accessModes").required(modes_text));
+    }
+    for mode in modes.iter().filter(|mode| !ACCESS_MODES.contains(mode)) {
+        errors.push(path.child("accessModes").not_supported(*mode, &ACCESS_MODES));
+    }
+    if modes.len() > 1 && modes.contains(&"ReadWriteOncePod") {
+        let detail = "may not use ReadWriteOncePod with other access modes";
+        errors.push(path.child("accessModes").forbidden(detail));
+    }
+    if let Some(mode) = spec["volumeMode"].as_str().filter(|mode| !VOLUME_MODES.contains(mode)) {
+        errors.push(path.child("volumeMode").not_supported(mode, &VOLUME_MODES));
+    }
+    let class = text(&spec["storageClassName"]);
+    if !class.is_empty() {
+        errors.extend(path.child("storageClassName").all_invalid(class, names::dns1123_subdomain(class, false)));
+    }
+}
+
+fn validate(volume: &Object) -> Errors {
+    let mut errors = meta::validate_cluster(volume);
+    let (spec, path) = (&volume["spec"], Path::new("spec"));
+    validate_common(spec, &path, "", &mut errors);
+    let capacity = path.child("capacity");
+    if is_empty(&spec["capacity"]) {
+        errors.push(capacity.required(""));
+    }
+    if spec["capacity"]["storage"].is_null() || entries(&spec["capacity"]).count() > 1 {
+        errors.push(capacity.not_supported(spec["capacity"].clone(), &["storage"]));
+    }
+    for (resource, quantity) in entries(&spec["capacity"]) {
+        if Nanos::parse(quantity).is_some_and(|n| n.0 <= 0) {
+            errors.push(capacity.key(resource).invalid(quantity.clone(), "must be greater than zero"));
+        }
+    }
+    let policy = text(&spec["persistentVolumeReclaimPolicy"]);
+    let policies = ["Delete", "Recycle", "Retain"];
+    let path_of_policy = path.child("persistentVolumeReclaimPolicy");
+    if !policies.contains(&policy) {
+        errors.push(path_of_policy.not_supported(policy, &policies));
+    }
+    if policy == "Recycle" && text(&spec["hostPath"]["path"]) == "/" {
+        errors.push(path_of_policy.forbidden("may not be 'recycle' for a hostPath mount of '/'"));
+    }
+    if spec["nodeAffinity"]["required"].is_object() {
+        let path = path.child("nodeAffinity").child("required");
+        node_selector(&spec["nodeAffinity"]["required"], &path, &mut errors);
+    }
+    persistent_source(spec, &path, &mut errors);
+    errors
 }
 
 fn row(volume: &Object, now: i64) -> Vec<Value> {

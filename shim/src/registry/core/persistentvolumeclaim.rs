@@ -1,10 +1,13 @@
 //! PersistentVolumeClaims.
 
-use super::persistentvolume::STORAGE_CLASS_ANNOTATION;
+use super::persistentvolume::{STORAGE_CLASS_ANNOTATION, validate_common};
 use crate::meta::{Meta, Object};
+use crate::registry::core::pod::warnings::fractions;
+use crate::registry::field::{Errors, Path};
+use crate::registry::quantity::Nanos;
 use crate::registry::table::{AGE, NAME, access_modes, age, or, text_column};
 use crate::registry::value::{carry_over, default_text, object_mut, root, text};
-use crate::registry::{Column, ResourceDef, STATUS_VERBS, Strategy, Subresource};
+use crate::registry::{Column, ResourceDef, STATUS_VERBS, Strategy, Subresource, labels, meta};
 use serde_json::{Value, json};
 
 pub const DEF: ResourceDef = ResourceDef {
@@ -16,7 +19,15 @@ pub const DEF: ResourceDef = ResourceDef {
     subresources: &[Subresource::core("status", "PersistentVolumeClaim", STATUS_VERBS)],
     columns: COLUMNS,
     row,
-    strategy: &Strategy { default, prepare_create, prepare_update, ..Strategy::BASIC },
+    strategy: &Strategy {
+        default,
+        prepare_create,
+        prepare_update,
+        validate,
+        validate_update,
+        warnings,
+        ..Strategy::BASIC
+    },
     ..ResourceDef::BASIC
 };
 
@@ -42,6 +53,64 @@ fn prepare_create(object: &mut Object) {
 
 fn prepare_update(new: &mut Object, old: &Object) {
     carry_over(new, old, "status");
+}
+
+fn validate(claim: &Object) -> Errors {
+    let mut errors = meta::validate_namespaced(claim);
+    let (spec, path) = (&claim["spec"], Path::new("spec"));
+    validate_common(spec, &path, "at least 1 access mode is required", &mut errors);
+    labels::validate_selector(&spec["selector"], &path.child("selector"), &mut errors);
+    let (storage, path) = (&spec["resources"]["requests"]["storage"], path.child("resources"));
+    match Nanos::parse(storage) {
+        None => errors.push(path.key("storage").required("")),
+        Some(n) if n.0 <= 0 => {
+            errors.push(path.child("requests").key("storage").invalid(storage.clone(), "must be greater than zero"));
+        }
+        Some(_) => {}
+    }
+    errors
+}
+
+/// A bound claim may ask for more storage and another attributes class; nothing else changes but the first binding.
+fn validate_update(new: &Object, old: &Object) -> Errors {
+    let mut errors = meta::validate_update(new, old);
+    let (mut rest, before) = (new["spec"].clone(), &old["spec"]);
+    let bound = text(&old["status"]["phase"]) == "Bound";
+    let keep = |rest: &mut Value, key: &str| {
+        if let Some(map) = rest.as_object_mut() {
+            match before.get(key) {
+                Some(value) => map.insert(key.to_owned(), value.clone()),
+                None => map.remove(key),
+            };
+        }
+    };
+    if text(&before["volumeName"]).is_empty() {
+        keep(&mut rest, "volumeName");
+    }
+    if bound {
+        keep(&mut rest, "volumeAttributesClassName");
+        let size = |spec: &Value| Nanos::parse(&spec["resources"]["requests"]["storage"]);
+        if size(&new["spec"]) < size(before) && size(&new["spec"]) < Nanos::parse(&old["status"]["capacity"]["storage"])
+        {
+            let path = Path::new("spec").child("resources").child("requests").child("storage");
+            errors.push(path.forbidden("field can not be less than status.capacity"));
+        }
+        if !rest["resources"]["requests"].is_null() {
+            rest["resources"]["requests"] = before["resources"]["requests"].clone();
+        }
+    }
+    if rest != *before {
+        let detail =
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+        errors.push(Path::new("spec").forbidden(detail));
+    }
+    errors
+}
+
+fn warnings(claim: &Object, _old: Option<&Object>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    fractions(&claim["spec"]["resources"], &Path::new("spec").child("resources"), &mut warnings);
+    warnings
 }
 
 fn row(claim: &Object, now: i64) -> Vec<Value> {

@@ -7,6 +7,7 @@ pub mod status;
 pub mod table;
 pub mod update;
 pub mod validate;
+pub mod warnings;
 
 use crate::meta::Object;
 use crate::registry::gv::POLICY_V1;
@@ -63,6 +64,7 @@ const STRATEGY: Strategy = Strategy {
     validate: validate::pod,
     validate_update: update::validate,
     validate_status: status::validate_status,
+    warnings: warnings::pod,
     grace: Some(status::grace),
     ..Strategy::BASIC
 };

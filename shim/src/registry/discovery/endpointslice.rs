@@ -17,7 +17,15 @@ pub const DEF: ResourceDef = ResourceDef {
     storage_gv: DISCOVERY_V1,
     columns: COLUMNS,
     row,
-    strategy: &Strategy { default, prepare_create, prepare_update, validate, validate_update, ..Strategy::BASIC },
+    strategy: &Strategy {
+        default,
+        prepare_create,
+        prepare_update,
+        validate,
+        validate_update,
+        warnings,
+        ..Strategy::BASIC
+    },
     ..ResourceDef::BASIC
 };
 
@@ -34,6 +42,10 @@ fn default(slice: &mut Object) {
 
 fn prepare_create(slice: &mut Object) {
     slice.meta_mut().insert("generation".to_owned(), 1.into());
+    // Only v1beta1 had topology labels.
+    for endpoint in items_mut(root(slice), "endpoints") {
+        endpoint.remove("deprecatedTopology");
+    }
 }
 
 /// A change of anything but metadata is a new generation.
@@ -119,6 +131,14 @@ fn validate_update(new: &Object, old: &Object) -> Errors {
     let mut errors = meta::validate_update(new, old);
     meta::immutable(&new["addressType"], &old["addressType"], &Path::new("addressType"), &mut errors);
     errors
+}
+
+fn warnings(slice: &Object, _old: Option<&Object>) -> Vec<String> {
+    match text(&slice["addressType"]) {
+        // Upstream says `spec`, though the field is at the top.
+        "FQDN" => vec!["spec.addressType: FQDN endpoints are deprecated".to_owned()],
+        _ => Vec::new(),
+    }
 }
 
 fn row(slice: &Object, now: i64) -> Vec<Value> {

@@ -1,11 +1,12 @@
 //! Events as events.k8s.io/v1 has them: another form of the stored core v1 Event, and the pure conversions.
 
 use crate::meta::Object;
-use crate::registry::ResourceDef;
 use crate::registry::core::event as core;
+use crate::registry::field::{Errors, Path};
 use crate::registry::gv::{CORE_V1, EVENTS_V1};
-use crate::registry::value::root;
-use serde_json::Value;
+use crate::registry::value::{is_empty, root, text};
+use crate::registry::{ResourceDef, Strategy, meta};
+use serde_json::{Map, Value};
 
 pub const DEF: ResourceDef = ResourceDef {
     gv: EVENTS_V1,
@@ -30,9 +31,54 @@ pub const DEF: ResourceDef = ResourceDef {
         "type",
     ],
     fields: core::fields,
-    strategy: &core::STRATEGY,
+    strategy: &Strategy { validate, validate_update, allow_create_on_update: true, ..Strategy::BASIC },
     ..ResourceDef::BASIC
 };
+
+/// Rules of the stored form, for requests in this version: stricter than core v1's.
+fn validate(event: &Object) -> Errors {
+    let mut errors = meta::validate_namespaced(event);
+    core::validate_reference(event, &mut errors);
+    if is_empty(&event["eventTime"]) {
+        errors.push(Path::new("eventTime").required(""));
+    }
+    core::validate_reporter(event, "reportingController", &mut errors);
+    let kind = text(&event["type"]);
+    if !matches!(kind, "Normal" | "Warning") {
+        errors.push(Path::new("type").invalid("", &format!("has invalid value: {kind}")));
+    }
+    for field in ["firstTimestamp", "lastTimestamp", "count", "source"] {
+        let zero = event[field].as_i64() == Some(0);
+        if !is_empty(&event[field]) && !zero {
+            errors.push(Path::new(field).invalid("", "needs to be unset"));
+        }
+    }
+    errors
+}
+
+/// Only the series may change.
+fn validate_update(new: &Object, old: &Object) -> Errors {
+    let mut errors = meta::validate_update(new, old);
+    for field in [
+        "involvedObject",
+        "reason",
+        "message",
+        "source",
+        "firstTimestamp",
+        "lastTimestamp",
+        "count",
+        "type",
+        "eventTime",
+        "action",
+        "related",
+        "reportingInstance",
+    ] {
+        meta::immutable(&new[field], &old[field], &Path::new(field), &mut errors);
+    }
+    let controller = Path::new("reportingController");
+    meta::immutable(&new["reportingComponent"], &old["reportingComponent"], &controller, &mut errors);
+    errors
+}
 
 /// (events.k8s.io/v1 name, core v1 name) of the fields that are called differently.
 const RENAMED: [(&str, &str); 7] = [
@@ -45,15 +91,17 @@ const RENAMED: [(&str, &str); 7] = [
     ("deprecatedCount", "count"),
 ];
 /// Fields that core v1 writes even when empty, and what they are then.
-const CORE_ALWAYS: [(&str, fn() -> Value); 7] = [
-    ("involvedObject", || Value::Object(Default::default())),
-    ("source", || Value::Object(Default::default())),
-    ("firstTimestamp", || Value::Null),
-    ("lastTimestamp", || Value::Null),
-    ("eventTime", || Value::Null),
-    ("reportingComponent", || Value::from("")),
-    ("reportingInstance", || Value::from("")),
-];
+fn core_always() -> [(&'static str, Value); 7] {
+    [
+        ("involvedObject", Value::Object(Map::new())),
+        ("source", Value::Object(Map::new())),
+        ("firstTimestamp", Value::Null),
+        ("lastTimestamp", Value::Null),
+        ("eventTime", Value::Null),
+        ("reportingComponent", Value::from("")),
+        ("reportingInstance", Value::from("")),
+    ]
+}
 /// … of which events.k8s.io/v1 omits these when empty.
 const OMITTED_IN_EVENTS: [&str; 6] = [
     "deprecatedFirstTimestamp",
@@ -72,8 +120,8 @@ pub fn to_core(mut event: Object) -> Object {
             map.insert(core_name.to_owned(), value);
         }
     }
-    for (name, empty) in CORE_ALWAYS {
-        map.entry(name).or_insert_with(empty);
+    for (name, empty) in core_always() {
+        map.entry(name).or_insert(empty);
     }
     map.insert("apiVersion".to_owned(), "v1".into());
     event

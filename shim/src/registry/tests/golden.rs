@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path as FilePath;
 
 /// The definition and namespace of a request that creates an object.
-fn created(step: &Value) -> Option<(&'static ResourceDef, bool)> {
+pub(super) fn created(step: &Value) -> Option<(&'static ResourceDef, bool)> {
     let path = step["path"].as_str()?.split('?').next()?.trim_start_matches('/');
     let parts: Vec<&str> = path.split('/').collect();
     let (group, version, rest) = match parts.as_slice() {
@@ -23,15 +23,16 @@ fn created(step: &Value) -> Option<(&'static ResourceDef, bool)> {
     Some((find(group, version, resource)?, namespaced))
 }
 
-fn substitute(value: &Value) -> Value {
+pub(super) fn substitute(value: &Value) -> Value {
     let text = value.to_string().replace("${id}", "abc12").replace("${ns}", "g-abc12");
     serde_json::from_str(&text).unwrap()
 }
 
 /// What the pipeline does to a body before it is validated, as far as the registry is concerned.
-fn prepared(def: &ResourceDef, namespaced: bool, body: &Value) -> Object {
+pub(super) fn prepared(def: &ResourceDef, namespaced: bool, body: &Value) -> Object {
     let mut object = substitute(body);
     let meta = object.meta_mut();
+    meta.insert("creationTimestamp".to_owned(), "2026-01-01T00:00:00Z".into());
     if namespaced {
         meta.insert("namespace".to_owned(), "g-abc12".into());
     }
@@ -48,15 +49,14 @@ fn prepared(def: &ResourceDef, namespaced: bool, body: &Value) -> Object {
 fn normal(text: &str) -> String {
     text.replace("abc12", "${id}")
         .replace("10.9.8.7", "<ip>")
-        .replace("10.0.0.0/24", "<ip>/24")
-        .replace("192.168.9.0/24", "<ip>/24")
+        .replace("10.9.8.0/24", "<ip>/24")
         .replace("127.0.0.0/8", "<ip>/8")
         .replace("169.254.0.0/16", "<ip>/16")
         .replace("224.0.0.0/24", "<ip>/24")
 }
 
 /// Set of (reason, field), and the texts.
-fn causes(body: &Value) -> (Vec<(String, String)>, Vec<String>) {
+pub(super) fn causes(body: &Value) -> (Vec<(String, String)>, Vec<String>) {
     let list = body["details"]["causes"].as_array().cloned().unwrap_or_default();
     let text = |cause: &Value, key: &str| cause[key].as_str().unwrap_or("").to_owned();
     let mut pairs: Vec<_> = list.iter().map(|c| (text(c, "reason"), text(c, "field"))).collect();
@@ -85,7 +85,16 @@ fn new_objects_are_refused_for_the_recorded_causes() {
             }
             steps += 1;
             let object = prepared(def, namespaced, &step["body"]);
-            let errors = (def.strategy.validate)(&object);
+            let mut errors = (def.strategy.validate)(&object);
+            if def.kind == "Service" && errors.is_empty() {
+                let (mut object, ports) = (object.clone(), core::service::allocate::DEFAULT_NODE_PORTS);
+                let range = core::service::allocate::ServiceRange::parse("10.0.0.0/24").unwrap();
+                let outcome = core::service::allocate::allocate_cluster_ip(&mut object, &range, &Default::default(), 7)
+                    .and_then(|()| {
+                        core::service::allocate::allocate_node_ports(&mut object, &ports, &Default::default(), 7)
+                    });
+                errors.extend(outcome.err().unwrap_or_default());
+            }
             let found: Vec<Value> = errors
                 .iter()
                 .map(|e| json!({"reason": e.cause.reason(), "field": e.field, "message": e.message}))
@@ -108,10 +117,10 @@ fn new_objects_are_refused_for_the_recorded_causes() {
         eprintln!("{name}: {text}");
     }
     eprintln!("causes match in {matched} of {steps} creations, texts too in {worded}");
-    assert!(matched * 100 >= steps * 50, "{matched} of {steps}");
+    assert_eq!(matched, steps);
 }
 
-fn scenarios(shared: &FilePath, category: &str) -> Vec<std::path::PathBuf> {
+pub(super) fn scenarios(shared: &FilePath, category: &str) -> Vec<std::path::PathBuf> {
     let mut files: Vec<_> =
         std::fs::read_dir(shared.join("golden/api").join(category)).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();

@@ -3,7 +3,9 @@
 use super::qos;
 use crate::meta::{Meta, Object};
 use crate::registry::field::{Errors, Path};
-use crate::registry::value::{bump_generation, carry_over, items, keep_all_but_status, root, text};
+use crate::registry::value::{
+    bump_generation, carry_over, items, items_mut, keep_all_but_status, object_entry, root, text,
+};
 use serde_json::{Map, Value, json};
 
 /// A new pod is pending, whatever the client said.
@@ -18,7 +20,36 @@ pub fn prepare_create(pod: &mut Object) {
         }]);
     }
     root(pod).insert("status".to_owned(), status);
+    // A negative grace period counts as one second.
+    if pod["spec"]["terminationGracePeriodSeconds"].as_i64().is_some_and(|s| s < 0) {
+        pod["spec"]["terminationGracePeriodSeconds"] = 1.into();
+    }
+    app_armor(pod);
     pod.meta_mut().insert("generation".to_owned(), 1.into());
+}
+
+/// Annotations were how AppArmor profiles were chosen before the field: they fill a field that is not set.
+fn app_armor(pod: &mut Object) {
+    const PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
+    let chosen: Vec<(String, Value)> = (pod.annotations().into_iter().flatten())
+        .filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?.to_owned(), text(value))))
+        .filter_map(|(container, profile)| match profile {
+            "runtime/default" => Some((container, json!({"type": "RuntimeDefault"}))),
+            "unconfined" => Some((container, json!({"type": "Unconfined"}))),
+            _ => {
+                let local = profile.strip_prefix("localhost/")?;
+                Some((container, json!({"type": "Localhost", "localhostProfile": local})))
+            }
+        })
+        .collect();
+    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    for (name, profile) in chosen {
+        for key in ["initContainers", "containers"] {
+            for container in items_mut(spec, key).filter(|c| c.get("name").map(text) == Some(name.as_str())) {
+                object_entry(container, "securityContext").entry("appArmorProfile").or_insert(profile.clone());
+            }
+        }
+    }
 }
 
 /// An update keeps the status; a changed spec is a new generation.
@@ -109,12 +140,12 @@ pub fn bind(pod: &mut Object, binding: &Object, now: &str) -> Result<(), BindErr
         return Err(BindError::Gated(name));
     }
     let map = root(pod);
-    crate::registry::value::object_entry(map, "spec").insert("nodeName".to_owned(), binding["target"]["name"].clone());
+    object_entry(map, "spec").insert("nodeName".to_owned(), binding["target"]["name"].clone());
     if let Some(added) = binding.annotations().filter(|a| !a.is_empty()) {
-        let annotations = crate::registry::value::object_entry(pod.meta_mut(), "annotations");
+        let annotations = object_entry(pod.meta_mut(), "annotations");
         annotations.extend(added.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
-    let status = crate::registry::value::object_entry(root(pod), "status");
+    let status = object_entry(root(pod), "status");
     let conditions = status.entry("conditions").or_insert_with(|| Value::Array(Vec::new()));
     let scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
     match conditions.as_array_mut() {
@@ -130,7 +161,7 @@ pub fn bind(pod: &mut Object, binding: &Object, now: &str) -> Result<(), BindErr
 /// `ValidatePodStatusUpdate`, as far as it does not concern resource claims.
 pub fn validate_status(new: &Object, old: &Object) -> Errors {
     let path = Path::new("status");
-    let mut errors = Errors::new();
+    let mut errors = crate::registry::meta::validate_update(new, old);
     let (status, before) = (&new["status"], &old["status"]);
     if status["qosClass"] != before["qosClass"] {
         errors.push(path.child("qosClass").invalid(status["qosClass"].clone(), "field is immutable"));

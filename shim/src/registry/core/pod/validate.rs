@@ -11,6 +11,10 @@ mod scheduling;
 mod security;
 mod volumes;
 
+pub(crate) use affinity::node_selector;
+pub(crate) use resources::{container_resource_name, resource_name, validate_quantity};
+pub(crate) use volumes::persistent_source;
+
 use crate::meta::Object;
 use crate::registry::field::{Errors, Path};
 use crate::registry::value::{items, text};

@@ -39,7 +39,7 @@ fn weight(term: &Value, path: &Path, errors: &mut Errors) {
 }
 
 /// `ValidateNodeSelector`.
-pub(super) fn node_selector(selector: &Value, path: &Path, errors: &mut Errors) {
+pub(crate) fn node_selector(selector: &Value, path: &Path, errors: &mut Errors) {
     let (terms, path) = (items(&selector["nodeSelectorTerms"]), path.child("nodeSelectorTerms"));
     if terms.is_empty() {
         errors.push(path.required("must have at least one node selector term"));

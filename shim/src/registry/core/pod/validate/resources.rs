@@ -75,18 +75,28 @@ pub(super) fn container(resources: &Value, path: &Path, errors: &mut Errors) {
 
 /// One resource's name and quantity.
 fn one(resource: &str, quantity: &Value, path: &Path, errors: &mut Errors) {
-    errors.extend(path.all_invalid(resource, names::qualified_name(resource)));
-    if !resource.contains('/') && !is_huge(resource) && !CONTAINER_RESOURCES.contains(&resource) {
-        if !STANDARD_RESOURCES.contains(&resource) {
-            errors.push(path.invalid(resource, "must be a standard resource type or fully qualified"));
-        }
-        errors.push(path.invalid(resource, "must be a standard resource for containers"));
-    }
+    container_resource_name(resource, path, errors);
     validate_quantity(resource, quantity, path, errors);
 }
 
+/// `ValidateResourceName`: a qualified name, or a plain one that means something.
+pub(crate) fn resource_name(resource: &str, path: &Path, errors: &mut Errors) {
+    errors.extend(path.all_invalid(resource, names::qualified_name(resource)));
+    if !resource.contains('/') && !is_huge(resource) && !STANDARD_RESOURCES.contains(&resource) {
+        errors.push(path.invalid(resource, "must be a standard resource type or fully qualified"));
+    }
+}
+
+/// … that a container may ask for.
+pub(crate) fn container_resource_name(resource: &str, path: &Path, errors: &mut Errors) {
+    resource_name(resource, path, errors);
+    if !resource.contains('/') && !is_huge(resource) && !CONTAINER_RESOURCES.contains(&resource) {
+        errors.push(path.invalid(resource, "must be a standard resource for containers"));
+    }
+}
+
 /// Not negative, and whole where only whole ones can be given out.
-pub(super) fn validate_quantity(resource: &str, quantity: &Value, path: &Path, errors: &mut Errors) {
+pub(crate) fn validate_quantity(resource: &str, quantity: &Value, path: &Path, errors: &mut Errors) {
     let Some(nanos) = Nanos::parse(quantity) else { return };
     if nanos.0 < 0 {
         errors.push(path.invalid(quantity.clone(), "must be greater than or equal to 0"));

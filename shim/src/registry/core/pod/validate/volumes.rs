@@ -50,8 +50,34 @@ pub(super) fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
+/// Sources that only persistent volumes have.
+const PERSISTENT_ONLY: [&str; 2] = ["local", "storageos"];
+
+/// The source of a persistent volume, among the other fields of its spec.
+pub(crate) fn persistent_source(spec: &Value, path: &Path, errors: &mut Errors) {
+    let more =
+        ["fc", "scaleIO", "azureDisk", "azureFile", "cephfs", "photonPersistentDisk", "portworxVolume", "quobyte"];
+    let is_source = |key: &str| {
+        REQUIRED.iter().any(|(name, _)| *name == key) || PERSISTENT_ONLY.contains(&key) || more.contains(&key)
+    };
+    let sources = entries(spec).filter(|(key, value)| is_source(key) && !value.is_null());
+    one_source(sources, path, errors);
+    if spec["local"].is_object() {
+        let local = text(&spec["local"]["path"]);
+        if local.is_empty() {
+            errors.push(path.child("local").child("path").required(""));
+        }
+        if !spec["nodeAffinity"]["required"].is_object() {
+            errors.push(path.child("nodeAffinity").required("Local volume requires node affinity"));
+        }
+    }
+}
+
 fn source(volume: &Value, path: &Path, errors: &mut Errors) {
-    let mut kinds = entries(volume).filter(|(key, value)| *key != "name" && !value.is_null());
+    one_source(entries(volume).filter(|(key, value)| *key != "name" && !value.is_null()), path, errors);
+}
+
+fn one_source<'a>(mut kinds: impl Iterator<Item = (&'a String, &'a Value)>, path: &Path, errors: &mut Errors) {
     let Some((kind, source)) = kinds.next() else {
         errors.push(path.required("must specify a volume type"));
         return;
@@ -66,10 +92,8 @@ fn source(volume: &Value, path: &Path, errors: &mut Errors) {
         }
     }
     match kind.as_str() {
-        "emptyDir" => {
-            if Nanos::parse(&source["sizeLimit"]).is_some_and(|n| n.0 < 0) {
-                errors.push(path.child("sizeLimit").forbidden("SizeLimit field must be a valid resource quantity"));
-            }
+        "emptyDir" if Nanos::parse(&source["sizeLimit"]).is_some_and(|n| n.0 < 0) => {
+            errors.push(path.child("sizeLimit").forbidden("SizeLimit field must be a valid resource quantity"));
         }
         "hostPath" => host_path(source, &path, errors),
         "nfs" if !text(&source["path"]).is_empty() && !text(&source["path"]).starts_with('/') => {

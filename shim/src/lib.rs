@@ -5,7 +5,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | base | `meta` `gvr` `revision` `selector` `clock` `task` |
+//! | base | `meta` `gvr` `revision` `selector` `clock` `task` `error` |
 //! | store | `store` (trait, engines, watch cache) |
 //! | schema | `schema` (one structural schema for everything) |
 //! | rules | `registry` (resource table, strategies), `authn`, `authz`, `admission` |
@@ -17,13 +17,21 @@
 //! Never: `schema` and `registry` see no store, clock or runtime; only `pipeline` calls `commit`; controllers see
 //! `client` and nothing under it; only `http` names hyper.
 
+pub mod admission;
 pub mod app;
+pub mod authn;
+pub mod authz;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod error;
 pub mod gvr;
+pub mod http;
 pub mod meta;
+pub mod pipeline;
 pub mod registry;
+pub mod request;
 pub mod revision;
 pub mod schema;
 pub mod selector;

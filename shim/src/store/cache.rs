@@ -199,7 +199,7 @@ impl ResourceCache {
         loop {
             let page = self.shared.store.list(&prefix, Some(revision), after.as_ref(), LOAD_PAGE).await?;
             for kv in &page.items {
-                if let Some(entry) = Entry::read(kv, self.shared.spec.index) {
+                if let Some(entry) = Entry::read(kv, &self.shared.spec.index) {
                     map.insert(kv.key.clone(), Arc::new(entry));
                 }
             }
@@ -284,7 +284,7 @@ impl ResourceCache {
         let mut state = self.lock();
         for event in events {
             let new = event.put.as_ref().and_then(|value| {
-                Entry::of(event.key.clone(), event.revision, value, self.shared.spec.index).map(Arc::new)
+                Entry::of(event.key.clone(), event.revision, value, &self.shared.spec.index).map(Arc::new)
             });
             let old = match &new {
                 Some(entry) => state.map.insert(event.key.clone(), entry.clone()),

@@ -7,9 +7,10 @@ use crate::store::key::StoreKey;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use std::io::Write;
+use std::sync::Arc;
 
 /// Reads labels and selectable fields off a canonical object as it enters the cache.
-pub type Indexer = fn(&Value) -> (Pairs, Pairs);
+pub type Indexer = Arc<dyn Fn(&Value) -> (Pairs, Pairs) + Send + Sync>;
 
 /// One object as the cache holds it: bytes ready for the wire, `resourceVersion` spliced in.
 #[derive(Debug)]
@@ -26,12 +27,12 @@ pub struct Entry {
 
 impl Entry {
     /// The entry of a stored value; `None` (and a warning) when it is not a JSON object.
-    pub fn read(kv: &KeyValue, index: Indexer) -> Option<Self> {
+    pub fn read(kv: &KeyValue, index: &Indexer) -> Option<Self> {
         Self::of(kv.key.clone(), kv.revision, &kv.value, index)
     }
 
     /// As `read`, from its parts.
-    pub fn of(key: StoreKey, revision: Revision, value: &[u8], index: Indexer) -> Option<Self> {
+    pub fn of(key: StoreKey, revision: Revision, value: &[u8], index: &Indexer) -> Option<Self> {
         let object: Value = match serde_json::from_slice(value) {
             Ok(object @ Value::Object(_)) => object,
             Ok(_) | Err(_) => {
@@ -106,6 +107,10 @@ fn rebuild(object: &Value, revision: Revision) -> (Bytes, usize) {
 mod tests {
     use super::*;
 
+    fn none() -> Indexer {
+        Arc::new(|_| Default::default())
+    }
+
     #[test]
     fn splices_the_revision_first_into_metadata() {
         for (value, want) in [
@@ -128,7 +133,7 @@ mod tests {
             (r#"{"kind":"Pod"}"#, r#"{"kind":"Pod","apiVersion":"","metadata":{"resourceVersion":"7"}}"#),
         ] {
             let key = StoreKey::object("pods", Some("d"), "a");
-            let entry = Entry::of(key, Revision(7), value.as_bytes(), |_| Default::default()).unwrap();
+            let entry = Entry::of(key, Revision(7), value.as_bytes(), &none()).unwrap();
             assert_eq!(std::str::from_utf8(&entry.bytes).unwrap(), want);
             assert!(entry.bytes[entry.body..].starts_with(br#""metadata":{"#), "{want}");
             assert!(serde_json::from_slice::<Value>(&entry.bytes).is_ok());
@@ -138,9 +143,7 @@ mod tests {
     #[test]
     fn what_is_no_object_is_no_entry() {
         for value in [&b"k8s\0\n"[..], b"[]", b"", b"{"] {
-            assert!(
-                Entry::of(StoreKey::from_stored("/registry/x/y"), Revision(1), value, |_| Default::default()).is_none()
-            );
+            assert!(Entry::of(StoreKey::from_stored("/registry/x/y"), Revision(1), value, &none()).is_none());
         }
     }
 }

@@ -123,7 +123,7 @@ impl Feed {
             for kv in &page.items {
                 let Some(cache) = self.cache_of(&kv.key) else { continue };
                 let spec = &cache.shared.spec;
-                if let Some(entry) = Entry::read(kv, spec.index) {
+                if let Some(entry) = Entry::read(kv, &spec.index) {
                     maps.entry(spec.prefix).or_default().insert(kv.key.clone(), Arc::new(entry));
                 }
             }

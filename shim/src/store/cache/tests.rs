@@ -8,10 +8,10 @@ use bytes::Bytes;
 fn spec(prefix: &'static str) -> CacheSpec {
     CacheSpec {
         prefix,
-        index: |object| {
+        index: Arc::new(|object| {
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
             (Default::default(), [("metadata.name".into(), name.into())].into())
-        },
+        }),
     }
 }
 

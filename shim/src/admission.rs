@@ -1,0 +1,67 @@
+//! Admission: ordered, pure mutators and checks between decoding and validation; what they look up is given to them.
+
+pub mod namespace_lifecycle;
+pub mod node_restriction;
+pub mod priority;
+pub mod service_account;
+
+use crate::authn::User;
+use crate::error::ApiError;
+use crate::meta::Object;
+use crate::registry::{self, ResourceDef};
+use crate::request::Sub;
+
+/// What is being done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+}
+
+/// What the plugins may look at besides the object.
+pub struct Review<'a> {
+    pub user: &'a User,
+    pub operation: Operation,
+    pub def: &'static ResourceDef,
+    pub sub: Option<Sub>,
+    pub namespace: &'a str,
+    /// The object's name in the path; a create's own name.
+    pub name: &'a str,
+    /// The namespace object, when the operation is a create in one.
+    pub namespace_object: Option<&'a Object>,
+    /// The pod's service account, when a pod is created and the account exists.
+    pub service_account: Option<&'a Object>,
+    /// All priority classes, when a pod is created.
+    pub priority_classes: &'a [Object],
+    pub old: Option<&'a Object>,
+    /// Whether pods get a volume with their service account's token.
+    pub mount_tokens: bool,
+}
+
+/// Runs the plugins in upstream's order. `object` is the storage form, defaulted; deletes have none.
+pub fn admit(review: &Review<'_>, object: Option<&mut Object>) -> Result<(), ApiError> {
+    namespace_lifecycle::admit(review)?;
+    node_restriction::admit(review, object.as_deref())?;
+    let Some(object) = object else { return Ok(()) };
+    let core = review.def.gv.group.is_empty() && review.sub.is_none() && review.operation == Operation::Create;
+    if core && review.def.resource == "nodes" {
+        registry::core::node::admit_create(object);
+    }
+    if core && review.def.resource == "pods" {
+        registry::core::pod::admit::admit_create(object);
+        service_account::admit(review, object)?;
+        priority::admit(review, object)?;
+    }
+    Ok(())
+}
+
+/// Five random characters as `generateName` and generated volume names end in (no vowels, nothing look-alike).
+pub fn suffix() -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let random = uuid::Uuid::new_v4().into_bytes();
+    random[..5].iter().map(|b| ALPHABET[usize::from(*b) % ALPHABET.len()] as char).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! What the built-in users and groups may do: upstream's bootstrap roles as constant tables (objects of RBAC come with their own issue).
+
+use super::Attributes;
+use crate::authn::{AUTHENTICATED, UNAUTHENTICATED, User};
+
+/// One grant: every verb on every resource of the groups; `*` is all of them.
+struct Rule {
+    groups: &'static [&'static str],
+    resources: &'static [&'static str],
+    verbs: &'static [&'static str],
+}
+
+const fn rule(
+    groups: &'static [&'static str],
+    resources: &'static [&'static str],
+    verbs: &'static [&'static str],
+) -> Rule {
+    Rule { groups, resources, verbs }
+}
+
+const READ: &[&str] = &["get", "list", "watch"];
+const EVENTS: Rule = rule(&["", "events.k8s.io"], &["events"], &["create", "patch", "update"]);
+const LEASES: Rule =
+    rule(&["coordination.k8s.io"], &["leases"], &["create", "get", "list", "update", "patch", "watch"]);
+
+/// `system:public-info-viewer`: everyone.
+const PUBLIC_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version/"];
+/// `system:discovery`: everyone who is authenticated.
+const DISCOVERY_PATHS: &[&str] = &["/api", "/apis", "/openapi"];
+/// `system:service-account-issuer-discovery`: service accounts.
+const ISSUER_PATHS: &[&str] = &["/.well-known/openid-configuration", "/openid/v1/jwks"];
+
+/// `system:basic-user`.
+const BASIC_USER: &[Rule] = &[
+    rule(&["authorization.k8s.io"], &["selfsubjectaccessreviews", "selfsubjectrulesreviews"], &["create"]),
+    rule(&["authentication.k8s.io"], &["selfsubjectreviews"], &["create"]),
+];
+
+/// `system:kube-scheduler`.
+const SCHEDULER: &[Rule] = &[
+    EVENTS,
+    LEASES,
+    rule(&[""], &["nodes", "namespaces"], READ),
+    rule(&[""], &["pods"], &["delete", "get", "list", "watch"]),
+    rule(&[""], &["bindings", "pods/binding"], &["create"]),
+    rule(&[""], &["pods/status"], &["patch", "update"]),
+    rule(&[""], &["replicationcontrollers", "services", "persistentvolumeclaims", "persistentvolumes"], READ),
+    rule(&["apps"], &["replicasets", "statefulsets"], READ),
+    rule(&["policy"], &["poddisruptionbudgets"], READ),
+    rule(&["storage.k8s.io"], &["*"], READ),
+    rule(&["resource.k8s.io"], &["*"], READ),
+    rule(&["scheduling.k8s.io"], &["*"], READ),
+];
+
+/// `system:controller:<name>` by the name of its service account in `kube-system`.
+const CONTROLLERS: &[(&str, &[Rule])] = &[
+    (
+        "namespace-controller",
+        &[
+            rule(&[""], &["namespaces"], &["delete", "get", "list", "watch"]),
+            rule(&[""], &["namespaces/finalize", "namespaces/status"], &["update", "patch"]),
+            rule(&["*"], &["*"], &["delete", "deletecollection", "get", "list", "watch"]),
+        ],
+    ),
+    ("generic-garbage-collector", &[rule(&["*"], &["*"], &["delete", "get", "list", "patch", "update", "watch"])]),
+    (
+        "node-controller",
+        &[
+            rule(&[""], &["nodes"], &["delete", "get", "list", "patch", "update", "watch"]),
+            rule(&[""], &["nodes/status", "pods/status"], &["patch", "update"]),
+            rule(&[""], &["pods"], &["delete", "get", "list", "patch", "watch"]),
+            rule(&["coordination.k8s.io"], &["leases"], READ),
+        ],
+    ),
+    (
+        "pod-garbage-collector",
+        &[
+            rule(&[""], &["pods"], &["delete", "get", "list", "watch"]),
+            rule(&[""], &["nodes"], READ),
+            rule(&[""], &["pods/status"], &["patch"]),
+        ],
+    ),
+    (
+        "service-account-controller",
+        &[rule(&[""], &["serviceaccounts"], &["create", "get", "list", "watch"]), rule(&[""], &["namespaces"], READ)],
+    ),
+    (
+        "root-ca-cert-publisher",
+        &[
+            rule(&[""], &["configmaps"], &["create", "get", "list", "patch", "update", "watch"]),
+            rule(&[""], &["namespaces"], READ),
+        ],
+    ),
+    (
+        "endpoint-controller",
+        &[
+            rule(&[""], &["services", "pods"], READ),
+            rule(&[""], &["endpoints"], &["create", "delete", "get", "list", "patch", "update", "watch"]),
+        ],
+    ),
+    (
+        "endpointslice-controller",
+        &[
+            rule(&[""], &["services", "pods", "nodes"], READ),
+            rule(
+                &["discovery.k8s.io"],
+                &["endpointslices"],
+                &["create", "delete", "get", "list", "patch", "update", "watch"],
+            ),
+        ],
+    ),
+];
+
+/// What every controller may do besides.
+const ANY_CONTROLLER: &[Rule] = &[EVENTS, LEASES];
+
+/// `system:kube-controller-manager` drives the controllers with its own identity too.
+const CONTROLLER_MANAGER: &[Rule] = &[
+    EVENTS,
+    LEASES,
+    rule(&["*"], &["*"], READ),
+    rule(&[""], &["serviceaccounts", "serviceaccounts/token"], &["create"]),
+];
+
+/// Whether one of the tables grants it.
+pub fn allows(user: &User, a: &Attributes<'_>) -> bool {
+    if !a.is_resource {
+        return allows_path(user, a);
+    }
+    let any = |rules: &[Rule]| rules.iter().any(|r| r.grants(a));
+    if user.is_in(AUTHENTICATED) && any(BASIC_USER) {
+        return true;
+    }
+    match user.name.as_str() {
+        "system:kube-scheduler" => return any(SCHEDULER),
+        "system:kube-controller-manager" => return any(CONTROLLER_MANAGER),
+        _ => {}
+    }
+    match user.as_service_account() {
+        Some(("kube-system", name)) => match CONTROLLERS.iter().find(|(n, _)| *n == name) {
+            Some((_, rules)) => any(rules) || any(ANY_CONTROLLER),
+            None => false,
+        },
+        _ => false,
+    }
+}
+
+fn allows_path(user: &User, a: &Attributes<'_>) -> bool {
+    if a.verb != "get" && a.verb != "head" {
+        return false;
+    }
+    let public = (user.is_in(AUTHENTICATED) || user.is_in(UNAUTHENTICATED)) && PUBLIC_PATHS.contains(&a.path);
+    let under = |root: &&str| a.path == *root || a.path.strip_prefix(*root).is_some_and(|rest| rest.starts_with('/'));
+    public
+        || (user.is_in(AUTHENTICATED) && DISCOVERY_PATHS.iter().any(|root| under(&root)))
+        || (user.is_in("system:serviceaccounts") && ISSUER_PATHS.contains(&a.path))
+}
+
+impl Rule {
+    fn grants(&self, a: &Attributes<'_>) -> bool {
+        let has = |list: &[&str], wanted: &str| list.contains(&"*") || list.contains(&wanted);
+        let resource = if a.subresource.is_empty() {
+            has(self.resources, a.resource)
+        } else {
+            self.resources.iter().any(|r| {
+                *r == "*"
+                    || r.split_once('/').is_some_and(|(resource, sub)| resource == a.resource && sub == a.subresource)
+            })
+        };
+        has(self.groups, a.group) && has(self.verbs, a.verb) && resource
+    }
+}

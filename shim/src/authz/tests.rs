@@ -1,0 +1,97 @@
+//! Who may do what, as a table.
+
+use super::*;
+use crate::request::query::Query;
+use serde_json::json;
+
+fn ask(user: &User, method: &str, path: &str) -> String {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let info = RequestInfo::parse(method, path, &Query::parse(query));
+    let attributes = Attributes::from(&info);
+    match decide(user, &attributes, &|_, a| a.name == "used") {
+        Decision::Allow => "allow".into(),
+        Decision::Deny(reason) => forbidden(user, &attributes, &reason).to_string(),
+    }
+}
+
+#[test]
+fn built_in_identities_reach_what_is_theirs_and_nothing_else() {
+    let admin = User::authenticated("admin", ["system:masters".to_owned()]);
+    let node = User::authenticated("system:node:n1", ["system:nodes".to_owned()]);
+    let scheduler = User::authenticated("system:kube-scheduler", []);
+    let plain = User::authenticated("jo", []);
+    let bot = User::service_account("kube-system", "namespace-controller", "");
+    let anonymous = User::anonymous();
+    let allowed = [
+        (&admin, "DELETE", "/api/v1/nodes/n1"),
+        (&node, "GET", "/api/v1/nodes/n1"),
+        (&node, "GET", "/api/v1/nodes?watch=true&fieldSelector=metadata.name=n1"),
+        (&node, "GET", "/api/v1/namespaces/a/secrets/used"),
+        (&node, "PUT", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1"),
+        (&node, "PATCH", "/api/v1/namespaces/a/pods/p/status"),
+        (&scheduler, "POST", "/api/v1/namespaces/a/pods/p/binding"),
+        (&bot, "DELETE", "/apis/apps/v1/namespaces/a/deployments"),
+        (&plain, "GET", "/apis/apps/v1"),
+        (&anonymous, "GET", "/readyz"),
+    ];
+    for (user, method, path) in allowed {
+        assert_eq!(ask(user, method, path), "allow", "{} {method} {path}", user.name);
+    }
+    let denied = [
+        (
+            &plain,
+            "GET",
+            "/api/v1/namespaces/default/pods",
+            "pods \"\" is forbidden: User \"jo\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"",
+        ),
+        (&anonymous, "GET", "/api/v1", "forbidden: User \"system:anonymous\" cannot get path \"/api/v1\""),
+        (
+            &node,
+            "GET",
+            "/api/v1/nodes/n2",
+            "nodes \"n2\" is forbidden: User \"system:node:n1\" cannot get resource \"nodes\" in API group \"\" at the cluster scope: node 'n1' cannot read 'n2', only its own Node object",
+        ),
+        (
+            &node,
+            "GET",
+            "/api/v1/namespaces/a/secrets/other",
+            "secrets \"other\" is forbidden: User \"system:node:n1\" cannot get resource \"secrets\" in API group \"\" in the namespace \"a\": no relationship found between node 'n1' and this object",
+        ),
+        (
+            &node,
+            "PATCH",
+            "/api/v1/namespaces/a/pods/p",
+            "pods \"p\" is forbidden: User \"system:node:n1\" cannot patch resource \"pods\" in API group \"\" in the namespace \"a\"",
+        ),
+        (
+            &scheduler,
+            "GET",
+            "/api/v1/secrets",
+            "secrets \"\" is forbidden: User \"system:kube-scheduler\" cannot list resource \"secrets\" in API group \"\" at the cluster scope",
+        ),
+    ];
+    for (user, method, path, text) in denied {
+        assert_eq!(ask(user, method, path), text);
+    }
+}
+
+#[test]
+fn a_pod_uses_what_its_volumes_environment_and_pulls_name() {
+    let pod = json!({"spec": {
+        "serviceAccountName": "sa",
+        "imagePullSecrets": [{"name": "pull"}],
+        "volumes": [{"secret": {"secretName": "s"}}, {"projected": {"sources": [{"configMap": {"name": "c"}}]}}],
+        "initContainers": [{"envFrom": [{"configMapRef": {"name": "e"}}]}],
+    }});
+    for (resource, name, used) in [
+        ("secrets", "s", true),
+        ("secrets", "pull", true),
+        ("secrets", "c", false),
+        ("configmaps", "c", true),
+        ("configmaps", "e", true),
+        ("serviceaccounts", "sa", true),
+        ("serviceaccounts", "s", false),
+    ] {
+        assert_eq!(node::pod_uses(&pod, resource, name), used, "{resource}/{name}");
+    }
+}

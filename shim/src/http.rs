@@ -1,0 +1,193 @@
+//! HTTP in and out: the only room that knows hyper, encodings and status codes.
+
+pub mod body;
+pub mod discovery;
+mod encode;
+mod health;
+pub mod listener;
+pub mod metrics;
+mod negotiate;
+mod openapi;
+mod proxy;
+mod status;
+mod table;
+pub mod tls;
+mod watch_stream;
+
+pub use body::Body;
+
+use crate::clock;
+use crate::error::ApiError;
+use crate::pipeline::{self, Answer, Api, Call, Credential, Outcome};
+use crate::request::info::RequestInfo;
+use crate::request::query::Query;
+use crate::request::{ApiRequest, Discovery};
+use crate::task::Tasks;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use negotiate::Wanted;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio::sync::SemaphorePermit;
+
+/// Requests served at once that only read, and that write (`--max-requests-inflight`, `--max-mutating-requests-inflight`).
+const MAX_READS: usize = 400;
+const MAX_WRITES: usize = 200;
+/// Bytes of a request body.
+pub const MAX_BODY: usize = 3 << 20;
+
+/// The HTTP face of the API: one a server, shared by listener and in-process clients.
+pub struct Front {
+    pub api: Arc<Api>,
+    pub metrics: metrics::Metrics,
+    reads: Semaphore,
+    writes: Semaphore,
+    agents: proxy::Agents,
+    tasks: Tasks,
+}
+
+impl Front {
+    pub fn new(api: Arc<Api>, kubelet: tls::ClientFiles, tasks: Tasks) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: metrics::Metrics::new(),
+            reads: Semaphore::new(MAX_READS),
+            writes: Semaphore::new(MAX_WRITES),
+            agents: proxy::Agents::new(kubelet),
+            tasks,
+            api,
+        })
+    }
+
+    /// Answers one request; never fails: errors are answers too.
+    pub async fn serve<B>(self: &Arc<Self>, mut request: Request<B>, credential: Credential) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display + Send,
+    {
+        let started = clock::now().mono;
+        // Taken before the parts are split: the connection of an upgrade travels in the extensions.
+        let upgrade = proxy::upgrade_of(&mut request);
+        let (parts, body) = request.into_parts();
+        let query = Query::parse(parts.uri.query().unwrap_or(""));
+        let info = RequestInfo::parse(parts.method.as_str(), parts.uri.path(), &query);
+        let label = metrics::Request::of(&info);
+        let context = Context { info: info.clone(), query: query.clone(), headers: parts.headers.clone() };
+        let long_running = info.verb == "watch" || !info.rest.is_empty() || metrics::is_stream(&info);
+        let permit = if long_running { Ok(None) } else { self.permit(&info) };
+        let result = match permit {
+            Err(error) => Err(error),
+            Ok(_permit) => {
+                let call = Call {
+                    info,
+                    query,
+                    headers: parts.headers,
+                    credential,
+                    body: Box::pin(body::read(body, MAX_BODY)),
+                };
+                match pipeline::run(&self.api, call).await {
+                    Ok(outcome) => self.encode(&context, outcome, upgrade).await,
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        let mut response = result.unwrap_or_else(|error| status::response(&context, &error));
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        let id = context.headers.get("audit-id").cloned();
+        headers.insert("audit-id", id.unwrap_or_else(|| text_header(&uuid::Uuid::new_v4().to_string())));
+        self.metrics.observe(label, response.status(), clock::now().mono - started);
+        response
+    }
+
+    fn permit(&self, info: &RequestInfo) -> Result<Option<SemaphorePermit<'_>>, ApiError> {
+        let queue = if matches!(info.method.as_str(), "GET" | "HEAD") { &self.reads } else { &self.writes };
+        queue.try_acquire().map(Some).map_err(|_| ApiError::TooManyRequests {
+            message: "too many requests, please try again later.".into(),
+            retry_after_seconds: 1,
+        })
+    }
+
+    async fn encode(
+        self: &Arc<Self>,
+        context: &Context,
+        outcome: Outcome,
+        upgrade: Option<proxy::Upgrade>,
+    ) -> Result<Response<Body>, ApiError> {
+        let mut response = match outcome.answer {
+            Answer::Object(object) => encode::object(context, &object)?,
+            Answer::Collection(collection) => encode::collection(context, collection)?,
+            Answer::Document { code: 204, .. } => plain(StatusCode::NO_CONTENT, "text/plain", Bytes::new()),
+            Answer::Document { code, value } => encode::document(context, code, &value)?,
+            Answer::Watch(watch) => watch_stream::response(context, watch)?,
+            Answer::Connect(connection) => self.agents.connect(context, connection, upgrade, &self.tasks).await?,
+            Answer::Meta(request) => self.meta(context, request).await?,
+        };
+        for warning in outcome.warnings {
+            let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+            response.headers_mut().append(header::WARNING, text_header(&format!("299 - \"{quoted}\"")));
+        }
+        Ok(response)
+    }
+
+    /// Requests that are not about stored objects.
+    async fn meta(&self, context: &Context, request: ApiRequest) -> Result<Response<Body>, ApiError> {
+        match request {
+            ApiRequest::Discovery(Discovery::Root) => encode::document(context, 200, &discovery::root()),
+            ApiRequest::Discovery(document) => discovery::response(context, &document),
+            ApiRequest::OpenApi(path) => openapi::response(context, path.as_deref()),
+            ApiRequest::Health(health) => Ok(health::response(&self.api, &health).await),
+            ApiRequest::Version => encode::document(context, 200, &discovery::version()),
+            ApiRequest::Metrics => Ok(self.metrics.response(&self.api).await),
+            ApiRequest::OpenIdConfiguration => {
+                let tokens = self.api.tokens.as_ref().ok_or(ApiError::UnknownPath)?;
+                encode::document(context, 200, &discovery::openid(&tokens.issuer))
+            }
+            ApiRequest::Jwks => {
+                let accepts = context.accept();
+                if !accepts.is_empty() && !accepts.contains("application/jwk-set+json") && !accepts.contains("*/*") {
+                    return Err(negotiate::not_acceptable("application/jwk-set+json"));
+                }
+                let keys = self.api.tokens.as_ref().and_then(|t| t.jwks()).ok_or(ApiError::UnknownPath)?;
+                Ok(plain(StatusCode::OK, "application/jwk-set+json", keys.to_string().into()))
+            }
+            ApiRequest::Resource(..) => Err(ApiError::UnknownResource),
+        }
+    }
+}
+
+/// What encoding an answer needs of its request.
+pub(crate) struct Context {
+    pub(crate) info: RequestInfo,
+    pub(crate) query: Query,
+    pub(crate) headers: http::HeaderMap,
+}
+
+impl Context {
+    fn accept(&self) -> String {
+        let values = self.headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
+        values.collect::<Vec<_>>().join(",")
+    }
+    fn wanted(&self) -> Result<Wanted, ApiError> {
+        Wanted::parse(&self.accept(), &self.query, false)
+    }
+    fn accepts_gzip(&self) -> bool {
+        let header = self.headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or("");
+        header.split(',').any(|e| e.split(';').next().is_some_and(|name| name.trim() == "gzip"))
+    }
+}
+
+/// A header value of any text; what a header cannot carry is left out.
+fn text_header(text: &str) -> HeaderValue {
+    let clean: String = text.chars().filter(|c| !c.is_control()).collect();
+    HeaderValue::from_bytes(clean.as_bytes()).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// A whole answer of that type.
+fn plain(code: StatusCode, content_type: &str, bytes: Bytes) -> Response<Body> {
+    let mut response = Response::new(body::full(bytes));
+    *response.status_mut() = code;
+    if code != StatusCode::NO_CONTENT {
+        response.headers_mut().insert(header::CONTENT_TYPE, text_header(content_type));
+    }
+    response
+}

@@ -1,0 +1,235 @@
+//! Discovery: which groups, versions and resources there are, from the registry; legacy and aggregated.
+
+use super::negotiate::{Form, Wanted};
+use super::{Body, Context, encode, plain};
+use crate::error::ApiError;
+use crate::registry::{self, ResourceDef, Subresource};
+use crate::request::Discovery;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+pub(super) fn response(context: &Context, document: &Discovery) -> Result<Response<Body>, ApiError> {
+    let form = Wanted::parse(&context.accept(), &context.query, false)?.form;
+    let value = match (document, form) {
+        (Discovery::Core, Form::Discovery) => return Ok(aggregated(context, &[""])),
+        (Discovery::Groups, Form::Discovery) => return Ok(aggregated(context, &groups())),
+        (Discovery::Root, _) => root(),
+        (Discovery::Core, _) => json!({
+            "kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address(context)}],
+        }),
+        (Discovery::Groups, _) => {
+            let groups: Vec<Value> = groups().into_iter().map(group).collect();
+            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+        }
+        (Discovery::Group(name), _) => {
+            let known = groups().into_iter().find(|g| g == name).ok_or(ApiError::UnknownPath)?;
+            let mut value = group(known);
+            value["kind"] = "APIGroup".into();
+            value["apiVersion"] = "v1".into();
+            value
+        }
+        (Discovery::Resources { group, version }, _) => resources(group, version).ok_or(if group.is_empty() {
+            ApiError::UnknownResource
+        } else {
+            ApiError::UnknownPath
+        })?,
+    };
+    let mut response = encode::document(context, 200, &value)?;
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
+}
+
+fn server_address(context: &Context) -> String {
+    context.headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("").to_owned()
+}
+
+/// Groups but the core one, in discovery order.
+fn groups() -> Vec<&'static str> {
+    let mut names: Vec<&str> = Vec::new();
+    for def in registry::all() {
+        if !def.gv.group.is_empty() && !names.contains(&def.gv.group) {
+            names.push(def.gv.group);
+        }
+    }
+    names
+}
+
+fn versions(group: &str) -> Vec<&'static str> {
+    let mut versions: Vec<&str> = Vec::new();
+    for def in registry::all().iter().filter(|d| d.gv.group == group) {
+        if !versions.contains(&def.gv.version) {
+            versions.push(def.gv.version);
+        }
+    }
+    versions
+}
+
+fn group(name: &str) -> Value {
+    let versions: Vec<Value> =
+        versions(name).into_iter().map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
+    json!({"name": name, "versions": versions, "preferredVersion": versions.first()})
+}
+
+fn in_version<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static ResourceDef> + 'a {
+    registry::all().iter().filter(move |d| d.gv.group == group && d.gv.version == version)
+}
+
+fn resources(group: &str, version: &str) -> Option<Value> {
+    let mut list = Vec::new();
+    for def in in_version(group, version) {
+        list.push(resource(def));
+        list.extend(def.subresources.iter().map(|sub| subresource(def, sub)));
+    }
+    if list.is_empty() {
+        return None;
+    }
+    let gv = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let mut value = json!({"kind": "APIResourceList", "groupVersion": gv, "resources": list});
+    if !group.is_empty() {
+        value["apiVersion"] = "v1".into();
+    }
+    Some(value)
+}
+
+fn resource(def: &ResourceDef) -> Value {
+    let mut value = json!({
+        "name": def.resource, "singularName": def.singular, "namespaced": def.namespaced, "kind": def.kind, "verbs": def.verbs,
+    });
+    if !def.short_names.is_empty() {
+        value["shortNames"] = def.short_names.into();
+    }
+    if !def.categories.is_empty() {
+        value["categories"] = def.categories.into();
+    }
+    if def.verbs.contains(&"list") {
+        value["storageVersionHash"] = storage_hash(def).into();
+    }
+    value
+}
+
+fn subresource(def: &ResourceDef, sub: &Subresource) -> Value {
+    let name = format!("{}/{}", def.resource, sub.name);
+    let mut value =
+        json!({"name": name, "singularName": "", "namespaced": def.namespaced, "kind": sub.kind, "verbs": sub.verbs});
+    if sub.gv != def.gv {
+        value["group"] = sub.gv.group.into();
+        value["version"] = sub.gv.version.into();
+    }
+    value
+}
+
+/// First 8 bytes of the SHA-256 of `group/version/kind` of what is stored.
+fn storage_hash(def: &ResourceDef) -> String {
+    let text = format!("{}/{}/{}", def.storage_gv.group, def.storage_gv.version, def.kind);
+    STANDARD.encode(&Sha256::digest(text)[..8])
+}
+
+/// `apidiscovery.k8s.io/v2`: everything in one document, with an ETag.
+fn aggregated(context: &Context, groups: &[&str]) -> Response<Body> {
+    let items: Vec<Value> = groups.iter().map(|name| aggregated_group(name)).collect();
+    let value = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
+    let text = value.to_string();
+    let hash: String = Sha256::digest(&text).iter().map(|b| format!("{b:02X}")).collect();
+    let etag = super::text_header(&format!("\"{hash}\""));
+    let mut response = if context.headers.get(header::IF_NONE_MATCH) == Some(&etag) {
+        plain(StatusCode::NOT_MODIFIED, AGGREGATED, bytes::Bytes::new())
+    } else {
+        plain(StatusCode::OK, AGGREGATED, text.into())
+    };
+    response.headers_mut().insert(header::ETAG, etag);
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+fn aggregated_group(group: &str) -> Value {
+    let versions: Vec<Value> = versions(group)
+        .into_iter()
+        .map(|version| {
+            let resources: Vec<Value> = in_version(group, version).map(aggregated_resource).collect();
+            json!({"version": version, "resources": resources, "freshness": "Current"})
+        })
+        .collect();
+    let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
+    json!({"metadata": metadata, "versions": versions})
+}
+
+fn aggregated_resource(def: &'static ResourceDef) -> Value {
+    let mut value = json!({
+        "resource": def.resource,
+        "responseKind": {"group": "", "version": "", "kind": def.kind},
+        "scope": if def.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": def.singular,
+        "verbs": def.verbs,
+    });
+    if !def.short_names.is_empty() {
+        value["shortNames"] = def.short_names.into();
+    }
+    if !def.categories.is_empty() {
+        value["categories"] = def.categories.into();
+    }
+    let subresources: Vec<Value> = def
+        .subresources
+        .iter()
+        .map(|sub| {
+            let gv = if sub.gv == def.gv { ("", "") } else { (sub.gv.group, sub.gv.version) };
+            json!({
+                "subresource": sub.name,
+                "responseKind": {"group": gv.0, "version": gv.1, "kind": sub.kind},
+                "verbs": sub.verbs,
+            })
+        })
+        .collect();
+    if !subresources.is_empty() {
+        value["subresources"] = subresources.into();
+    }
+    value
+}
+
+/// `/`
+pub(super) fn root() -> Value {
+    let mut paths: Vec<String> =
+        vec!["/.well-known/openid-configuration".into(), "/api".into(), "/api/v1".into(), "/apis".into()];
+    for group in groups() {
+        paths.push(format!("/apis/{group}"));
+        paths.extend(versions(group).into_iter().map(|v| format!("/apis/{group}/{v}")));
+    }
+    paths.extend(
+        ["/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"].map(Into::into),
+    );
+    json!({"paths": paths})
+}
+
+/// `/version`: the Kubernetes version that the API is, and what we are.
+pub(super) fn version() -> Value {
+    json!({
+        "major": "1", "minor": "36",
+        "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+        "gitVersion": concat!("v1.36.2+skiff", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc", "platform": "linux/amd64",
+    })
+}
+
+/// `/.well-known/openid-configuration`
+pub(super) fn openid(issuer: &str) -> Value {
+    json!({
+        "issuer": issuer, "jwks_uri": format!("{issuer}/openid/v1/jwks"), "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["RS256", "ES256"],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_storage_hash_is_upstreams() {
+        assert_eq!(storage_hash(registry::find("", "v1", "pods").unwrap()), "xPOwRZ+Yhw8=");
+    }
+}

@@ -1,0 +1,433 @@
+//! Answers → bytes: JSON copied from the cache, YAML, protobuf, tables and metadata made on demand; gzip when it pays.
+
+use super::negotiate::{Encoding, Form, Wanted};
+use super::{Body, Context, body, plain, table, text_header};
+use crate::error::ApiError;
+use crate::gvr::GroupVersion;
+use crate::pipeline::{Collection, ObjectAnswer, served_bytes, to_served};
+use crate::registry::ResourceDef;
+use crate::schema::Schema;
+use crate::store::cache::Entry;
+use bytes::{BufMut, Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::sync::Arc;
+
+/// From this size on answers are compressed for those who accept it (upstream's `defaultGzipThresholdBytes`).
+const GZIP_FROM: usize = 128 * 1024;
+/// Size of the pieces in which a long list leaves.
+const CHUNK: usize = 64 * 1024;
+
+const META_V1: GroupVersion = GroupVersion { group: "meta.k8s.io", version: "v1" };
+
+pub(super) fn object(context: &Context, answer: &ObjectAnswer) -> Result<Response<Body>, ApiError> {
+    let code = StatusCode::from_u16(answer.code).unwrap_or(StatusCode::OK);
+    let wanted = context.wanted()?;
+    let def = answer.def;
+    let bytes = match wanted.form {
+        Form::Plain => return object_bytes(context, wanted.encoding, code, def, served_bytes(def, &answer.bytes)?),
+        Form::Discovery => return Err(super::negotiate::not_acceptable("application/json")),
+        Form::MetadataList => {
+            return Err(ApiError::NotAcceptable(format!(
+                "you requested PartialObjectMetadataList, but the requested object is not a list (*{}.{})",
+                go_package(def),
+                def.kind
+            )));
+        }
+        Form::Metadata => to_vec(&metadata_of(&parse(&answer.bytes)?))?,
+        Form::Table(include) => {
+            let value = parse(&answer.bytes)?;
+            let version = value["metadata"]["resourceVersion"].as_str().unwrap_or("").to_owned();
+            let rows = vec![table::row(def, &value, include)];
+            to_vec(&table::document(def, json!({"resourceVersion": version}), rows, true))?
+        }
+    };
+    finish(context, wanted.encoding, code, bytes.into())
+}
+
+fn object_bytes(
+    context: &Context,
+    encoding: Encoding,
+    code: StatusCode,
+    def: &ResourceDef,
+    json: Bytes,
+) -> Result<Response<Body>, ApiError> {
+    match encoding {
+        Encoding::Protobuf => {
+            let bytes = schema(def)?.encode_protobuf(&parse(&json)?);
+            Ok(compressed(context, code, "application/vnd.kubernetes.protobuf", bytes.into()))
+        }
+        Encoding::Json { .. } | Encoding::Yaml => finish(context, encoding, code, json),
+    }
+}
+
+/// A list: items are copied from the entries, never parsed, unless another form is asked for.
+pub(super) fn collection(context: &Context, list: Collection) -> Result<Response<Body>, ApiError> {
+    let wanted = context.wanted()?;
+    let def = list.def;
+    let mut metadata = json!({"resourceVersion": list.revision.to_string()});
+    if let Some(next) = &list.next {
+        metadata["continue"] = next.as_str().into();
+    }
+    if let Some(remaining) = list.remaining {
+        metadata["remainingItemCount"] = remaining.into();
+    }
+    let bytes = match (wanted.form, wanted.encoding) {
+        (Form::Plain, Encoding::Json { pretty: false }) if def.gv == def.storage_gv => {
+            let head = format!(
+                "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+                def.kind, def.gv
+            );
+            return Ok(json_list(context, head.into_bytes(), list.entries));
+        }
+        (Form::Plain, Encoding::Protobuf) => {
+            let bytes = protobuf_list(&list, &metadata)?;
+            return Ok(compressed(context, StatusCode::OK, "application/vnd.kubernetes.protobuf", bytes.into()));
+        }
+        (Form::Plain, _) => {
+            let items: Result<Vec<Value>, ApiError> = list.entries.iter().map(|e| item(def, e)).collect();
+            let kind = format!("{}List", def.kind);
+            to_vec(&json!({"kind": kind, "apiVersion": def.gv.to_string(), "metadata": metadata, "items": items?}))?
+        }
+        (Form::Metadata, _) => {
+            return Err(ApiError::NotAcceptable(format!(
+                "you requested PartialObjectMetadata, but the requested object is a list (*{}.{}List)",
+                go_package(def),
+                def.kind
+            )));
+        }
+        (Form::MetadataList, _) => {
+            let items: Result<Vec<Value>, ApiError> =
+                list.entries.iter().map(|e| Ok(metadata_of(&parse(&e.bytes)?))).collect();
+            to_vec(&json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items?,
+            }))?
+        }
+        (Form::Table(include), _) => {
+            let rows: Result<Vec<Value>, ApiError> =
+                list.entries.iter().map(|e| Ok(table::row(def, &parse(&e.bytes)?, include))).collect();
+            to_vec(&table::document(def, metadata, rows?, true))?
+        }
+        (Form::Discovery, _) => return Err(super::negotiate::not_acceptable("application/json")),
+    };
+    finish(context, wanted.encoding, StatusCode::OK, bytes.into())
+}
+
+/// One list item as a value: without kind and apiVersion, as lists of built-ins have them.
+fn item(def: &ResourceDef, entry: &Entry) -> Result<Value, ApiError> {
+    let mut value = to_served(def, parse(&entry.bytes)?);
+    if let Some(map) = value.as_object_mut() {
+        map.remove("kind");
+        map.remove("apiVersion");
+    }
+    Ok(value)
+}
+
+fn json_list(context: &Context, head: Vec<u8>, entries: Vec<Arc<Entry>>) -> Response<Body> {
+    let size = head.len() + 3 + entries.iter().map(|e| e.bytes.len() - e.body + 2).sum::<usize>();
+    if size < GZIP_FROM {
+        let mut out = BytesMut::with_capacity(size);
+        out.extend_from_slice(&head);
+        for (index, entry) in entries.iter().enumerate() {
+            put_item(&mut out, index, entry);
+        }
+        out.put_slice(b"]}\n");
+        return plain(StatusCode::OK, "application/json", out.freeze());
+    }
+    let gzip = context.accepts_gzip();
+    let chunks = ListChunks { head: Some(head), entries: entries.into_iter(), index: 0, done: false };
+    let mut response = if gzip {
+        let mut response = Response::new(body::chunks(Gzipped::new(chunks)));
+        mark_gzip(&mut response);
+        response
+    } else {
+        Response::new(body::chunks(chunks))
+    };
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn put_item(out: &mut BytesMut, index: usize, entry: &Entry) {
+    if index > 0 {
+        out.put_u8(b',');
+    }
+    out.put_u8(b'{');
+    out.extend_from_slice(&entry.bytes[entry.body..]);
+}
+
+/// The pieces of a long list, made as the client reads.
+struct ListChunks {
+    head: Option<Vec<u8>>,
+    entries: std::vec::IntoIter<Arc<Entry>>,
+    index: usize,
+    done: bool,
+}
+
+impl Iterator for ListChunks {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.done {
+            return None;
+        }
+        let mut out = BytesMut::with_capacity(CHUNK + CHUNK / 4);
+        if let Some(head) = self.head.take() {
+            out.extend_from_slice(&head);
+        }
+        while out.len() < CHUNK {
+            match self.entries.next() {
+                Some(entry) => {
+                    put_item(&mut out, self.index, &entry);
+                    self.index += 1;
+                }
+                None => {
+                    out.put_slice(b"]}\n");
+                    self.done = true;
+                    break;
+                }
+            }
+        }
+        Some(out.freeze())
+    }
+}
+
+/// Compresses pieces as they come.
+struct Gzipped<I> {
+    from: I,
+    encoder: Option<GzEncoder<Vec<u8>>>,
+}
+
+impl<I> Gzipped<I> {
+    fn new(from: I) -> Self {
+        // Upstream compresses at level 1: the network is rarely the slow part.
+        Self { from, encoder: Some(GzEncoder::new(Vec::new(), Compression::fast())) }
+    }
+}
+
+impl<I: Iterator<Item = Bytes>> Iterator for Gzipped<I> {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let encoder = self.encoder.as_mut()?;
+            match self.from.next() {
+                // Writing to a Vec cannot fail.
+                Some(chunk) => {
+                    let _ = encoder.write_all(&chunk);
+                    let out = std::mem::take(encoder.get_mut());
+                    if !out.is_empty() {
+                        return Some(out.into());
+                    }
+                }
+                None => return self.encoder.take()?.finish().ok().map(Bytes::from),
+            }
+        }
+    }
+}
+
+/// A list message: metadata is field 1 and items field 2 of every List type.
+fn protobuf_list(list: &Collection, metadata: &Value) -> Result<Vec<u8>, ApiError> {
+    let def = list.def;
+    let schema = schema(def)?;
+    let mut meta = Vec::new();
+    put_field(&mut meta, 2, metadata["resourceVersion"].as_str().unwrap_or("").as_bytes());
+    if let Some(next) = metadata["continue"].as_str() {
+        put_field(&mut meta, 3, next.as_bytes());
+    }
+    if let Some(remaining) = metadata["remainingItemCount"].as_u64() {
+        meta.push(4 << 3);
+        put_varint(&mut meta, remaining);
+    }
+    let mut raw = Vec::new();
+    put_field(&mut raw, 1, &meta);
+    for entry in &list.entries {
+        let object = to_served(def, parse(&entry.bytes)?);
+        let envelope = schema.encode_protobuf(&object);
+        put_field(&mut raw, 2, raw_of(&envelope).unwrap_or_default());
+    }
+    Ok(envelope(&def.gv.to_string(), &format!("{}List", def.kind), &raw))
+}
+
+/// `k8s\0` and a `runtime.Unknown`.
+fn envelope(version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let mut type_meta = Vec::new();
+    put_field(&mut type_meta, 1, version.as_bytes());
+    put_field(&mut type_meta, 2, kind.as_bytes());
+    let mut out = Vec::with_capacity(raw.len() + type_meta.len() + 24);
+    out.extend_from_slice(b"k8s\0");
+    put_field(&mut out, 1, &type_meta);
+    put_field(&mut out, 2, raw);
+    put_field(&mut out, 3, b"");
+    put_field(&mut out, 4, b"");
+    out
+}
+
+/// The message inside an envelope (`runtime.Unknown.raw`).
+fn raw_of(envelope: &[u8]) -> Option<&[u8]> {
+    let mut rest = envelope.strip_prefix(b"k8s\0")?;
+    while let Some((&tag, after)) = rest.split_first() {
+        let (length, after) = take_varint(after)?;
+        let content = after.get(..length)?;
+        if tag == 2 << 3 | 2 {
+            return Some(content);
+        }
+        rest = &after[length..];
+    }
+    None
+}
+
+pub(super) fn put_field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
+    out.push(number << 3 | 2);
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn take_varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut number = 0usize;
+    for (index, byte) in bytes.iter().enumerate().take(9) {
+        number |= usize::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Some((number, &bytes[index + 1..]));
+        }
+    }
+    None
+}
+
+/// A document that is not a stored object.
+pub(super) fn document(context: &Context, code: u16, value: &Value) -> Result<Response<Body>, ApiError> {
+    let code = StatusCode::from_u16(code).unwrap_or(StatusCode::OK);
+    let encoding = match Wanted::parse(&context.accept(), &context.query, false) {
+        Ok(wanted) => wanted.encoding,
+        Err(error) => return Err(error),
+    };
+    match encoding {
+        Encoding::Protobuf => Ok(match protobuf(value) {
+            Some(bytes) => plain(code, "application/vnd.kubernetes.protobuf", bytes.into()),
+            None => plain(code, "application/json", to_vec(value)?.into()),
+        }),
+        Encoding::Json { .. } | Encoding::Yaml => finish(context, encoding, code, to_vec(value)?.into()),
+    }
+}
+
+/// A `Status`, in the client's encoding if it is one of ours, else JSON.
+pub(super) fn status(context: &Context, code: StatusCode, value: &Value) -> Response<Body> {
+    let encoding = Wanted::parse(&context.accept(), &context.query, false).map(|w| w.encoding);
+    let json = Bytes::from(value.to_string() + "\n");
+    match encoding {
+        Ok(Encoding::Protobuf) => match protobuf(value) {
+            Some(bytes) => plain(code, "application/vnd.kubernetes.protobuf", bytes.into()),
+            None => plain(code, "application/json", json),
+        },
+        Ok(encoding) => {
+            finish(context, encoding, code, json.clone()).unwrap_or_else(|_| plain(code, "application/json", json))
+        }
+        Err(_) => plain(code, "application/json", json),
+    }
+}
+
+/// A value of any kind with a schema.
+pub(super) fn protobuf(value: &Value) -> Option<Vec<u8>> {
+    let kind = value["kind"].as_str()?;
+    let gv = value["apiVersion"].as_str()?;
+    let (group, version) = gv.split_once('/').unwrap_or(("", gv));
+    let schema = Schema::builtins()
+        .iter()
+        .find(|s| s.kind() == kind && s.group_version().group == group && s.group_version().version == version)
+        .or_else(|| Schema::builtin(META_V1, kind))?;
+    Some(schema.encode_protobuf(value))
+}
+
+/// JSON text as it is, pretty, or as YAML.
+fn finish(context: &Context, encoding: Encoding, code: StatusCode, json: Bytes) -> Result<Response<Body>, ApiError> {
+    match encoding {
+        Encoding::Json { pretty: false } | Encoding::Protobuf => {
+            Ok(compressed(context, code, "application/json", json))
+        }
+        Encoding::Json { pretty: true } => {
+            let pretty = serde_json::to_string_pretty(&parse(&json)?).map_err(internal)?;
+            Ok(compressed(context, code, "application/json", pretty.into()))
+        }
+        Encoding::Yaml => {
+            let text = serde_saphyr::to_string(&parse(&json)?).map_err(internal)?;
+            Ok(compressed(context, code, "application/yaml", text.into()))
+        }
+    }
+}
+
+fn compressed(context: &Context, code: StatusCode, content_type: &str, bytes: Bytes) -> Response<Body> {
+    if bytes.len() < GZIP_FROM || !context.accepts_gzip() {
+        return plain(code, content_type, bytes);
+    }
+    let whole: Vec<u8> = Gzipped::new(std::iter::once(bytes)).flatten().collect();
+    let mut response = plain(code, content_type, whole.into());
+    mark_gzip(&mut response);
+    response
+}
+
+fn mark_gzip(response: &mut Response<Body>) {
+    response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response.headers_mut().insert(header::VARY, text_header("Accept-Encoding"));
+}
+
+/// `PartialObjectMetadata` of an object.
+pub(super) fn metadata_of(object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+}
+
+pub(super) fn schema(def: &ResourceDef) -> Result<&'static Schema, ApiError> {
+    Schema::builtin(def.gv, def.kind)
+        .ok_or_else(|| ApiError::Internal(format!("no schema for {} {}", def.gv, def.kind)))
+}
+
+pub(super) fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(bytes).map_err(internal)
+}
+
+fn to_vec(value: &Value) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = serde_json::to_vec(value).map_err(internal)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn internal(error: impl std::fmt::Display) -> ApiError {
+    ApiError::Internal(error.to_string())
+}
+
+/// The Go package that upstream's internal type lives in, as its error texts show it.
+fn go_package(def: &ResourceDef) -> &str {
+    match def.gv.group {
+        "" => "core",
+        group => group.split('.').next().unwrap_or(group),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_gives_back_its_message() {
+        let raw = vec![7; 300];
+        assert_eq!(raw_of(&envelope("v1", "PodList", &raw)).unwrap(), raw);
+    }
+
+    #[test]
+    fn gzip_of_pieces_is_one_stream() {
+        let pieces = ["a".repeat(1000), "b".repeat(1000)].map(Bytes::from);
+        let whole: Vec<u8> = Gzipped::new(pieces.into_iter()).flatten().collect();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&whole[..]), &mut text).unwrap();
+        assert_eq!(text, "a".repeat(1000) + &"b".repeat(1000));
+    }
+}

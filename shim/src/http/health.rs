@@ -1,0 +1,60 @@
+//! `/healthz`, `/livez`, `/readyz`, their checks and the verbose form.
+
+use super::{Body, plain};
+use crate::pipeline::Api;
+use crate::request::Health;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long the store may take to answer a health check.
+const STORE_DEADLINE: Duration = Duration::from_secs(2);
+const TEXT: &str = "text/plain; charset=utf-8";
+
+pub(super) async fn response(api: &Api, health: &Health) -> Response<Body> {
+    let checks = checks(api, health.endpoint).await;
+    if let Some(name) = &health.check {
+        return match checks.iter().find(|(check, _)| check == name) {
+            Some((_, true)) => text(StatusCode::OK, "ok".into()),
+            Some((_, false)) => text(StatusCode::INTERNAL_SERVER_ERROR, "internal server error: failed\n".into()),
+            None => text(StatusCode::NOT_FOUND, "404 page not found\n".into()),
+        };
+    }
+    let mut out = String::new();
+    let mut failed = false;
+    for (name, ok) in &checks {
+        if health.exclude.iter().any(|e| e == name) {
+            out.push_str(&format!("[+]{name} excluded: ok\n"));
+        } else if *ok {
+            out.push_str(&format!("[+]{name} ok\n"));
+        } else {
+            failed = true;
+            out.push_str(&format!("[-]{name} failed: reason withheld\n"));
+        }
+    }
+    match (failed, health.verbose) {
+        (false, false) => text(StatusCode::OK, "ok".into()),
+        (false, true) => text(StatusCode::OK, format!("{out}{} check passed\n", health.endpoint)),
+        (true, _) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{out}{} check failed\n", health.endpoint)),
+    }
+}
+
+async fn checks(api: &Api, endpoint: &str) -> Vec<(&'static str, bool)> {
+    let store = tokio::time::timeout(STORE_DEADLINE, api.store.current()).await.is_ok_and(|r| r.is_ok());
+    let mut checks = vec![("ping", true), ("log", true)];
+    if endpoint != "livez" {
+        checks.push(("storage-readiness", store));
+        checks.push(("poststarthook/bootstrap-controller", api.ready.load(Ordering::Acquire)));
+    }
+    if endpoint == "readyz" {
+        checks.push(("shutdown", !api.stopping.is_cancelled()));
+    }
+    checks
+}
+
+fn text(code: StatusCode, text: String) -> Response<Body> {
+    let mut response = plain(code, TEXT, Bytes::from(text));
+    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,189 @@
+//! The life of a request, top to bottom, in one function; its stages are one file each.
+//!
+//! Only this module commits to the store. It knows neither HTTP nor encodings: it takes a `Call` and gives an `Outcome`.
+
+pub mod api;
+mod binding;
+mod connect;
+mod create;
+mod decode;
+mod delete;
+mod form;
+mod identity;
+mod read;
+mod services;
+mod stored;
+mod token;
+mod update;
+pub mod watch;
+
+pub use api::{Api, Settings};
+pub use connect::{Connection, Stream};
+pub use form::{served_bytes, to_served};
+pub use identity::Credential;
+pub use read::Collection;
+pub use stored::splice_version;
+
+use crate::authn::User;
+use crate::authz::{self, Attributes, Decision};
+use crate::error::ApiError;
+use crate::registry::ResourceDef;
+use crate::request::info::RequestInfo;
+use crate::request::query::Query;
+use crate::request::{Action, ApiRequest, Sub, Target};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::HeaderMap;
+use serde_json::Value;
+use std::sync::Arc;
+use watch::Watch;
+
+/// A request as it enters: who sent it is not known yet.
+pub struct Call {
+    pub info: RequestInfo,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub credential: Credential,
+    /// Reads the whole body; called only once the request is known to need it and to be allowed.
+    pub body: BoxFuture<'static, Result<Bytes, ApiError>>,
+}
+
+/// What came of it: the answer, and texts for `Warning` headers.
+pub struct Outcome {
+    pub answer: Answer,
+    pub warnings: Vec<String>,
+}
+
+/// An answer, not yet encoded.
+pub enum Answer {
+    Object(ObjectAnswer),
+    Collection(Collection),
+    Watch(Watch),
+    /// An object of a kind that is not stored (`TokenRequest`, `Status`), with its HTTP code.
+    Document {
+        code: u16,
+        value: Value,
+    },
+    /// A stream to an agent; http carries the bytes.
+    Connect(Connection),
+    /// Everything that is not about a resource is answered by http itself.
+    Meta(ApiRequest),
+}
+
+/// One stored object.
+pub struct ObjectAnswer {
+    pub def: &'static ResourceDef,
+    /// Canonical JSON of the storage form, `resourceVersion` in it.
+    pub bytes: Bytes,
+    /// 200, 201 or 202.
+    pub code: u16,
+}
+
+impl From<Answer> for Outcome {
+    fn from(answer: Answer) -> Self {
+        Self { answer, warnings: Vec::new() }
+    }
+}
+
+impl Call {
+    fn content_type(&self) -> String {
+        let text = self.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+        text.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+    }
+}
+
+/// Runs one request: authenticate → authorize → resolve → decode → mutate → validate → commit; http encodes the outcome.
+///
+/// # Errors
+/// Whatever refuses it, in upstream's words.
+pub async fn run(api: &Arc<Api>, mut call: Call) -> Result<Outcome, ApiError> {
+    let user = identity::authenticate(api, &call.credential, &call.headers).await?;
+    let user = impersonate(api, user, &call.headers).await?;
+    authorize(api, &user, &Attributes::from(&call.info)).await?;
+
+    let content_type = call.content_type();
+    let request = ApiRequest::resolve(&call.info, &call.query, &content_type)?;
+    let ApiRequest::Resource(target, action) = request else { return Ok(Answer::Meta(request).into()) };
+    let body = std::mem::replace(&mut call.body, Box::pin(async { Ok(Bytes::new()) }));
+    let stage = Stage { api, user: &user, target: &target, content_type: &content_type };
+
+    // Each stage decodes, mutates (defaults, admission, strategy), validates and commits; see the file of its name.
+    match (action, target.sub) {
+        (Action::Get { resource_version }, _) => read::get(&stage, resource_version.as_deref()).await,
+        (Action::List(options), _) => read::list(&stage, &options).await,
+        (Action::Watch(options), _) => watch::open(&stage, options).await,
+        (Action::Create(options), None) if target.def.resource == "bindings" => {
+            binding::bind(&stage, &options, body.await?).await
+        }
+        (Action::Create(options), None) => create::create(&stage, &options, body.await?).await,
+        (Action::Create(options), Some(Sub::Binding)) => binding::bind(&stage, &options, body.await?).await,
+        (Action::Create(options), Some(Sub::Eviction)) => delete::evict(&stage, &options, body.await?).await,
+        (Action::Create(options), Some(Sub::Token)) => token::request(&stage, &options, body.await?).await,
+        (Action::Create(_), Some(_)) => Err(ApiError::MethodNotAllowed),
+        (Action::Update(options), _) => update::replace(&stage, &options, body.await?).await,
+        (Action::Patch(kind, options), _) => update::patch(&stage, kind, &options, body.await?).await,
+        (Action::Delete(options), _) => delete::delete(&stage, options, body.await?).await,
+        (Action::DeleteCollection(list, options), _) => delete::collection(&stage, &list, options, body.await?).await,
+        (Action::Connect { path, query }, _) => connect::connect(&stage, &path, &query).await,
+    }
+}
+
+/// What the stages share.
+struct Stage<'a> {
+    api: &'a Arc<Api>,
+    user: &'a User,
+    target: &'a Target,
+    content_type: &'a str,
+}
+
+impl Stage<'_> {
+    /// The target's namespace, empty for cluster-scoped ones.
+    fn namespace(&self) -> &str {
+        self.target.namespace.as_deref().unwrap_or("")
+    }
+}
+
+async fn authorize(api: &Api, user: &User, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+    // Only the node authorizer looks at pods, and only at its own.
+    let pods = match user.as_node() {
+        Some(_)
+            if matches!(
+                attributes.resource,
+                "secrets" | "configmaps" | "persistentvolumeclaims" | "serviceaccounts"
+            ) =>
+        {
+            Some(api.cache("pods")?.consistent().await?)
+        }
+        _ => None,
+    };
+    let related = |node: &str, a: &Attributes<'_>| {
+        let Some(pods) = &pods else { return false };
+        let prefix = crate::store::key::StoreKey::prefix("pods", Some(a.namespace));
+        pods.range(&prefix, None).any(|entry| {
+            entry.fields.get("spec.nodeName").is_some_and(|n| **n == *node)
+                && stored::value(&entry.bytes).is_ok_and(|pod| authz::node::pod_uses(&pod, a.resource, a.name))
+        })
+    };
+    match authz::decide(user, attributes, &related) {
+        Decision::Allow => Ok(()),
+        Decision::Deny(reason) => Err(authz::forbidden(user, attributes, &reason)),
+    }
+}
+
+async fn impersonate(api: &Api, user: User, headers: &HeaderMap) -> Result<User, ApiError> {
+    let Some((wanted, claims)) = crate::authn::impersonate::requested(headers)? else { return Ok(user) };
+    for claim in &claims {
+        let attributes = Attributes {
+            verb: "impersonate",
+            is_resource: true,
+            group: claim.group,
+            resource: claim.resource,
+            subresource: &claim.subresource,
+            namespace: &claim.namespace,
+            name: &claim.name,
+            path: "",
+        };
+        authorize(api, &user, &attributes).await?;
+    }
+    Ok(wanted)
+}

@@ -1,0 +1,90 @@
+//! What every request works on: the store, the watch caches above it, and the server's settings.
+
+use crate::authn::token::Tokens;
+use crate::error::ApiError;
+use crate::registry::core::service::allocate::ServiceRange;
+use crate::registry::{self, ResourceDef};
+use crate::store::Store;
+use crate::store::cache::{CacheSpec, Caches, ResourceCache};
+use crate::task::Tasks;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tokio_util::sync::CancellationToken;
+
+/// Settings that requests depend on.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where Services get their addresses.
+    pub service_range: ServiceRange,
+    /// Whether the ServiceAccount plugin mounts tokens into pods.
+    pub mount_tokens: bool,
+}
+
+/// The API below HTTP; shared by the listener and the in-process clients.
+pub struct Api {
+    pub store: Arc<dyn Store>,
+    caches: Caches,
+    pub settings: Settings,
+    pub tokens: Option<Tokens>,
+    /// Held while a Service gets its addresses and ports: what is free is read off the cache.
+    pub(super) allocation: tokio::sync::Mutex<()>,
+    /// Set once the bootstrap objects exist.
+    pub ready: AtomicBool,
+    /// Set when the server stops: readyz fails, watches end.
+    pub stopping: CancellationToken,
+}
+
+impl Api {
+    /// Starts the watch cache of every stored resource.
+    pub fn start(
+        store: Arc<dyn Store>,
+        settings: Settings,
+        tokens: Option<Tokens>,
+        tasks: &Tasks,
+        stopping: CancellationToken,
+    ) -> Arc<Self> {
+        let specs = stored().map(|def| {
+            let fields = def.fields;
+            let index = Arc::new(move |object: &serde_json::Value| (labels(object), fields(object)));
+            CacheSpec { prefix: def.storage, index }
+        });
+        let (caches, follow) = Caches::start(store.clone(), specs.collect());
+        tasks.spawn("watch-cache", follow);
+        Arc::new(Self {
+            store,
+            caches,
+            settings,
+            tokens,
+            allocation: tokio::sync::Mutex::new(()),
+            ready: AtomicBool::new(false),
+            stopping,
+        })
+    }
+
+    /// The cache of a storage prefix.
+    ///
+    /// # Errors
+    /// For a resource that is not stored.
+    pub fn cache(&self, storage: &str) -> Result<ResourceCache, ApiError> {
+        self.caches.of(storage).ok_or(ApiError::MethodNotAllowed)
+    }
+
+    pub(super) fn cache_of(&self, def: &ResourceDef) -> Result<ResourceCache, ApiError> {
+        self.cache(def.storage)
+    }
+}
+
+/// One definition for each storage prefix: of those that share one, that whose form is stored.
+pub fn stored() -> impl Iterator<Item = &'static ResourceDef> {
+    registry::all().iter().filter(|d| d.gv == d.storage_gv && d.verbs.contains(&"list"))
+}
+
+fn labels(object: &serde_json::Value) -> crate::selector::Pairs {
+    use crate::meta::Meta;
+    object
+        .labels()
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.as_str().into(), value.as_str()?.into())))
+        .collect()
+}

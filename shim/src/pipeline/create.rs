@@ -1,0 +1,178 @@
+//! POST to a collection: decode → default → admit → prepare → validate → allocate → commit.
+
+use super::stored::{Stored, Written};
+use super::{Answer, ObjectAnswer, Outcome, Stage, decode, form, services};
+use crate::admission::{self, Operation, Review, suffix};
+use crate::clock;
+use crate::error::ApiError;
+use crate::meta::{Meta, Object};
+use crate::registry::field::Cause;
+use crate::request::options::WriteOptions;
+use crate::store::Expect;
+use bytes::Bytes;
+
+/// Tries of a generated name before its clash is reported (apiserver's `maxNameGenerationCreateAttempts`).
+const NAME_ATTEMPTS: usize = 8;
+/// A generated name leaves room for its suffix below 63 characters.
+const GENERATED_BASE: usize = 58;
+
+pub(super) async fn create(stage: &Stage<'_>, options: &WriteOptions, body: Bytes) -> Result<Outcome, ApiError> {
+    let def = stage.target.def;
+    let decoded = decode::object(stage, def.gv, def.kind, &body, options.validation)?;
+    create_object(stage, options, form::to_storage(def, decoded.value), decoded.warnings).await
+}
+
+/// Creates the storage form `object`; PUT to an absent name ends here too.
+pub(super) async fn create_object(
+    stage: &Stage<'_>,
+    options: &WriteOptions,
+    mut object: Object,
+    mut warnings: Vec<String>,
+) -> Result<Outcome, ApiError> {
+    let def = stage.target.def;
+    place(stage, &mut object)?;
+    if !object.meta_str("resourceVersion").is_empty() && object.meta_str("resourceVersion") != "0" {
+        return Err(ApiError::Plain("resourceVersion should not be set on objects to be created".into()));
+    }
+    form::storage_schema(def)?.default(&mut object);
+    (def.strategy.default)(&mut object);
+    admit(stage, Operation::Create, Some(&mut object), None).await?;
+    (def.strategy.prepare_create)(&mut object);
+    stamp(&mut object);
+    let base = object.meta_str("generateName").to_owned();
+    let generate = object.name().is_empty() && !base.is_empty();
+
+    for attempt in 1.. {
+        if generate {
+            let cut = base.char_indices().nth(GENERATED_BASE).map_or(base.len(), |(at, _)| at);
+            object.meta_mut().insert("name".into(), format!("{}{}", &base[..cut], suffix()).into());
+        }
+        let errors = (def.strategy.validate)(&object);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(def, object.name(), errors));
+        }
+        let held = services::allocate(stage.api, def, &mut object).await?;
+        let written = stage.api.write(def, &object, Expect::Absent, options.dry_run).await?;
+        drop(held);
+        match written {
+            Written::Done(stored) if options.dry_run && exists(stage, &object).await? => {
+                drop(stored);
+                return Err(ApiError::already_exists(def, object.name()));
+            }
+            Written::Done(stored) => {
+                warnings.extend((def.strategy.warnings)(&object, None));
+                let answer = Answer::Object(ObjectAnswer { def, bytes: stored.bytes, code: 201 });
+                return Ok(Outcome { answer, warnings });
+            }
+            Written::Lost(_) if generate && attempt < NAME_ATTEMPTS => {}
+            Written::Lost(_) => return Err(ApiError::already_exists(def, object.name())),
+        }
+    }
+    unreachable!("the loop ends by returning")
+}
+
+async fn exists(stage: &Stage<'_>, object: &Object) -> Result<bool, ApiError> {
+    Ok(stage.api.read(stage.target.def, object.namespace(), object.name()).await?.is_some())
+}
+
+/// The namespace of the URL is the object's, whether it says so or not.
+pub(super) fn place(stage: &Stage<'_>, object: &mut Object) -> Result<(), ApiError> {
+    let namespace = stage.namespace();
+    if !stage.target.def.namespaced {
+        return Ok(());
+    }
+    if !object.namespace().is_empty() && object.namespace() != namespace {
+        return Err(ApiError::BadRequest(
+            "the namespace of the provided object does not match the namespace sent on the request".into(),
+        ));
+    }
+    object.meta_mut().insert("namespace".into(), namespace.into());
+    Ok(())
+}
+
+/// What only the server sets.
+fn stamp(object: &mut Object) {
+    let now = rfc3339();
+    let meta = object.meta_mut();
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "selfLink", "managedFields"] {
+        meta.remove(field);
+    }
+    meta.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+    meta.insert("creationTimestamp".into(), now.into());
+}
+
+/// `metav1.Now()`: UTC, whole seconds.
+pub(super) fn rfc3339() -> String {
+    after_seconds(0)
+}
+
+/// The wall time that many seconds from now.
+pub(super) fn after_seconds(seconds: i64) -> String {
+    let now = clock::now().wall;
+    let at = now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(now);
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Looks up what the plugins need and runs them.
+pub(super) async fn admit(
+    stage: &Stage<'_>,
+    operation: Operation,
+    object: Option<&mut Object>,
+    old: Option<&Object>,
+) -> Result<(), ApiError> {
+    let (api, def, namespace) = (stage.api, stage.target.def, stage.namespace());
+    let creates = operation == Operation::Create && def.namespaced;
+    let namespace_object = if creates { api.read_core("namespaces", "", namespace).await? } else { None };
+    let pod = creates && def.resource == "pods" && stage.target.sub.is_none();
+    let account = match object.as_deref().filter(|_| pod) {
+        Some(pod) => {
+            let name = admission::service_account::account_name(pod).to_owned();
+            api.read_core("serviceaccounts", namespace, &name).await?
+        }
+        None => None,
+    };
+    let classes = if pod { priority_classes(stage).await? } else { Vec::new() };
+    let name = match stage.target.name.as_str() {
+        "" => object.as_deref().map(|o| o.name().to_owned()).unwrap_or_default(),
+        name => name.to_owned(),
+    };
+    let value = |stored: &Option<Stored>| stored.as_ref().map(|s| s.value.clone());
+    let (namespace_object, account) = (value(&namespace_object), value(&account));
+    let review = Review {
+        user: stage.user,
+        operation,
+        def,
+        sub: stage.target.sub,
+        namespace,
+        name: &name,
+        namespace_object: namespace_object.as_ref(),
+        service_account: account.as_ref(),
+        priority_classes: &classes,
+        old,
+        mount_tokens: api.settings.mount_tokens,
+    };
+    admission::admit(&review, object)
+}
+
+async fn priority_classes(stage: &Stage<'_>) -> Result<Vec<Object>, ApiError> {
+    let Ok(cache) = stage.api.cache("priorityclasses") else { return Ok(Vec::new()) };
+    cache.latest().await?.map.values().map(|entry| super::stored::value(&entry.bytes)).collect()
+}
+
+/// `metadata.resourceVersion` of an update as a revision.
+pub(super) fn parse_version(text: &str) -> Result<Option<crate::revision::Revision>, ApiError> {
+    match text {
+        "" | "0" => Ok(None),
+        text => match text.parse() {
+            Ok(number) => Ok(Some(crate::revision::Revision(number))),
+            Err(_) => Err(ApiError::Plain(format!("strconv.ParseUint: parsing \"{text}\": invalid syntax"))),
+        },
+    }
+}
+
+/// The 422 of a PUT that must say which version it replaces and does not.
+pub(super) fn version_required(def: &crate::registry::ResourceDef, name: &str) -> ApiError {
+    let what = crate::error::Qualified::kind(def);
+    let text = "Invalid value: 0: must be specified for an update".to_owned();
+    ApiError::invalid_field(what, name, Cause::Invalid, "metadata.resourceVersion", text)
+}

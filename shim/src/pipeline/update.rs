@@ -1,0 +1,309 @@
+//! PUT and PATCH, of objects and their subresources: read → change → default → admit → prepare → validate → commit.
+
+use super::create::{admit, create_object, parse_version, place, version_required};
+use super::stored::{ATTEMPTS, Stored, Written, splice_version};
+use super::{Answer, ObjectAnswer, Outcome, Stage, decode, form, services};
+use crate::admission::Operation;
+use crate::error::{ApiError, Qualified};
+use crate::meta::{Meta, Object};
+use crate::registry::core::{namespace, pod};
+use crate::request::Sub;
+use crate::request::options::{PatchType, WriteOptions};
+use crate::schema::{self, FieldValidation, SchemaError};
+use crate::store::Expect;
+use bytes::Bytes;
+use serde_json::Value;
+
+/// Operations in one JSON patch (apiserver's `maxJSONPatchOperations`).
+const MAX_PATCH_OPERATIONS: usize = 10_000;
+
+/// What is done to the object.
+enum Change {
+    /// Its new storage form.
+    Put(Object),
+    Patch(PatchType, Value),
+}
+
+pub(super) async fn replace(stage: &Stage<'_>, options: &WriteOptions, body: Bytes) -> Result<Outcome, ApiError> {
+    let target = stage.target;
+    let def = target.def;
+    let decoded = decode::object(stage, def.gv, def.kind, &body, options.validation)?;
+    let mut object = form::to_storage(def, decoded.value);
+    check_name(stage, &mut object)?;
+    place(stage, &mut object)?;
+    let found = stage.api.read(def, stage.namespace(), &target.name).await?;
+    if found.is_none() && target.sub.is_none() && def.strategy.allow_create_on_update {
+        object.meta_mut().remove("resourceVersion");
+        return create_object(stage, options, object, decoded.warnings).await;
+    }
+    change(stage, options, found, Change::Put(object), decoded.warnings).await
+}
+
+pub(super) async fn patch(
+    stage: &Stage<'_>,
+    kind: PatchType,
+    options: &WriteOptions,
+    body: Bytes,
+) -> Result<Outcome, ApiError> {
+    let patch: Value = serde_json::from_slice(&body).map_err(|e| {
+        ApiError::BadRequest(if body.is_empty() {
+            "unexpected end of JSON input".into()
+        } else {
+            format!("error decoding patch: {e}")
+        })
+    })?;
+    match (&patch, kind) {
+        (Value::Array(operations), PatchType::Json) if operations.len() > MAX_PATCH_OPERATIONS => {
+            return Err(ApiError::TooLarge(format!(
+                "The allowed maximum operations in a JSON patch is {MAX_PATCH_OPERATIONS}, got {}",
+                operations.len()
+            )));
+        }
+        (Value::Array(_), PatchType::Json) | (Value::Object(_), PatchType::Merge | PatchType::Strategic) => {}
+        (other, PatchType::Json) => {
+            let found = go_type(other);
+            return Err(ApiError::BadRequest(format!(
+                "error decoding patch: json: cannot unmarshal {found} into Go value of type []handlers.jsonPatchOp"
+            )));
+        }
+        (other, PatchType::Merge | PatchType::Strategic) => {
+            let found = go_type(other);
+            return Err(ApiError::BadRequest(format!(
+                "json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+            )));
+        }
+    }
+    let found = stage.api.read(stage.target.def, stage.namespace(), &stage.target.name).await?;
+    change(stage, options, found, Change::Patch(kind, patch), Vec::new()).await
+}
+
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Applies the change to the current object and commits, again when another writer was first and the caller did not
+/// name the version that it changes.
+async fn change(
+    stage: &Stage<'_>,
+    options: &WriteOptions,
+    mut current: Option<Stored>,
+    change: Change,
+    warnings: Vec<String>,
+) -> Result<Outcome, ApiError> {
+    let (api, target) = (stage.api, stage.target);
+    let def = target.def;
+    for _ in 0..ATTEMPTS {
+        let Some(old) = current else { return Err(ApiError::not_found(def, &target.name)) };
+        let mut warnings = warnings.clone();
+        let mut new = match &change {
+            Change::Put(object) => object.clone(),
+            Change::Patch(kind, patch) => apply(stage, *kind, patch, &old, options.validation, &mut warnings)?,
+        };
+        let wanted = parse_version(new.meta_str("resourceVersion"))?;
+        match wanted {
+            None if !def.strategy.allow_unconditional_update => return Err(version_required(def, &target.name)),
+            Some(version) if version != old.revision => return Err(ApiError::modified(def, &target.name)),
+            _ => {}
+        }
+        check_uid(stage, &old, &new)?;
+        form::storage_schema(def)?.default(&mut new);
+        (def.strategy.default)(&mut new);
+        keep_server_metadata(&mut new, &old.value);
+        admit(stage, Operation::Update, Some(&mut new), Some(&old.value)).await?;
+        prepare(target.sub, stage, &mut new, &old.value);
+        validate(target.sub, stage, &new, &old.value)?;
+        let held = match target.sub {
+            None => services::allocate(api, def, &mut new).await?,
+            Some(_) => None,
+        };
+        warnings.extend((def.strategy.warnings)(&new, Some(&old.value)));
+
+        if is_gone(&new) {
+            match api.remove(def, &old, options.dry_run).await? {
+                Ok(_) => {
+                    new.meta_mut().insert("resourceVersion".into(), old.revision.to_string().into());
+                    let bytes = Bytes::from(form::storage_schema(def)?.encode(&new));
+                    return Ok(Outcome { answer: Answer::Object(ObjectAnswer { def, bytes, code: 200 }), warnings });
+                }
+                Err(now) if wanted.is_none() => current = now,
+                Err(_) => return Err(ApiError::modified(def, &target.name)),
+            }
+            drop(held);
+            continue;
+        }
+        if unchanged(def, &new, &old)? {
+            let answer = Answer::Object(ObjectAnswer { def, bytes: old.bytes, code: 200 });
+            return Ok(Outcome { answer, warnings });
+        }
+        let written = api.write(def, &new, Expect::At(old.revision), options.dry_run).await?;
+        drop(held);
+        match written {
+            Written::Done(stored) => {
+                let answer = Answer::Object(ObjectAnswer { def, bytes: stored.bytes, code: 200 });
+                return Ok(Outcome { answer, warnings });
+            }
+            // A PUT or patch that names its version has lost; others are tried again on what is there now.
+            Written::Lost(_) if wanted.is_some() && matches!(change, Change::Put(_)) => {
+                return Err(ApiError::modified(def, &target.name));
+            }
+            Written::Lost(now) => current = now,
+        }
+    }
+    Err(ApiError::modified(def, &target.name))
+}
+
+/// The object as the patch makes it, in storage form.
+fn apply(
+    stage: &Stage<'_>,
+    kind: PatchType,
+    patch: &Value,
+    old: &Stored,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Object, ApiError> {
+    let def = stage.target.def;
+    let schema = form::schema(def)?;
+    let served = form::to_served(def, old.value.clone());
+    let patched = match kind {
+        PatchType::Json => schema::json_patch(&served, patch),
+        PatchType::Merge => Ok(schema::json_merge(&served, patch)),
+        PatchType::Strategic => schema.strategic_merge(&served, patch),
+    }
+    .map_err(|error| match (kind, error) {
+        (PatchType::Strategic, SchemaError::Patch(text)) => ApiError::Plain(text),
+        (_, error) => decode::refuse(schema, error, b""),
+    })?;
+    let decoded = schema.conform(patched, validation).map_err(|error| match error {
+        strict @ SchemaError::Strict(_) => ApiError::BadRequest(strict.to_string()),
+        other => decode::refuse(schema, other, b""),
+    })?;
+    warnings.extend(decoded.warnings);
+    let mut object = form::to_storage(def, decoded.value);
+    check_name(stage, &mut object)?;
+    place(stage, &mut object)?;
+    Ok(object)
+}
+
+fn check_name(stage: &Stage<'_>, object: &mut Object) -> Result<(), ApiError> {
+    let wanted = stage.target.name.as_str();
+    match object.name() {
+        "" => {
+            object.meta_mut().insert("name".into(), wanted.into());
+            Ok(())
+        }
+        name if name == wanted => Ok(()),
+        name => Err(ApiError::BadRequest(format!(
+            "the name of the object ({name}) does not match the name on the URL ({wanted})"
+        ))),
+    }
+}
+
+/// An update that names another uid is meant for an object that is gone.
+fn check_uid(stage: &Stage<'_>, old: &Stored, new: &Object) -> Result<(), ApiError> {
+    let def = stage.target.def;
+    if new.uid().is_empty() || new.uid() == old.value.uid() {
+        return Ok(());
+    }
+    let key = super::stored::key(def, stage.namespace(), &stage.target.name);
+    Err(ApiError::Conflict {
+        what: Qualified::resource(def),
+        name: stage.target.name.clone(),
+        why: format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: \
+             UID in precondition: {}, UID in object meta: {}",
+            new.uid(),
+            old.value.uid()
+        ),
+    })
+}
+
+/// What clients may leave out but never change (validation refuses a change), and what is the server's alone.
+fn keep_server_metadata(new: &mut Object, old: &Object) {
+    let meta = new.meta_mut();
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let kept = &old["metadata"][field];
+        if meta.get(field).is_none_or(Value::is_null) && !kept.is_null() {
+            meta.insert(field.into(), kept.clone());
+        }
+    }
+    for field in ["generation", "managedFields"] {
+        match &old["metadata"][field] {
+            Value::Null => meta.remove(field),
+            kept => meta.insert(field.into(), kept.clone()),
+        };
+    }
+}
+
+fn prepare(sub: Option<Sub>, stage: &Stage<'_>, new: &mut Object, old: &Object) {
+    let strategy = stage.target.def.strategy;
+    match sub {
+        Some(Sub::Status) => (strategy.prepare_status)(new, old),
+        Some(Sub::Finalize) => namespace::prepare_finalize(new, old),
+        Some(Sub::EphemeralContainers) => pod::update::prepare_ephemeral(new, old),
+        Some(Sub::Resize) => resize(new, old),
+        _ => (strategy.prepare_update)(new, old),
+    }
+}
+
+/// `/resize` changes resources and resize policies of containers, nothing else.
+fn resize(new: &mut Object, old: &Object) {
+    let asked = std::mem::replace(new, old.clone());
+    for list in ["containers", "initContainers"] {
+        for container in new["spec"][list].as_array_mut().into_iter().flatten() {
+            let same = asked["spec"][list].as_array().into_iter().flatten().find(|c| c["name"] == container["name"]);
+            for field in ["resources", "resizePolicy"] {
+                if let Some(value) = same.map(|c| &c[field]).filter(|v| !v.is_null()) {
+                    container[field] = value.clone();
+                }
+            }
+        }
+    }
+    if new["spec"] != old["spec"]
+        && let Some(generation) = old["metadata"]["generation"].as_i64()
+    {
+        new["metadata"]["generation"] = (generation + 1).into();
+    }
+}
+
+fn validate(sub: Option<Sub>, stage: &Stage<'_>, new: &Object, old: &Object) -> Result<(), ApiError> {
+    let def = stage.target.def;
+    let errors = match sub {
+        Some(Sub::Status) => (def.strategy.validate_status)(new, old),
+        Some(Sub::Finalize) => namespace::validate_finalize(new, old),
+        Some(Sub::EphemeralContainers) => pod::update::validate_ephemeral(new, old),
+        Some(Sub::Resize) => (def.strategy.validate)(new),
+        _ => {
+            let mut errors = (def.strategy.validate_update)(new, old);
+            for error in (def.strategy.validate)(new) {
+                if !errors.contains(&error) {
+                    errors.push(error);
+                }
+            }
+            errors
+        }
+    };
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(def, &stage.target.name, errors)) }
+}
+
+/// An object that was being deleted disappears with its last finalizer.
+fn is_gone(object: &Object) -> bool {
+    let grace = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    let held = object["kind"] == "Namespace" && object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+    object.deletion_timestamp().is_some() && object.finalizers().is_empty() && grace == 0 && !held
+}
+
+/// Nothing is written when nothing changes.
+fn unchanged(def: &crate::registry::ResourceDef, new: &Object, old: &Stored) -> Result<bool, ApiError> {
+    let mut new = new.clone();
+    new.meta_mut().remove("resourceVersion");
+    new.meta_mut().remove("selfLink");
+    let encoded = form::storage_schema(def)?.encode(&new);
+    Ok(splice_version(&encoded, old.revision) == old.bytes)
+}

@@ -1,0 +1,230 @@
+//! Query options of reads and writes, parsed and checked as apimachinery does.
+
+use super::query::Query;
+use crate::error::{ApiError, Qualified};
+use crate::registry::ResourceDef;
+use crate::registry::field::Cause;
+use crate::schema::FieldValidation;
+use crate::selector::{FieldSelector, LabelSelector};
+use std::time::Duration;
+
+/// `resourceVersionMatch`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VersionMatch {
+    Exact,
+    NotOlderThan,
+}
+
+/// Options of list, watch and deletecollection.
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    pub labels: LabelSelector,
+    pub fields: FieldSelector,
+    /// 0: everything.
+    pub limit: usize,
+    pub continue_token: Option<String>,
+    /// As sent; empty is absent. Whether it is a number is the read's business: list and watch word it differently.
+    pub resource_version: Option<String>,
+    pub version_match: Option<VersionMatch>,
+    pub bookmarks: bool,
+    pub send_initial_events: Option<bool>,
+    pub timeout: Option<Duration>,
+}
+
+impl ListOptions {
+    pub fn parse(query: &Query, def: &ResourceDef, watch: bool) -> Result<Self, ApiError> {
+        let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or("")).map_err(ApiError::BadRequest)?;
+        let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or("")).map_err(ApiError::BadRequest)?;
+        for (field, _, _) in &fields.terms {
+            let known =
+                matches!(&**field, "metadata.name" | "metadata.namespace") || def.selectable.contains(&&**field);
+            if !known {
+                return Err(ApiError::BadRequest(unknown_field(def, field)));
+            }
+        }
+        let number = |name: &str| match query.get(name).filter(|v| !v.is_empty()) {
+            None => Ok(0),
+            Some(text) => text.parse::<i64>().map_err(|_| parse_int_error(text)),
+        };
+        let (limit, timeout) = (number("limit")?, number("timeoutSeconds")?);
+        let text = |name: &str| query.get(name).filter(|v| !v.is_empty()).map(str::to_owned);
+        let options = Self {
+            labels,
+            fields,
+            limit: usize::try_from(limit).unwrap_or(0),
+            continue_token: text("continue"),
+            resource_version: text("resourceVersion"),
+            version_match: None,
+            bookmarks: query.flag("allowWatchBookmarks") == Some(true),
+            send_initial_events: query.flag("sendInitialEvents"),
+            timeout: u64::try_from(timeout).ok().filter(|t| *t > 0).map(Duration::from_secs),
+        };
+        options.with_match(text("resourceVersionMatch"), query.get("sendInitialEvents").is_some(), watch)
+    }
+
+    /// apimachinery's `ValidateListOptions`.
+    fn with_match(mut self, wanted: Option<String>, initial_given: bool, watch: bool) -> Result<Self, ApiError> {
+        let invalid = |cause: Cause, field: &str, message: &str| {
+            let what = Qualified::new("meta.k8s.io", "ListOptions");
+            ApiError::invalid_field(what, "", cause, field, message.to_owned())
+        };
+        let forbid = |field: &str, text: &str| Err(invalid(Cause::Forbidden, field, &format!("Forbidden: {text}")));
+        const FIELD: &str = "resourceVersionMatch";
+        if initial_given && !watch {
+            return forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
+        }
+        if watch && initial_given {
+            match wanted.as_deref() {
+                Some("NotOlderThan") => {}
+                None => {
+                    return forbid(FIELD, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+                }
+                Some(_) => {
+                    return forbid(FIELD, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+                }
+            }
+            self.version_match = Some(VersionMatch::NotOlderThan);
+            return Ok(self);
+        }
+        let Some(wanted) = wanted else { return Ok(self) };
+        if watch {
+            return forbid(FIELD, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+        }
+        let Some(version) = self.resource_version.as_deref() else {
+            return forbid(FIELD, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+        };
+        if self.continue_token.is_some() {
+            return forbid(FIELD, "resourceVersionMatch is forbidden when continue is provided");
+        }
+        self.version_match = match wanted.as_str() {
+            "Exact" if version == "0" => {
+                return forbid(FIELD, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+            }
+            "Exact" => Some(VersionMatch::Exact),
+            "NotOlderThan" => Some(VersionMatch::NotOlderThan),
+            other => {
+                let text =
+                    format!("Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\", \"\"");
+                return Err(invalid(Cause::NotSupported, FIELD, &text));
+            }
+        };
+        Ok(self)
+    }
+
+    /// Whether every object of the collection is wanted.
+    pub fn selects_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+}
+
+/// Kinds with selectors of their own say it their way; the others name the two that all have.
+fn unknown_field(def: &ResourceDef, field: &str) -> String {
+    if def.selectable.is_empty() {
+        format!("\"{field}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    } else {
+        format!("field label not supported: {field}")
+    }
+}
+
+fn parse_int_error(text: &str) -> ApiError {
+    ApiError::BadRequest(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))
+}
+
+/// Options of create, update and patch.
+#[derive(Clone, Debug)]
+pub struct WriteOptions {
+    pub dry_run: bool,
+    pub field_manager: String,
+    pub validation: FieldValidation,
+    pub force: bool,
+}
+
+impl Default for WriteOptions {
+    fn default() -> Self {
+        Self { dry_run: false, field_manager: String::new(), validation: FieldValidation::Warn, force: false }
+    }
+}
+
+impl WriteOptions {
+    pub fn parse(query: &Query) -> Result<Self, ApiError> {
+        let kind = Qualified::new("meta.k8s.io", "CreateOptions");
+        let validation = match query.get("fieldValidation").unwrap_or("") {
+            "" | "Warn" => FieldValidation::Warn,
+            "Ignore" => FieldValidation::Ignore,
+            "Strict" => FieldValidation::Strict,
+            other => {
+                let text =
+                    format!("Unsupported value: \"{other}\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"");
+                return Err(ApiError::invalid_field(kind, "", Cause::NotSupported, "fieldValidation", text));
+            }
+        };
+        Ok(Self {
+            dry_run: parse_dry_run(query, "CreateOptions")?,
+            field_manager: query.get("fieldManager").unwrap_or("").to_owned(),
+            validation,
+            force: query.flag("force") == Some(true),
+        })
+    }
+}
+
+fn parse_dry_run(query: &Query, kind: &str) -> Result<bool, ApiError> {
+    let mut dry = false;
+    for value in query.all("dryRun") {
+        if value != "All" {
+            let text = format!("Unsupported value: \"{value}\": supported values: \"All\"");
+            let what = Qualified::new("meta.k8s.io", kind);
+            return Err(ApiError::invalid_field(what, "", Cause::NotSupported, "dryRun", text));
+        }
+        dry = true;
+    }
+    Ok(dry)
+}
+
+/// Delete options of the query string; a body, when sent, is used instead.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeleteQuery {
+    pub dry_run: bool,
+    pub grace_period_seconds: Option<i64>,
+    pub propagation_policy: Option<String>,
+    pub orphan_dependents: Option<bool>,
+}
+
+impl DeleteQuery {
+    pub fn parse(query: &Query) -> Result<Self, ApiError> {
+        let grace = match query.get("gracePeriodSeconds").filter(|v| !v.is_empty()) {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| parse_int_error(text))?),
+        };
+        Ok(Self {
+            dry_run: parse_dry_run(query, "DeleteOptions")?,
+            grace_period_seconds: grace,
+            propagation_policy: query.get("propagationPolicy").filter(|v| !v.is_empty()).map(Into::into),
+            orphan_dependents: query.flag("orphanDependents"),
+        })
+    }
+}
+
+/// The kind of a PATCH, by its content type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PatchType {
+    Json,
+    Merge,
+    Strategic,
+}
+
+impl PatchType {
+    /// # Errors
+    /// 415, naming what is accepted.
+    pub fn parse(content_type: &str) -> Result<Self, ApiError> {
+        match content_type {
+            "application/json-patch+json" => Ok(Self::Json),
+            "application/merge-patch+json" => Ok(Self::Merge),
+            "application/strategic-merge-patch+json" => Ok(Self::Strategic),
+            _ => Err(ApiError::UnsupportedMediaType(
+                "the body of the request was in an unknown format - accepted media types include: \
+                 application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
+                    .into(),
+            )),
+        }
+    }
+}

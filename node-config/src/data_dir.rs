@@ -17,11 +17,8 @@ const ENTRIES: [&str; 8] = ["version", "lock", "pki", "store", "containerd", "im
 /// Why the data directory cannot be used; each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    #[error("{source}; give a writable directory with --data-dir, or run as root")]
-    Unusable {
-        #[from]
-        source: FileError,
-    },
+    #[error("{problem}: {}; give a writable directory with --data-dir, or run as root", problem.source)]
+    Unusable { problem: FileError },
     #[error("data directory {} is in use by process {pid}; stop it, or give another --data-dir", path.display())]
     Locked { path: PathBuf, pid: String },
     #[error(
@@ -34,6 +31,12 @@ pub enum DataDirError {
         path.display()
     )]
     Foreign { path: PathBuf, found: String },
+}
+
+impl From<FileError> for DataDirError {
+    fn from(problem: FileError) -> Self {
+        Self::Unusable { problem }
+    }
 }
 
 /// Paths in a data directory; holding it does not need the lock (`skiff kubeconfig` reads beside a running skiff).

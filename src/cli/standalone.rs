@@ -81,25 +81,37 @@ struct Node {
 }
 
 pub(crate) async fn run(flags: Flags, format: Format) -> anyhow::Result<()> {
-    let progress = Progress::new(format);
     // Signals outlive the tasks that they stop.
     let (tasks, signals) = (Supervisor::new(), Supervisor::new());
     let stop = CancellationToken::new();
     signals.spawn("signals", Signals::listen()?.watch(stop.clone()));
+    let result = boot_and_run(&flags, format, &tasks, stop).await;
+    // Whatever a failed boot had started, our containerd among it.
+    tasks.stop().await;
+    result
+}
+
+async fn boot_and_run(
+    flags: &Flags,
+    format: Format,
+    tasks: &Supervisor,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let progress = Progress::new(format);
 
     let controllers = controllers(&flags.server)?;
     machine::root()?;
     let data = DataDir::open(&flags.data.data_dir)?;
     progress.ready("data directory", data.layout().root().display());
-    preflight(&flags)?;
+    preflight(flags)?;
 
     // Cancel-safe: what was started is found again by the next start.
     let node = tokio::select! {
-        node = start(&flags, controllers, data.layout(), &tasks, progress) => node?,
+        node = start(flags, controllers, data.layout(), tasks, progress) => node?,
         () = stop.cancelled() => return Ok(()),
     };
     tasks
-        .spawn("image archives", archives::follow(data.layout().images(), Images::new(&runtime_socket(&node, &flags))));
+        .spawn("image archives", archives::follow(data.layout().images(), Images::new(&runtime_socket(&node, flags))));
     // Both arms are cancel-safe: readiness is only reported.
     let ready = tokio::select! {
         ready = progress.wait("the node to be Ready", START_LIMIT, node.agent.ready()) => Some(ready),
@@ -116,7 +128,7 @@ pub(crate) async fn run(flags: Flags, format: Format) -> anyhow::Result<()> {
         None => {}
     }
     stop.cancelled().await;
-    shut_down(node, flags.runtime.stop_pods, &tasks).await;
+    shut_down(node, flags.runtime.stop_pods, tasks).await;
     Ok(())
 }
 
@@ -256,6 +268,5 @@ async fn shut_down(node: Node, stop_pods: bool, tasks: &Supervisor) {
     if stop_pods {
         node.network.remove_bridge(tasks).await;
     }
-    tasks.stop().await;
     tracing::info!("stopped");
 }

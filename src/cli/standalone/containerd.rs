@@ -132,7 +132,8 @@ impl Containerd {
             None => (recipe.spawn().await?, "started"),
         };
         let description = format!("{} (process {}, {how})", version.text, running.id.pid);
-        let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
+        // Ends with the other tasks too, when the boot fails further on.
+        let (stop, stopped) = (tasks.stopping().child_token(), CancellationToken::new());
         tasks.spawn_to_end("containerd", keep_running(recipe, running, stop.clone(), stopped.clone()));
         Ok(Self { socket, description, stop, stopped })
     }

@@ -191,7 +191,7 @@ mod tests {
     fn a_list_that_begins_with_a_minus_is_a_value() {
         for line in ["skiff standalone --controllers=-scheduler", "skiff standalone --controllers -scheduler,-x"] {
             let Command::Standalone(flags) = parse(line).unwrap().command else { panic!("{line}") };
-            assert_eq!(flags.server.controllers[0], "-scheduler");
+            assert!(flags.server.controllers.starts_with("-scheduler"), "{line}");
         }
     }
 }

@@ -37,8 +37,8 @@ pub(crate) struct ServerFlags {
     pub(crate) store: StoreEngine,
     /// Controllers to run, the scheduler being one of them: '*' is all, 'name' adds one, '-name' leaves one out,
     /// '-*' is none
-    #[arg(long, value_delimiter = ',', default_value = "*", allow_hyphen_values = true, value_name = "names")]
-    pub(crate) controllers: Vec<String>,
+    #[arg(long, default_value = "*", allow_hyphen_values = true, value_name = "names")]
+    pub(crate) controllers: String,
     /// Issuer of service account tokens
     #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local", value_name = "url")]
     pub(crate) service_account_issuer: String,

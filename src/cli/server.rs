@@ -46,6 +46,6 @@ pub(crate) async fn run(flags: Flags, format: Format) -> anyhow::Result<()> {
 }
 
 /// `--controllers`, resolved; an unknown name is an error that names the nearest.
-pub(crate) fn controllers(_flags: &ServerFlags) -> anyhow::Result<Vec<&'static str>> {
-    Ok(vec!["scheduler"])
+pub(crate) fn controllers(flags: &ServerFlags) -> anyhow::Result<Vec<&'static str>> {
+    skiff_shim::control::select(&flags.controllers).map_err(|problem| anyhow::anyhow!("--controllers: {problem}"))
 }

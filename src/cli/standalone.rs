@@ -110,8 +110,7 @@ async fn boot_and_run(
         node = start(flags, controllers, data.layout(), tasks, progress) => node?,
         () = stop.cancelled() => return Ok(()),
     };
-    tasks
-        .spawn("image archives", archives::follow(data.layout().images(), Images::new(&runtime_socket(&node, flags))));
+    tasks.spawn("image archives", archives::follow(data.layout().images(), Images::new(&runtime_socket(&node, flags))));
     // Both arms are cancel-safe: readiness is only reported.
     let ready = tokio::select! {
         ready = progress.wait("the node to be Ready", START_LIMIT, node.agent.ready()) => Some(ready),

@@ -2,6 +2,7 @@
 
 mod call;
 mod informer;
+mod namespace;
 mod per_namespace;
 mod queue;
 mod root_ca;
@@ -38,6 +39,12 @@ struct Controller {
 /// bootstrap roles (`system:controller:<service account>`).
 const CONTROLLERS: &[Controller] = &[
     // scheduler: `system:kube-scheduler` (an `Identity` of its own), no groups.
+    Controller {
+        name: "namespace-controller",
+        alias: "namespace",
+        identity: Identity::ServiceAccount("namespace-controller"),
+        run: |client, _| Box::pin(namespace::run(client)),
+    },
     Controller {
         name: "serviceaccount-controller",
         alias: "serviceaccount",

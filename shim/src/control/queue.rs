@@ -9,6 +9,11 @@ const FIRST_RETRY: Duration = Duration::from_millis(5);
 /// Upstream goes to 1000 s; a minute repairs sooner and costs as good as nothing.
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
+/// How long to wait after a failure that `failures` others preceded.
+pub(super) fn retry_wait(failures: u32) -> Duration {
+    FIRST_RETRY.saturating_mul(1 << failures.min(20)).min(LAST_RETRY)
+}
+
 /// A set of keys with the moment each is due. Holds at most one entry a key, so it is bounded by the objects there are.
 #[derive(Debug)]
 pub(super) struct Queue<K> {
@@ -55,7 +60,7 @@ impl<K: Ord + Clone> Queue<K> {
     /// The pass of this key failed: again after a wait that grows.
     pub(super) fn failed(&mut self, key: K, now: Instant) {
         let failures = self.failures.entry(key.clone()).or_default();
-        let wait = FIRST_RETRY.saturating_mul(1 << (*failures).min(20)).min(LAST_RETRY);
+        let wait = retry_wait(*failures);
         *failures += 1;
         self.add(key, now + wait);
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-/// One scripted exchange: requests that start with `method path` are answered with it, each once, in order.
+/// One scripted exchange: requests that start with `prefix` (a space ends the path) are answered with it, each once, in order.
 struct Exchange {
     prefix: &'static str,
     status: u16,
@@ -49,7 +49,7 @@ impl Script {
                 let line = format!("{} {}", parts.method, parts.uri);
                 let exchange = {
                     let mut exchanges = script.exchanges.lock().unwrap();
-                    let at = exchanges.iter().position(|e| line.starts_with(e.prefix));
+                    let at = exchanges.iter().position(|e| format!("{line} ").starts_with(e.prefix));
                     at.and_then(|at| exchanges.remove(at))
                 };
                 let body = String::from_utf8_lossy(&body).into_owned();

@@ -64,3 +64,54 @@ fn a_resource_is_found_by_its_path() {
 mod created;
 mod golden;
 mod updated;
+
+#[test]
+fn an_event_converts_there_and_back() {
+    let event = serde_json::json!({
+        "kind": "Event", "apiVersion": "events.k8s.io/v1", "metadata": {"name": "e", "namespace": "n"},
+        "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "c", "reportingInstance": "i",
+        "regarding": {"kind": "Pod", "name": "p", "namespace": "n"}, "note": "text", "type": "Normal",
+        "deprecatedSource": {}, "deprecatedFirstTimestamp": null, "deprecatedLastTimestamp": null,
+    });
+    let core = events::event::to_core(event.clone());
+    assert_eq!(core["message"], "text");
+    assert_eq!(core["involvedObject"]["name"], "p");
+    assert_eq!(core["reportingComponent"], "c");
+    let pairs = (find("events.k8s.io", "v1", "events").unwrap().fields)(&core);
+    assert_eq!(pairs.get("regarding.name").map(AsRef::as_ref), Some("p"));
+    assert_eq!(events::event::from_core(core), event);
+}
+
+#[test]
+fn grace_is_for_pods_that_run_somewhere() {
+    let pod = |node: &str, phase: &str, grace: i64| serde_json::json!({"spec": {"nodeName": node, "terminationGracePeriodSeconds": grace}, "status": {"phase": phase}});
+    for (node, phase, grace, requested, want) in [
+        ("n", "Running", 30, None, 30),
+        ("n", "Running", 30, Some(5), 5),
+        ("n", "Running", 30, Some(0), 0),
+        ("n", "Running", 30, Some(-1), 1),
+        ("", "Pending", 30, None, 0),
+        ("n", "Succeeded", 30, Some(7), 0),
+        ("n", "Failed", 30, None, 0),
+    ] {
+        assert_eq!(core::pod::status::grace(&pod(node, phase, grace), requested), want, "{node} {phase} {requested:?}");
+    }
+}
+
+#[test]
+fn a_pod_is_bound_once_and_never_while_gated_or_deleted() {
+    let binding = serde_json::json!({"metadata": {"name": "p", "annotations": {"a": "b"}}, "target": {"kind": "Node", "name": "n1"}});
+    let bind =
+        |pod: &mut Value| core::pod::status::bind(pod, &binding, "2026-01-01T00:00:00Z").map_err(|e| e.to_string());
+    let mut pod = serde_json::json!({"metadata": {"name": "p"}, "spec": {}, "status": {"phase": "Pending"}});
+    assert_eq!(bind(&mut pod), Ok(()));
+    assert_eq!(pod["spec"]["nodeName"], "n1");
+    assert_eq!(pod["metadata"]["annotations"]["a"], "b");
+    assert_eq!(pod["status"]["conditions"][0]["status"], "True");
+    assert_eq!(bind(&mut pod), Err("pod p is already assigned to node \"n1\"".to_owned()));
+    let mut gated = serde_json::json!({"metadata": {"name": "p"}, "spec": {"schedulingGates": [{"name": "g"}]}});
+    assert_eq!(bind(&mut gated), Err("pod p has non-empty .spec.schedulingGates".to_owned()));
+    let mut gone =
+        serde_json::json!({"metadata": {"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {}});
+    assert_eq!(bind(&mut gone), Err("pod p is being deleted, cannot be assigned to a host".to_owned()));
+}

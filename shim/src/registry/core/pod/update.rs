@@ -147,7 +147,6 @@ pub fn prepare_ephemeral(new: &mut Object, old: &Object) {
     let list = new["spec"]["ephemeralContainers"].take();
     let metadata = new["metadata"].take();
     *new = old.clone();
-    new["metadata"]["resourceVersion"] = metadata["resourceVersion"].clone();
     put_back(&mut new["metadata"], &metadata, "resourceVersion");
     if list.is_array() {
         new["spec"]["ephemeralContainers"] = list;

@@ -38,11 +38,8 @@ pub fn create(service: &Object) -> Errors {
     if let (Some(one), Some(first)) = (spec["clusterIP"].as_str(), ips.first())
         && one != *first
     {
-        let detail = "must match the first value in `clusterIPs`";
-        errors.push(
-            path.child("clusterIPs")
-                .invalid(spec["clusterIPs"].clone(), &format!("first value must match `clusterIP`: {detail}")),
-        );
+        let detail = "first value must match `clusterIP`";
+        errors.push(path.child("clusterIPs").invalid(spec["clusterIPs"].clone(), detail));
     }
     for (index, address) in items(&spec["externalIPs"]).iter().enumerate() {
         let path = path.child("externalIPs").index(index);

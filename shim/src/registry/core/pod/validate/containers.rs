@@ -119,12 +119,9 @@ fn lifecycle(container: &Value, path: &Path, facts: &PodFacts<'_>, errors: &mut 
             probes::handler(handler, &path.child("lifecycle").child(hook), facts, errors);
         }
     }
-    if let Some(signal) = container["lifecycle"]["stopSignal"].as_str()
-        && text(&facts.spec["os"]["name"]).is_empty()
-    {
+    if container["lifecycle"]["stopSignal"].is_string() && text(&facts.spec["os"]["name"]).is_empty() {
         let detail = "may not be set for containers with empty `spec.os.name`";
         errors.push(path.child("lifecycle").child("stopSignal").forbidden(detail));
-        let _ = signal;
     }
 }
 

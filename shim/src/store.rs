@@ -6,6 +6,7 @@ mod conformance;
 mod hub;
 pub mod key;
 pub mod memory;
+pub mod sqlite;
 
 use crate::revision::Revision;
 use async_trait::async_trait;

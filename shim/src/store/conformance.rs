@@ -255,7 +255,7 @@ pub(super) async fn concurrent_commits_get_distinct_revisions_in_order(store: Ar
 /// Makes a test of each of the suite's cases for an engine; `$open` yields a guard and the store.
 macro_rules! conformance {
     ($open:expr) => {
-        conformance!($open;
+        $crate::store::conformance::conformance!($open;
             expectations_hold_or_return_the_current_entry,
             pages_are_consistent_at_a_revision,
             prefixes_are_isolated,

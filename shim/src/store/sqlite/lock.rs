@@ -1,0 +1,36 @@
+//! The lock beside a store file: one process opens it, and a second is told which.
+
+use super::OpenError;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Held (flock) as long as the store is open; released by the kernel however the process ends.
+pub(super) struct FileLock {
+    _file: File,
+}
+
+impl FileLock {
+    pub(super) fn take(store: &Path) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io { path: store.to_owned(), source };
+        let mut name = store.as_os_str().to_owned();
+        name.push(".lock");
+        let mut options = OpenOptions::new();
+        // Not truncated at open: the holder's pid must stay readable.
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = options.open(name).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                file.read_to_string(&mut pid).map_err(io)?;
+                return Err(OpenError::Locked { path: store.to_owned(), pid: pid.trim().to_owned() });
+            }
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
+        writeln!(file, "{}", std::process::id()).map_err(io)?;
+        Ok(Self { _file: file })
+    }
+}

@@ -40,7 +40,12 @@ pub(super) async fn run(api: &Arc<Api>, service_ip: IpAddr, advertised: SocketAd
         });
         ensure(api, "/apis/scheduling.k8s.io/v1/priorityclasses".into(), object)
     });
+    // An address that only this machine can reach is no endpoint (and validation refuses it).
+    let reachable = !advertised.ip().is_loopback();
     let endpoints = async {
+        if !reachable {
+            return Ok(());
+        }
         let object = json!({
             "apiVersion": "v1", "kind": "Endpoints",
             "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
@@ -49,6 +54,9 @@ pub(super) async fn run(api: &Arc<Api>, service_ip: IpAddr, advertised: SocketAd
         replace(api, "/api/v1/namespaces/default/endpoints".into(), object, "subsets").await
     };
     let slice = async {
+        if !reachable {
+            return Ok(());
+        }
         let family = if advertised.is_ipv4() { "IPv4" } else { "IPv6" };
         let object = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",

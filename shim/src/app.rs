@@ -14,10 +14,10 @@ use crate::http::{Front, listener};
 use crate::pipeline::{Api, Settings};
 use crate::registry::core::service::allocate::ServiceRange;
 use crate::store::memory::MemoryStore;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+use crate::store::sqlite::{OpenError, SqliteStore};
 use crate::task::Tasks;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -52,8 +52,10 @@ pub enum StartError {
     RootCa { path: String, source: std::io::Error },
     #[error("--service-cluster-ip-range {0:?} is not a network like 10.43.0.0/16")]
     ServiceRange(String),
-    #[error("the store at {path} cannot be opened: {source}; move the file away to start empty, or restore a backup")]
-    Store { path: String, source: StoreError },
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error("the store could not be opened: {0}")]
+    Opening(#[source] tokio::task::JoinError),
     #[error("the first objects could not be written: {0}")]
     Bootstrap(#[source] ApiError),
 }
@@ -130,7 +132,12 @@ impl Server {
 async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, StartError> {
     match config {
         StoreConfig::Memory => Ok(Arc::new(MemoryStore::new())),
-        StoreConfig::Sqlite(path) => open_sqlite(path),
+        StoreConfig::Sqlite(path) => {
+            let path = path.clone();
+            // Opening checks the file's integrity: disk reads that must not hold up a worker.
+            let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&path)).await;
+            Ok(Arc::new(opened.map_err(StartError::Opening)??))
+        }
     }
 }
 
@@ -150,9 +157,4 @@ fn advertise(config: &ServerConfig) -> IpAddr {
         None if config.bind_address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         None => config.bind_address,
     }
-}
-
-fn open_sqlite(path: &Path) -> Result<Arc<dyn Store>, StartError> {
-    let source = StoreError::Unavailable("this engine is not built in".into());
-    Err(StartError::Store { path: path.display().to_string(), source })
 }

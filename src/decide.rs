@@ -83,7 +83,9 @@ pub fn learn(memory: &mut PodMemory, pod: &DesiredPod, seen: &ObservedPod, now: 
     for container in &seen.containers {
         let ContainerState::Exited { started_at, finished_at, .. } = &container.state else { continue };
         memory.ended.entry(container.id.clone()).or_insert(now.mono);
-        let long = finished_at.duration_since(*started_at).as_secs() >= backoff::RESET_AFTER_SECONDS;
+        // A container that never started has its start in 1970.
+        let ran = started_at.as_second() > 0;
+        let long = ran && finished_at.duration_since(*started_at).as_secs() >= backoff::RESET_AFTER_SECONDS;
         let changed = pod.container(container.name.as_str()).is_some_and(|wanted| {
             container.annotations.get(CONTAINER_HASH).is_some_and(|hash| *hash != container_hash(wanted.spec))
         });

@@ -12,6 +12,8 @@ pub enum Verdict {
     Passed,
     /// The output or error, as the Unhealthy event shows it.
     Failed(String),
+    /// It could not be run: that says nothing about the container.
+    Unknown(String),
 }
 
 /// A port by number or by the name of one of the container's ports.

@@ -37,6 +37,8 @@ const FIRST_STEP_RETRY: Duration = Duration::from_millis(500);
 const MAX_STEP_RETRY: Duration = Duration::from_secs(120);
 /// A container that could not be made is tried again after this (the kubelet's sync period with backoff).
 const START_RETRY: Duration = Duration::from_secs(10);
+/// One that was made and did not start has ended: its crash backoff governs, this only keeps the first retry apart.
+const RUN_RETRY: Duration = Duration::from_secs(1);
 
 /// Talks to one worker; both inputs are level-triggered, newest wins: nothing queues.
 #[derive(Debug)]
@@ -310,7 +312,8 @@ impl PodWorker {
             Outcome::Started(name, Err(failure)) => {
                 self.memory.images.remove(&name);
                 let before = self.memory.start_errors.get(&name).map_or(0, |error| error.retry.failures);
-                let retry = Retry { message: failure.message, failures: before + 1, at: now + START_RETRY };
+                let wait = if failure.reason == "RunContainerError" { RUN_RETRY } else { START_RETRY };
+                let retry = Retry { message: failure.message, failures: before + 1, at: now + wait };
                 self.memory.start_errors.insert(name, StartError { reason: failure.reason, retry });
                 self.look_now();
             }

@@ -251,7 +251,16 @@ impl Prober {
 
     /// Applies the thresholds; true when this probe has nothing more to say.
     fn judge(&self, verdict: Verdict, (passed, failed): &mut (i32, i32)) -> bool {
+        let unhealthy = |message: String| {
+            let path = Some(self.pod.field_path(&self.spec.name));
+            self.handle.recorder.pod(&self.pod.pod, path, true, "Unhealthy", message);
+        };
         match verdict {
+            Verdict::Unknown(error) => {
+                let title = self.kind.title();
+                unhealthy(format!("{title} probe errored and resulted in unknown state: {error}"));
+                false
+            }
             Verdict::Passed => {
                 (*passed, *failed) = (passed.saturating_add(1), 0);
                 if *passed < self.probe.success_threshold.unwrap_or(1) {
@@ -266,9 +275,7 @@ impl Prober {
             }
             Verdict::Failed(output) => {
                 (*passed, *failed) = (0, failed.saturating_add(1));
-                let message = format!("{} probe failed: {output}", self.kind.title());
-                let path = Some(self.pod.field_path(&self.spec.name));
-                self.handle.recorder.pod(&self.pod.pod, path, true, "Unhealthy", message);
+                unhealthy(format!("{} probe failed: {output}", self.kind.title()));
                 if *failed < self.probe.failure_threshold.unwrap_or(3) {
                     return false;
                 }

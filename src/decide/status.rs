@@ -35,19 +35,11 @@ pub(crate) fn make(scene: &Scene<'_>, stop: Option<&Stop>, stage: Stage, out: &m
         status.init_container_statuses = statuses(scene, stop, &scene.memory.status, true, out);
         status.container_statuses = statuses(scene, stop, &scene.memory.status, false, out);
         let phase = phase(scene, &status, ended);
-        status.phase = Some(
-            if ended {
-                mark_unknown(scene, &mut status);
-                end_phase(phase, stop)
-            } else if is_terminal(&scene.memory.status) {
-                scene.memory.status.phase.as_deref().unwrap_or("Failed")
-            } else {
-                phase
-            }
-            .to_owned(),
-        );
-        if stop.is_some_and(|stop| stop.cause == StopCause::Deadline) {
-            status.phase = Some("Failed".to_owned());
+        if ended {
+            mark_unknown(scene, &mut status);
+        }
+        status.phase = Some(shown_phase(scene, phase, stop, ended).to_owned());
+        if ended && stop.is_some_and(|stop| stop.cause == StopCause::Deadline) {
             status.reason = Some("DeadlineExceeded".to_owned());
             status.message = Some(terminate::DEADLINE_MESSAGE.to_owned());
         }
@@ -444,6 +436,19 @@ fn tally(scene: &Scene<'_>, status: &api::PodStatus) -> Tally {
         }
     }
     tally
+}
+
+/// A terminal phase stays, and shows only once nothing can run any more (`mergePodStatus`).
+fn shown_phase(scene: &Scene<'_>, phase: &'static str, stop: Option<&Stop>, ended: bool) -> &'static str {
+    let before = scene.memory.status.phase.as_deref();
+    match (before, phase) {
+        (Some("Succeeded"), _) => "Succeeded",
+        (Some("Failed"), _) => "Failed",
+        _ if ended => end_phase(phase, stop),
+        (Some("Pending"), "Succeeded" | "Failed") => "Pending",
+        (_, "Succeeded" | "Failed") => "Running",
+        _ => phase,
+    }
 }
 
 /// A pod that stops ends Succeeded or Failed, whatever it was.

@@ -17,14 +17,10 @@ pub async fn run(runtime: &dyn Runtime, id: &ContainerId, command: &[String], ti
             bytes.truncate(MAX_OUTPUT_BYTES);
             Verdict::Failed(String::from_utf8_lossy(&bytes).into_owned())
         }
-        Err(RuntimeError::Deadline { .. }) => {
+        Err(RuntimeError::Deadline { .. } | RuntimeError::Rpc { code: "DeadlineExceeded", .. }) => {
             let shown = command.join(" ");
             Verdict::Failed(format!("command timed out: {shown:?} timed out after {}s", timeout.as_secs()))
         }
-        Err(RuntimeError::Rpc { code: "DeadlineExceeded", .. }) => {
-            let shown = command.join(" ");
-            Verdict::Failed(format!("command timed out: {shown:?} timed out after {}s", timeout.as_secs()))
-        }
-        Err(error) => Verdict::Failed(error.to_string()),
+        Err(error) => Verdict::Unknown(error.to_string()),
     }
 }

@@ -3,6 +3,7 @@
 
 mod containerd;
 mod images;
+mod pods;
 
 use anyhow::{Context, Result};
 use containerd::{Containerd, Line};

@@ -445,8 +445,8 @@ fn shown_phase(scene: &Scene<'_>, phase: &'static str, stop: Option<&Stop>, ende
         (Some("Succeeded"), _) => "Succeeded",
         (Some("Failed"), _) => "Failed",
         _ if ended => end_phase(phase, stop),
-        (Some("Pending"), "Succeeded" | "Failed") => "Pending",
-        (_, "Succeeded" | "Failed") => "Running",
+        (Some("Running"), "Succeeded" | "Failed") => "Running",
+        (_, "Succeeded" | "Failed") => "Pending",
         _ => phase,
     }
 }

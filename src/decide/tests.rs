@@ -181,12 +181,15 @@ fn render(plan: &Plan, now: Now) -> String {
 
 #[test]
 fn a_healthy_pod_is_left_alone() {
-    check(|_| {}, &expect![[r#"
+    check(
+        |_| {},
+        &expect![[r#"
         Sync
         Running +PRTSC +I +R +CR +PS
           a: running, ready, restarts 0
           b: running, ready, restarts 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -322,7 +325,7 @@ fn restart_policies_decide_what_an_exit_means() {
         &expect![[r#"
             Terminating (Finished, grace 30s)
               StopSandbox { id: s0 }
-            Failed +PRTSC +I -R -CR +PS
+            Pending +PRTSC +I -R -CR +PS
               a: terminated Completed 0, restarts 0
               b: terminated Error 3, restarts 0
         "#]],
@@ -331,13 +334,16 @@ fn restart_policies_decide_what_an_exit_means() {
 
 #[test]
 fn a_changed_image_kills_that_container_only() {
-    check(|case| case.pod["spec"]["containers"][0]["image"] = json!("img2"), &expect![[r#"
+    check(
+        |case| case.pod["spec"]["containers"][0]["image"] = json!("img2"),
+        &expect![[r#"
         Sync
           kill a-0 within 30s: Container a definition changed, will be restarted
         Running +PRTSC +I +R +CR +PS
           a: running, ready, restarts 0
           b: running, ready, restarts 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -386,7 +392,7 @@ fn init_containers_run_one_after_the_other() {
         &expect![[r#"
             Terminating (Finished, grace 30s)
               StopSandbox { id: s0 }
-            Failed +PRTSC -I -R -CR +PS
+            Pending +PRTSC -I -R -CR +PS
               i: terminated Error 2, restarts 0
               a: waiting PodInitializing, restarts 0
               b: waiting PodInitializing, restarts 0
@@ -436,13 +442,16 @@ fn a_lost_sandbox_is_stopped_and_then_replaced() {
         case.seen.sandboxes[0].ips.clear();
         case.seen.containers[0].state = exited(137, 1);
     };
-    check(lose, &expect![[r#"
+    check(
+        lose,
+        &expect![[r#"
         Sync
           kill b-0 within 30s: Stopping container b
         Running -PRTSC +I -R -CR +PS
           a: terminated Error 137, restarts 0
           b: running, ready, restarts 0
-    "#]]);
+    "#]],
+    );
     check(
         |case| {
             lose(case);
@@ -477,48 +486,60 @@ fn a_lost_sandbox_is_stopped_and_then_replaced() {
 
 #[test]
 fn deletion_kills_all_then_the_sandbox_then_cleans_up_and_confirms() {
-    check(|case| case.delete(20), &expect![[r#"
+    check(
+        |case| case.delete(20),
+        &expect![[r#"
         Terminating (Deleted, grace 20s)
           kill a-0 within 20s: Stopping container a
           kill b-0 within 20s: Stopping container b
         Running +PRTSC +I +R +CR +PS
           a: running, ready, restarts 0
           b: running, ready, restarts 0
-    "#]]);
+    "#]],
+    );
     let end = |case: &mut Case| {
         case.delete(20);
         case.seen.containers = vec![container("a", 0, exited(0, 1)), container("b", 0, exited(0, 1))];
     };
-    check(end, &expect![[r#"
+    check(
+        end,
+        &expect![[r#"
         Terminating (Deleted, grace 20s)
           StopSandbox { id: s0 }
         Running +PRTSC +I -R -CR +PS
           a: terminated Completed 0, restarts 0
           b: terminated Completed 0, restarts 0
-    "#]]);
+    "#]],
+    );
     let stop = |case: &mut Case| {
         end(case);
         case.seen.sandboxes[0].ready = false;
         case.memory.stopped_sandboxes.insert(SandboxId::new("s0"));
     };
-    check(stop, &expect![[r#"
+    check(
+        stop,
+        &expect![[r#"
         Terminated (Deleted, grace 20s)
           Cleanup
         Succeeded -PRTSC +I -R -CR +PS
           a: terminated Completed 0, restarts 0
           b: terminated Completed 0, restarts 0
-    "#]]);
+    "#]],
+    );
     let clean = |case: &mut Case| {
         stop(case);
         case.memory.cleaned = true;
     };
-    check(clean, &expect![[r#"
+    check(
+        clean,
+        &expect![[r#"
         Clean (Deleted, grace 20s)
           Confirm { delete: true }
         Succeeded -PRTSC +I -R -CR +PS
           a: terminated Completed 0, restarts 0
           b: terminated Completed 0, restarts 0
-    "#]]);
+    "#]],
+    );
     check(
         |case| {
             clean(case);
@@ -558,14 +579,17 @@ fn sidecars_stop_after_the_rest_in_reverse() {
 
 #[test]
 fn a_pod_that_is_gone_is_killed_with_the_least_grace_and_not_reported() {
-    check(|case| case.gone = true, &expect![[r#"
+    check(
+        |case| case.gone = true,
+        &expect![[r#"
         Terminating (Gone, grace 1s)
           kill a-0 within 1s: Stopping container a
           kill b-0 within 1s: Stopping container b
         Running +PRTSC +I +R +CR +PS
           a: running, ready, restarts 0
           b: running, ready, restarts 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -581,7 +605,7 @@ fn the_active_deadline_fails_the_pod() {
               kill a-0 within 30s: Stopping container a
               kill b-0 within 30s: Stopping container b
               event DeadlineExceeded: Pod was active on the node longer than the specified deadline
-            Failed +PRTSC +I -R -CR +PS
+            Running +PRTSC +I +R +CR +PS
               a: running, ready, restarts 0
               b: running, ready, restarts 0
         "#]],

@@ -1,12 +1,16 @@
 //! The controllers: which there are, which run (`--controllers`), and as whom; each is a pure decider and a dumb writer.
 
 mod call;
+mod event;
 mod informer;
 mod namespace;
+mod node_lifecycle;
 mod per_namespace;
+mod pod_gc;
 mod queue;
 mod root_ca;
 mod service_account;
+mod taint_eviction;
 
 use crate::task::Tasks;
 use futures::future::BoxFuture;
@@ -56,6 +60,24 @@ const CONTROLLERS: &[Controller] = &[
         alias: "root-ca-cert-publisher",
         identity: Identity::ServiceAccount("root-ca-cert-publisher"),
         run: |client, params| Box::pin(root_ca::run(client, params.root_ca.clone())),
+    },
+    Controller {
+        name: "node-lifecycle-controller",
+        alias: "nodelifecycle",
+        identity: Identity::ServiceAccount("node-controller"),
+        run: |client, _| Box::pin(node_lifecycle::run(client)),
+    },
+    Controller {
+        name: "taint-eviction-controller",
+        alias: "taint-eviction-controller",
+        identity: Identity::ServiceAccount("node-controller"),
+        run: |client, _| Box::pin(taint_eviction::run(client)),
+    },
+    Controller {
+        name: "pod-garbage-collector-controller",
+        alias: "podgc",
+        identity: Identity::ServiceAccount("pod-garbage-collector"),
+        run: |client, _| Box::pin(pod_gc::run(client)),
     },
 ];
 

@@ -82,10 +82,23 @@ impl<K: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + fmt::Debug
 /// Follows one collection. `T` is what is kept of each object: the object itself, or the little that a controller reads.
 pub(super) struct Informer<T> {
     changes: BoxStream<'static, Change<T>>,
-    store: BTreeMap<ObjectKey, Held<T>>,
+    store: Store<T>,
     /// Deltas of the last change that nobody has taken yet: at most as many as one list has objects.
     ready: VecDeque<Delta<T>>,
     synced: bool,
+}
+
+/// What an informer has seen: the objects by key.
+pub(super) struct Store<T>(BTreeMap<ObjectKey, Held<T>>);
+
+impl<T> Store<T> {
+    pub(super) fn get(&self, key: &ObjectKey) -> Option<&Arc<T>> {
+        self.0.get(key).map(|held| &held.object)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Arc<T>)> {
+        self.0.iter().map(|(key, held)| (key, &held.object))
+    }
 }
 
 /// An object as it is stored.
@@ -119,7 +132,7 @@ impl<T: Send + Sync + 'static> Informer<T> {
             let change = follower.change().await;
             Some((change, follower))
         });
-        Self { changes: changes.boxed(), store: BTreeMap::new(), ready: VecDeque::new(), synced: false }
+        Self { changes: changes.boxed(), store: Store(BTreeMap::new()), ready: VecDeque::new(), synced: false }
     }
 
     /// The next change; the store already shows it. Waits for ever if nothing happens. Cancel-safe: a list or a watch that
@@ -137,24 +150,13 @@ impl<T: Send + Sync + 'static> Informer<T> {
         }
     }
 
-    /// Takes changes until the store is complete, and drops their deltas: for controllers that then look at the store.
-    pub(super) async fn synced(&mut self) {
-        while !self.synced {
-            self.next().await;
-        }
-    }
-
     /// Whether the store has been complete once; before that, "not in the store" is not "not there".
     pub(super) fn is_synced(&self) -> bool {
         self.synced && self.ready.is_empty()
     }
 
-    pub(super) fn get(&self, key: &ObjectKey) -> Option<&Arc<T>> {
-        self.store.get(key).map(|held| &held.object)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Arc<T>)> {
-        self.store.iter().map(|(key, held)| (key, &held.object))
+    pub(super) fn store(&self) -> &Store<T> {
+        &self.store
     }
 
     fn take(&mut self, change: Change<T>) {
@@ -163,7 +165,7 @@ impl<T: Send + Sync + 'static> Informer<T> {
             Change::Deleted(key) => self.delete(key),
             Change::Listed(listed) => {
                 let gone: Vec<ObjectKey> =
-                    self.store.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
+                    self.store.0.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
                 gone.into_iter().for_each(|key| self.delete(key));
                 listed.into_iter().for_each(|(key, held)| self.apply(key, held));
                 self.synced = true;
@@ -173,16 +175,16 @@ impl<T: Send + Sync + 'static> Informer<T> {
     }
 
     fn apply(&mut self, key: ObjectKey, held: Held<T>) {
-        if self.store.get(&key).is_some_and(|old| old.version == held.version) {
+        if self.store.0.get(&key).is_some_and(|old| old.version == held.version) {
             return;
         }
         let new = held.object.clone();
-        let old = self.store.insert(key.clone(), held).map(|held| held.object);
+        let old = self.store.0.insert(key.clone(), held).map(|held| held.object);
         self.ready.push_back(Delta::Applied { key, old, new });
     }
 
     fn delete(&mut self, key: ObjectKey) {
-        if let Some(held) = self.store.remove(&key) {
+        if let Some(held) = self.store.0.remove(&key) {
             self.ready.push_back(Delta::Deleted { key, old: held.object });
         }
     }

@@ -66,10 +66,10 @@ pub(super) async fn run<C: PerNamespace>(client: Client, controller: C) {
             continue;
         }
         while let Some(name) = queue.pop(clock::now().mono) {
-            if !namespaces.get(&ObjectKey::new("", &name)).is_some_and(|active| **active) {
+            if !namespaces.store().get(&ObjectKey::new("", &name)).is_some_and(|active| **active) {
                 continue;
             }
-            let seen = objects.get(&ObjectKey::new(&name, C::NAME));
+            let seen = objects.store().get(&ObjectKey::new(&name, C::NAME));
             match write::<C>(&client, &name, controller.decide(seen.map(Arc::as_ref))).await {
                 // A conflict means that the object is newer than what is known of it: its delta is on the way.
                 Ok(()) | Err(CallError::Conflict(_) | CallError::NotFound(_) | CallError::NamespaceTerminating(_)) => {

@@ -20,9 +20,9 @@ impl Qualified {
     pub fn resource(def: &ResourceDef) -> Self {
         Self::new(def.gv.group, def.resource)
     }
-    /// Its kind: `Pod`, `Lease.coordination.k8s.io` (Invalid errors and delete preconditions name kinds).
+    /// Its kind: `Pod`, `Lease.coordination.k8s.io` (Invalid errors and delete preconditions name kinds, as stored).
     pub fn kind(def: &ResourceDef) -> Self {
-        Self::new(def.gv.group, def.kind)
+        Self::new(def.storage_gv.group, def.kind)
     }
 }
 

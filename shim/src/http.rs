@@ -86,6 +86,16 @@ impl Front {
                 };
                 match pipeline::run(&self.api, call).await {
                     Ok(outcome) => self.encode(&context, outcome, upgrade).await,
+                    // What the client cannot read is refused before the resource is looked at; but nobody learns of
+                    // encodings what they may not ask.
+                    Err(error @ (ApiError::Unauthorized | ApiError::Forbidden { .. } | ApiError::ForbiddenPath(_))) => {
+                        Err(error)
+                    }
+                    Err(error) if context.info.is_resource => {
+                        Err(Wanted::parse(&context.accept(), &context.query, context.info.verb == "watch")
+                            .err()
+                            .unwrap_or(error))
+                    }
                     Err(error) => Err(error),
                 }
             }

@@ -107,8 +107,9 @@ pub async fn run(api: &Arc<Api>, mut call: Call) -> Result<Outcome, ApiError> {
     let body = std::mem::replace(&mut call.body, Box::pin(async { Ok(Bytes::new()) }));
     let stage = Stage { api, user: &user, target: &target, content_type: &content_type };
 
+    let deprecation = deprecation(target.def);
     // Each stage decodes, mutates (defaults, admission, strategy), validates and commits; see the file of its name.
-    match (action, target.sub) {
+    let outcome = match (action, target.sub) {
         (Action::Get { resource_version }, _) => read::get(&stage, resource_version.as_deref()).await,
         (Action::List(options), _) => read::list(&stage, &options).await,
         (Action::Watch(options), _) => watch::open(&stage, options).await,
@@ -125,6 +126,18 @@ pub async fn run(api: &Arc<Api>, mut call: Call) -> Result<Outcome, ApiError> {
         (Action::Delete(options), _) => delete::delete(&stage, options, body.await?).await,
         (Action::DeleteCollection(list, options), _) => delete::collection(&stage, &list, options, body.await?).await,
         (Action::Connect { path, query }, _) => connect::connect(&stage, &path, &query).await,
+    };
+    outcome.map(|mut outcome| {
+        outcome.warnings.extend(deprecation.map(str::to_owned));
+        outcome
+    })
+}
+
+/// The warning that every request on a deprecated resource gets.
+fn deprecation(def: &ResourceDef) -> Option<&'static str> {
+    match (def.gv.group, def.resource) {
+        ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        _ => None,
     }
 }
 

@@ -28,6 +28,9 @@ pub fn stream(stream: impl futures::Stream<Item = Bytes> + Send + 'static) -> Bo
     StreamBody::new(stream.map(|bytes| Ok(Frame::data(bytes)))).boxed_unsync()
 }
 
+/// Bytes over the limit that are still read.
+const DRAINED: usize = 16 << 20;
+
 /// The whole body, if it has at most `limit` bytes.
 ///
 /// # Errors
@@ -38,9 +41,7 @@ where
     B::Error: std::fmt::Display,
 {
     let too_large = || ApiError::TooLarge(format!("limit is {limit}"));
-    if body.size_hint().lower() > limit as u64 {
-        return Err(too_large());
-    }
+    let mut excess = 0;
     let mut body = Box::pin(body);
     let mut first: Option<Bytes> = None;
     let mut whole: Option<BytesMut> = None;
@@ -48,8 +49,15 @@ where
         let frame = frame.map_err(|e| ApiError::BadRequest(format!("the request body could not be read: {e}")))?;
         let Ok(data) = frame.into_data() else { continue };
         let have = whole.as_ref().map_or(first.as_ref().map_or(0, Bytes::len), BytesMut::len);
-        if have + data.len() > limit {
-            return Err(too_large());
+        // The rest is read and dropped, within bounds: a client that is still sending would not see the answer.
+        if excess > 0 || have + data.len() > limit {
+            excess += data.len();
+            whole = None;
+            first = None;
+            if excess > DRAINED {
+                break;
+            }
+            continue;
         }
         match (&mut whole, first.take()) {
             (None, None) => first = Some(data),
@@ -61,6 +69,9 @@ where
             }
             (Some(buffer), _) => buffer.extend_from_slice(&data),
         }
+    }
+    if excess > 0 {
+        return Err(too_large());
     }
     Ok(whole.map(BytesMut::freeze).or(first).unwrap_or_default())
 }

@@ -103,7 +103,7 @@ pub(super) fn collection(context: &Context, list: Collection) -> Result<Response
             let items: Result<Vec<Value>, ApiError> =
                 list.entries.iter().map(|e| Ok(metadata_of(&parse(&e.bytes)?))).collect();
             to_vec(&json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items?,
+                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": Some(items?).filter(|i| !i.is_empty()),
             }))?
         }
         (Form::Table(include), _) => {

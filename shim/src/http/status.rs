@@ -128,10 +128,9 @@ fn status(error: &ApiError) -> Status {
         ApiError::TooLarge(_) => Status::new(413, "RequestEntityTooLarge", text),
         ApiError::UnsupportedMediaType(_) => Status::new(415, "UnsupportedMediaType", text),
         ApiError::Invalid { what, name, errors } => invalid(what, name, errors),
-        ApiError::PatchRejected(text) => {
+        ApiError::PatchRejected(_) => {
             let message = "the server rejected our request due to an error in our request".to_owned();
-            Status::new(422, "Invalid", message)
-                .causes(vec![json!({"reason": "UnexpectedServerResponse", "message": text})])
+            Status::new(422, "Invalid", message).with_details()
         }
         ApiError::TooManyRequests { retry_after_seconds, .. } => {
             Status::new(429, "TooManyRequests", text).retry(*retry_after_seconds)
@@ -149,7 +148,7 @@ fn status(error: &ApiError) -> Status {
 fn invalid(what: &Qualified, name: &str, errors: &[FieldError]) -> Status {
     let mut texts: Vec<String> = Vec::new();
     for error in errors {
-        let text = format!("{}: {}", error.field, error.message);
+        let text = format!("{}: {}", path(error), error.message);
         if !texts.contains(&text) {
             texts.push(text);
         }
@@ -177,7 +176,12 @@ fn cause(error: &FieldError, internal: &str) -> Value {
         Cause::Internal => internal,
         Cause::TypeInvalid => "FieldValueTypeInvalid",
     };
-    json!({"reason": reason, "message": error.message, "field": error.field})
+    json!({"reason": reason, "message": error.message, "field": path(error)})
+}
+
+/// An error of the object as a whole has no path; upstream shows an empty one so.
+fn path(error: &FieldError) -> &str {
+    if error.field.is_empty() { "[]" } else { &error.field }
 }
 
 #[cfg(test)]

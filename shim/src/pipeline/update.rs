@@ -112,7 +112,9 @@ async fn change(
             Some(version) if version != old.revision => return Err(ApiError::modified(def, &target.name)),
             _ => {}
         }
-        check_uid(stage, &old, &new)?;
+        if let Change::Put(_) = change {
+            check_uid(stage, &old, &new)?;
+        }
         form::storage_schema(def)?.default(&mut new);
         (def.strategy.default)(&mut new);
         keep_server_metadata(&mut new, &old.value);
@@ -224,16 +226,14 @@ fn check_uid(stage: &Stage<'_>, old: &Stored, new: &Object) -> Result<(), ApiErr
     })
 }
 
-/// What clients may leave out but never change (validation refuses a change), and what is the server's alone.
+/// The uid may be left out but not change (validation refuses it); the rest is the server's alone.
 fn keep_server_metadata(new: &mut Object, old: &Object) {
     let meta = new.meta_mut();
-    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
-        let kept = &old["metadata"][field];
-        if meta.get(field).is_none_or(Value::is_null) && !kept.is_null() {
-            meta.insert(field.into(), kept.clone());
-        }
+    if meta.get("uid").is_none_or(Value::is_null) {
+        meta.insert("uid".into(), old["metadata"]["uid"].clone());
     }
-    for field in ["generation", "managedFields"] {
+    for field in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "managedFields"]
+    {
         match &old["metadata"][field] {
             Value::Null => meta.remove(field),
             kept => meta.insert(field.into(), kept.clone()),

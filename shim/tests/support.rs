@@ -1,0 +1,65 @@
+//! A real server for tests: memory store, TLS on a free port, certificates of its own.
+
+use node_config::pki::{self, Names, Pki};
+use skiff_shim::app::Server;
+use skiff_shim::config::{ServerConfig, StoreConfig};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+/// A server and its files; both go when it is dropped (call `stop` to have it end cleanly).
+pub struct Fixture {
+    pub server: Server,
+    pub pki: Pki,
+    _dir: TempDir,
+}
+
+/// Certificate files of that client.
+pub struct ClientPaths {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Fixture {
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::new(dir.path());
+        let names = Names {
+            node_name: "n1".into(),
+            hostname: "localhost".into(),
+            node_ips: vec![],
+            api_addresses: vec![Ipv4Addr::LOCALHOST.into()],
+            service_ip: None,
+            cluster_domain: "cluster.local".into(),
+            server: true,
+            node: true,
+        };
+        pki::ensure(&pki, &names, std::fs::metadata(dir.path()).unwrap().modified().unwrap()).unwrap();
+        let client = pki.apiserver_kubelet_client();
+        let config = ServerConfig {
+            bind_address: Ipv4Addr::LOCALHOST.into(),
+            secure_port: 0,
+            advertise_address: None,
+            service_cluster_ip_range: "10.43.0.0/16".into(),
+            store: StoreConfig::Memory,
+            tls_cert_file: pki.apiserver().cert,
+            tls_private_key_file: pki.apiserver().key,
+            client_ca_file: pki.ca().cert,
+            root_ca_file: pki.ca().cert,
+            kubelet_client_certificate: client.cert,
+            kubelet_client_key: client.key,
+            kubelet_certificate_authority: pki.ca().cert,
+            service_account_key_file: pki.service_account_key(),
+            service_account_issuer: "https://kubernetes.default.svc.cluster.local".into(),
+            mount_service_account_tokens: true,
+            controllers: vec![],
+        };
+        Self { server: Server::start(config).await.unwrap(), pki, _dir: dir }
+    }
+
+    /// The administrator's certificate (group `system:masters`).
+    pub fn admin(&self) -> ClientPaths {
+        let pair = self.pki.admin();
+        ClientPaths { certificate: pair.cert, key: pair.key }
+    }
+}

@@ -165,7 +165,7 @@ fn resolve_resource(info: &RequestInfo, query: &Query, content_type: &str) -> Re
             _ => return Err(ApiError::UnknownResource),
         },
     };
-    if def.namespaced && info.namespace.is_empty() && !info.name.is_empty() {
+    if def.namespaced && info.namespace.is_empty() && !info.path_name.is_empty() {
         return Err(ApiError::UnknownResource);
     }
     if !def.namespaced && !info.namespace.is_empty() && def.resource != "namespaces" {

@@ -40,6 +40,7 @@ fn every_shape_of_url_becomes_its_request() {
         ("DELETE", "/api/v1/namespaces/a/pods", "DeleteCollection pods a  "),
         ("DELETE", "/api/v1/namespaces/a/pods/p", "Delete pods a p "),
         ("GET", "/apis/coordination.k8s.io/v1/leases", "List leases -  "),
+        ("GET", "/api/v1/pods?fieldSelector=metadata.name%3Dx", "List pods -  "),
         ("GET", "/api", "Core"),
         ("GET", "/apis/apps", "Group(\"apps\")"),
         ("GET", "/api/v1/", "Resources { group: \"\", version: \"v1\" }"),

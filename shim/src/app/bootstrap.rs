@@ -2,6 +2,7 @@
 
 use crate::authn::User;
 use crate::error::ApiError;
+use crate::meta::Meta;
 use crate::pipeline::{self, Api, Call, Credential};
 use crate::request::info::RequestInfo;
 use crate::request::query::Query;
@@ -81,7 +82,12 @@ pub(super) async fn run(api: &Arc<Api>, service_ip: IpAddr, advertised: SocketAd
     classes.and(service).and(endpoints).and(slice)
 }
 
+/// Looks first: creating the Service again would be refused for its address, which is taken (by itself).
 async fn ensure(api: &Arc<Api>, path: String, object: Value) -> Result<(), ApiError> {
+    match submit(api, "GET", format!("{path}/{}", object.name()), "application/json", json!({})).await {
+        Err(ApiError::NotFound { .. }) => {}
+        other => return other,
+    }
     match submit(api, "POST", path, "application/json", object).await {
         Ok(()) | Err(ApiError::AlreadyExists { .. }) => Ok(()),
         Err(error) => Err(error),

@@ -150,9 +150,9 @@ fn allows_path(user: &User, a: &Attributes<'_>) -> bool {
         return false;
     }
     let public = (user.is_in(AUTHENTICATED) || user.is_in(UNAUTHENTICATED)) && PUBLIC_PATHS.contains(&a.path);
-    let under = |root: &&str| a.path == *root || a.path.strip_prefix(*root).is_some_and(|rest| rest.starts_with('/'));
+    let under = |root: &&str| a.path == *root || a.path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
     public
-        || (user.is_in(AUTHENTICATED) && DISCOVERY_PATHS.iter().any(|root| under(&root)))
+        || (user.is_in(AUTHENTICATED) && DISCOVERY_PATHS.iter().any(under))
         || (user.is_in("system:serviceaccounts") && ISSUER_PATHS.contains(&a.path))
 }
 

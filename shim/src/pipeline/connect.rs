@@ -54,7 +54,7 @@ pub(super) async fn connect(stage: &Stage<'_>, path: &str, query: &Query) -> Res
     if sub == Sub::Proxy {
         return proxy_pod(&pod, path, query);
     }
-    let (mut path, stream, options) = match sub {
+    let (verb, stream, options) = match sub {
         Sub::Log => {
             check_log_options(&target.name, query)?;
             ("containerLogs", Stream::Plain, query.encode_without(&["container"]))
@@ -63,14 +63,12 @@ pub(super) async fn connect(stage: &Stage<'_>, path: &str, query: &Query) -> Res
         Sub::Attach => ("attach", Stream::Upgrade, stream_options(query)),
         _ => ("exec", Stream::Upgrade, stream_options(query)),
     };
-    let owned;
-    if sub == Sub::PortForward {
-        owned = format!("/{path}/{}/{}", stage.namespace(), target.name);
+    let path = if sub == Sub::PortForward {
+        format!("/{verb}/{}/{}", stage.namespace(), target.name)
     } else {
         let container = container(&pod, query.get("container").unwrap_or(""))?;
-        owned = format!("/{path}/{}/{}/{container}", stage.namespace(), target.name);
-    }
-    path = &owned;
+        format!("/{verb}/{}/{}/{container}", stage.namespace(), target.name)
+    };
     let node = pod["spec"]["nodeName"].as_str().unwrap_or("");
     if node.is_empty() {
         // A pod without a node has no log yet; upstream answers with nothing.
@@ -80,7 +78,7 @@ pub(super) async fn connect(stage: &Stage<'_>, path: &str, query: &Query) -> Res
         };
     }
     let node = find(stage, "nodes", "", node).await?;
-    connection(&node, path.to_owned(), &options, stream)
+    connection(&node, path, &options, stream)
 }
 
 async fn find(stage: &Stage<'_>, resource: &str, namespace: &str, name: &str) -> Result<Object, ApiError> {

@@ -10,10 +10,12 @@ use futures::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use std::io;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 /// Channel numbers of `v5.channel.k8s.io` messages (their first byte).
@@ -27,6 +29,8 @@ const CLOSE: u8 = 255;
 
 /// Answers to pings that wait for the writer; the peer sends one ping at a time.
 const PONGS: usize = 4;
+/// How long a client has to answer our close.
+const GOODBYE_DEADLINE: Duration = Duration::from_secs(5);
 /// Of one read from a raw connection.
 const CHUNK_BYTES: usize = 32 * 1024;
 
@@ -96,7 +100,7 @@ async fn translate(client: OnUpgrade, runtime: Io, streams: Streams) -> io::Resu
     let (read, write) = tokio::io::split(runtime);
     let mut writer = SpdyWriter::new(write);
     let opened = open(&mut writer, streams).await?;
-    let (mut to_client, from_client) = ws.split();
+    let (mut to_client, mut from_client) = ws.split();
     // The client is told that the connection stands before any output comes, as upstream's server does.
     let first = if streams.stdout {
         STDOUT
@@ -111,11 +115,24 @@ async fn translate(client: OnUpgrade, runtime: Io, streams: Streams) -> io::Resu
     // ends first ends the stream: the runtime when the process has ended, the client when it has gone.
     tokio::select! {
         out = runtime_to_client(SpdyReader::new(read), &mut to_client, opened, pongs) => out?,
-        input = client_to_runtime(from_client, writer, opened, pings) => return input,
+        input = client_to_runtime(&mut from_client, writer, opened, pings) => return input,
     }
-    match to_client.close().await {
-        Ok(()) | Err(WsError::ConnectionClosed | WsError::AlreadyClosed) => Ok(()),
-        Err(error) => Err(io::Error::other(error)),
+    goodbye(to_client, from_client).await
+}
+
+/// Ends a connection in order: kubectl takes anything but a normal closure for a failure.
+async fn goodbye(mut to_client: SplitSink<Ws, Message>, mut from_client: SplitStream<Ws>) -> io::Result<()> {
+    let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    let farewell = async {
+        to_client.send(Message::Close(Some(close))).await.map_err(io::Error::other)?;
+        // Until the client's own close, or its end.
+        while let Some(Ok(_)) = from_client.next().await {}
+        let mut ws = from_client.reunite(to_client).map_err(io::Error::other)?;
+        ws.get_mut().shutdown().await
+    };
+    match tokio::time::timeout(GOODBYE_DEADLINE, farewell).await {
+        Ok(ended) => ended,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
@@ -164,7 +181,7 @@ async fn runtime_to_client(
 }
 
 async fn client_to_runtime(
-    mut client: SplitStream<Ws>,
+    client: &mut SplitStream<Ws>,
     mut runtime: SpdyWriter<WriteHalf<Io>>,
     opened: Opened,
     mut pings: mpsc::Receiver<u32>,
@@ -228,10 +245,7 @@ async fn tunnel(client: OnUpgrade, runtime: Io) -> io::Result<()> {
         ended = out => ended?,
         ended = input => return ended,
     }
-    match to_client.close().await {
-        Ok(()) | Err(WsError::ConnectionClosed | WsError::AlreadyClosed) => Ok(()),
-        Err(error) => Err(io::Error::other(error)),
-    }
+    goodbye(to_client, from_client).await
 }
 
 fn message(channel: u8, data: &[u8]) -> Bytes {

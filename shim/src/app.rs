@@ -13,8 +13,8 @@ use crate::http::tls::{ClientFiles, ServerFiles, ServerTls, TlsError, install_pr
 use crate::http::{Front, listener};
 use crate::pipeline::{Api, Settings};
 use crate::registry::core::service::allocate::ServiceRange;
-use crate::store::memory::MemoryStore;
 use crate::store::Store;
+use crate::store::memory::MemoryStore;
 use crate::store::sqlite::{OpenError, SqliteStore};
 use crate::task::Tasks;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -9,6 +9,7 @@ mod per_namespace;
 mod pod_gc;
 mod queue;
 mod root_ca;
+mod scheduler;
 mod service_account;
 mod taint_eviction;
 
@@ -29,6 +30,8 @@ pub struct ControlParams {
 enum Identity {
     /// `system:serviceaccount:kube-system:<name>`, as stock's controllers have with `--use-service-account-credentials`.
     ServiceAccount(&'static str),
+    /// A user of stock's control plane, without groups.
+    User(&'static str),
 }
 
 /// One controller: upstream's name, the short name upstream still takes, its identity and its task.
@@ -42,7 +45,13 @@ struct Controller {
 /// Every controller there is. Names and aliases are kube-controller-manager's; service accounts are those of upstream's
 /// bootstrap roles (`system:controller:<service account>`).
 const CONTROLLERS: &[Controller] = &[
-    // scheduler: `system:kube-scheduler` (an `Identity` of its own), no groups.
+    // Not kube-controller-manager's: stock runs it as kube-scheduler.
+    Controller {
+        name: "scheduler",
+        alias: "kube-scheduler",
+        identity: Identity::User("system:kube-scheduler"),
+        run: |client, _| Box::pin(scheduler::run(client)),
+    },
     Controller {
         name: "namespace-controller",
         alias: "namespace",
@@ -144,6 +153,7 @@ pub fn start(
                 &format!("system:serviceaccount:kube-system:{account}"),
                 &["system:serviceaccounts", "system:serviceaccounts:kube-system"],
             ),
+            Identity::User(user) => client_for(user, &[]),
         };
         tasks.spawn(controller.name, (controller.run)(client, &params));
     }

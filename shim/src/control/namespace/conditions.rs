@@ -117,10 +117,12 @@ mod tests {
     #[test]
     fn every_condition_is_told_once_and_then_only_what_changed() {
         let now: Timestamp = "2026-01-02T03:04:05.678Z".parse().unwrap();
-        let mut findings = Findings::default();
-        findings.failures = vec!["b failed".into(), "a failed".into()];
-        findings.remaining = [("pods.".into(), 2), ("jobs.batch".into(), 1)].into();
-        findings.finalizers = [("x.io/hold".into(), 1)].into();
+        let mut findings = Findings {
+            discovery: None,
+            failures: vec!["b failed".into(), "a failed".into()],
+            remaining: [("pods.".into(), 2), ("jobs.batch".into(), 1)].into(),
+            finalizers: [("x.io/hold".into(), 1)].into(),
+        };
         let first = changed(&Value::Null, &findings, now);
         assert_eq!(
             lines(&first),

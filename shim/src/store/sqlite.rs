@@ -81,13 +81,13 @@ impl Shared {
         Revision(self.current.load(Ordering::Acquire))
     }
 
-    /// Refuses revisions of the future and those lost to a power cut; compaction is checked where the rows are read.
-    fn check(&self, at: Revision) -> Result<(), StoreError> {
-        if let Some(lost) = self.lost.iter().find(|l| (l.first..=l.last).contains(&at.0)) {
-            return Err(StoreError::Compacted { oldest: Revision(lost.last + 1) });
+    /// Refuses revisions lost to a power cut; compaction and the future are checked where the rows are read, since a
+    /// reader may see a commit that is only just being acknowledged.
+    fn check_lost(&self, at: Revision) -> Result<(), StoreError> {
+        match self.lost.iter().find(|l| (l.first..=l.last).contains(&at.0)) {
+            Some(lost) => Err(StoreError::Compacted { oldest: Revision(lost.last + 1) }),
+            None => Ok(()),
         }
-        let current = self.current();
-        if at > current { Err(StoreError::Future { asked: at, current }) } else { Ok(()) }
     }
 }
 
@@ -170,7 +170,7 @@ impl Store for SqliteStore {
     ) -> Result<Page, StoreError> {
         let floor = self.shared.current();
         if let Some(at) = at {
-            self.shared.check(at)?;
+            self.shared.check_lost(at)?;
         }
         let query = read::List { prefix: prefix.to_owned(), at, after: after.cloned(), limit, floor };
         self.shared.readers.with(move |c| read::list(c, &query)).await
@@ -184,15 +184,19 @@ impl Store for SqliteStore {
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn WatchStream>, StoreError> {
-        self.shared.check(after)?;
+        self.shared.check_lost(after)?;
         let (live, since) = self.shared.hub.subscribe(prefix);
-        self.shared.readers.with(move |c| read::check_kept(c, after)).await?;
+        let floor = self.shared.current();
+        self.shared.readers.with(move |c| read::check(c, after, floor)).await?;
         let history = SqliteHistory(self.shared.clone());
         Ok(Box::new(HubWatch::new(history, live, after, since)))
     }
 
     async fn compact(&self, below: Revision) -> Result<(), StoreError> {
-        self.shared.check(below)?;
+        let current = self.shared.current();
+        if below > current {
+            return Err(StoreError::Future { asked: below, current });
+        }
         self.ask(|reply| Request::Compact { below, reply }).await
     }
 

@@ -93,8 +93,14 @@ fn revision(connection: &Connection, floor: Revision) -> rusqlite::Result<Revisi
     Ok(Revision(newest).max(floor))
 }
 
-/// Refuses revisions that have been compacted away.
-pub(super) fn check_kept(connection: &Connection, at: Revision) -> Result<(), ReadError> {
+/// Refuses revisions that have been compacted away, and those of the future.
+pub(super) fn check(connection: &Connection, at: Revision, floor: Revision) -> Result<(), ReadError> {
+    check_kept(connection, at)?;
+    let current = revision(connection, floor)?;
+    if at > current { Err(StoreError::Future { asked: at, current }.into()) } else { Ok(()) }
+}
+
+fn check_kept(connection: &Connection, at: Revision) -> Result<(), ReadError> {
     let oldest = Revision(meta(connection, "compacted")?);
     if at < oldest { Err(StoreError::Compacted { oldest }.into()) } else { Ok(()) }
 }
@@ -161,7 +167,7 @@ pub(super) fn list(connection: &Connection, query: &List) -> Result<Page, ReadEr
     };
     let (revision, mut items) = match query.at {
         Some(at) => {
-            check_kept(connection, at)?;
+            check(connection, at, query.floor)?;
             let mut statement = connection.prepare_cached(LIST_AT)?;
             let rows = statement.query_map(params![query.prefix, end, after, limit, at.0], read)?;
             (at, rows.collect::<rusqlite::Result<Vec<_>>>()?)

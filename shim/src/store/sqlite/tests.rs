@@ -198,3 +198,21 @@ async fn keys_that_expired_while_closed_are_deleted_at_open() {
     let mut watch = store.watch("/registry/", revision).await.unwrap();
     assert!(events(&mut watch, 1).await[0].put.is_none());
 }
+
+#[tokio::test]
+async fn a_failed_transaction_leaves_a_gap_that_nobody_waits_for() {
+    let dir = TempDir::new().unwrap();
+    let store = open_at(&dir);
+    let a = store.commit(put("a", "1")).await.unwrap();
+    let fault = "CREATE TRIGGER fault BEFORE INSERT ON log WHEN NEW.key LIKE '%/bad'
+        BEGIN SELECT RAISE(ABORT, 'no'); END";
+    rusqlite::Connection::open(dir.path().join("store.db")).unwrap().execute_batch(fault).unwrap();
+    assert!(matches!(store.commit(put("bad", "1")).await, Err(StoreError::Unavailable(_))));
+    let lost = Write { expect: Expect::Absent, ..put("a", "2") };
+    assert!(matches!(store.commit(lost).await, Err(StoreError::Lost(Some(_)))));
+    assert_eq!(store.current().await.unwrap(), a);
+    let mut watch = store.watch("/registry/", a).await.unwrap();
+    let next = store.commit(put("a", "2")).await.unwrap();
+    assert!(next.0 > a.0 + 1);
+    assert_eq!(events(&mut watch, 1).await[0].revision, next);
+}

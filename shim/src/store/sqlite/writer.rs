@@ -219,7 +219,7 @@ impl Writer {
             };
             answers.push((commit, answer));
         }
-        self.shared.current.store(self.assigned, Ordering::Release);
+        self.advance(&events);
         for (commit, answer) in answers {
             // A caller that went away wants no answer; its write stands.
             let _ = commit.reply.send(answer);
@@ -227,12 +227,18 @@ impl Writer {
         self.publish(events);
     }
 
-    fn publish(&mut self, events: Vec<Event>) {
-        self.shared.current.store(self.assigned, Ordering::Release);
-        if events.is_empty() {
-            return;
+    /// What was committed is the current revision from here on. Revisions that a failed transaction used up never are:
+    /// no event would tell the caches that they have come so far.
+    fn advance(&self, events: &[Event]) {
+        if let Some(last) = events.last() {
+            self.shared.current.store(last.revision.0, Ordering::Release);
         }
-        self.shared.hub.publish(events, Revision(self.assigned));
+    }
+
+    fn publish(&mut self, events: Vec<Event>) {
+        let Some(last) = events.last().map(|e| e.revision) else { return };
+        self.advance(&events);
+        self.shared.hub.publish(events, last);
         let now = clock::now().mono;
         if self.marks.back().is_none_or(|(at, _)| now.duration_since(*at) >= MARK_SECONDS) {
             self.marks.push_back((now, self.assigned));

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data=${SKIFF_DATA:-/var/lib/skiff}
-skiff=${CARGO_TARGET_DIR:-target}/release/skiff
+skiff=$(realpath "${SKIFF:-${CARGO_TARGET_DIR:-target}/release/skiff}")
 [ "$(id -u)" = 0 ] || { echo "error: sudo make down" >&2; exit 1; }
 [ -e "$data/version" ] || { echo "no node in $data"; exit 0; }
 
@@ -12,7 +12,8 @@ pid=$(cat "$data/lock" 2>/dev/null || true)
 if ! is "$pid" skiff && pgrep -f "containerd-shim.* -address $data/run/containerd.sock" >/dev/null; then
     # It was killed, its pods were not: only a running node can stop them in order.
     # shellcheck disable=SC2086 # flags are words
-    setsid "$skiff" standalone --data-dir "$data" --stop-pods ${SKIFF_FLAGS:-} >"$data/run/skiff.log" 2>&1 </dev/null &
+    setsid "$skiff" standalone --data-dir "$data" --root-dir "$data/kubelet" --pod-logs-dir "$data/logs" \
+        --stop-pods ${SKIFF_FLAGS:-} >"$data/run/skiff.log" 2>&1 </dev/null &
     pid=$!
     timeout 90 tail --pid="$pid" -n +1 -f "$data/run/skiff.log" | grep -q -m1 'node Ready' || true
 fi
@@ -25,4 +26,8 @@ awk -v data="$data/" 'index($5, data) == 1 { print $5 }' /proc/self/mountinfo | 
     umount "$mount"
 done
 rm -rf "$data"
+# The pods' cgroups, when no other node of this machine uses them; deepest first, busy ones stay.
+find /sys/fs/cgroup -maxdepth 2 -type d -name kubepods 2>/dev/null | while read -r tree; do
+    find "$tree" -depth -type d -exec rmdir {} + 2>/dev/null || true
+done
 echo "nothing is left of the node in $data"

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
-skiff=$(realpath "$target/release/skiff")
+skiff=$(realpath "${SKIFF:-$target/release/skiff}")
 kubectl=$(realpath "$target/deps-system/kubectl")
 data=${SKIFF_DATA:-/var/lib/skiff}
 log=$data/run/skiff.log
@@ -17,7 +17,8 @@ if pid=$(cat "$data/lock" 2>/dev/null) && [ -n "$pid" ] && [ "$(readlink "/proc/
     echo "skiff runs already (process $pid)"
 else
     # shellcheck disable=SC2086 # flags are words
-    setsid "$skiff" standalone --data-dir "$data" --stop-pods ${SKIFF_FLAGS:-} >"$log" 2>&1 </dev/null &
+    setsid "$skiff" standalone --data-dir "$data" --root-dir "$data/kubelet" --pod-logs-dir "$data/logs" \
+        --stop-pods ${SKIFF_FLAGS:-} >"$log" 2>&1 </dev/null &
     pid=$!
     # What it says until the node is Ready or it ends.
     timeout 90 tail --pid="$pid" -n +1 -f "$log" | sed '/node Ready/q' || true

@@ -110,7 +110,9 @@ async fn boot_and_run(
         node = start(flags, controllers, data.layout(), tasks, progress) => node?,
         () = stop.cancelled() => return Ok(()),
     };
-    tasks.spawn("image archives", archives::follow(data.layout().images(), Images::new(&runtime_socket(&node, flags))));
+    let imports = tasks.child();
+    imports
+        .spawn("image archives", archives::follow(data.layout().images(), Images::new(&runtime_socket(&node, flags))));
     // Both arms are cancel-safe: readiness is only reported.
     let ready = tokio::select! {
         ready = progress.wait("the node to be Ready", START_LIMIT, node.agent.ready()) => Some(ready),
@@ -127,6 +129,7 @@ async fn boot_and_run(
         None => {}
     }
     stop.cancelled().await;
+    imports.cancel();
     shut_down(node, flags.runtime.stop_pods, tasks).await;
     Ok(())
 }

@@ -159,12 +159,6 @@ impl Monitor {
     async fn write(&self, name: &str, node: &NodeSeen, plan: Plan) -> Result<(), CallError> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let api = Api::<Node>::all(self.client.clone());
-        if let Some(taints) = plan.taints {
-            // The list of taints has no merge key: the version keeps us from undoing another writer's.
-            let meta = json!({"uid": node.uid, "resourceVersion": node.version});
-            let patch = json!({"metadata": meta, "spec": {"taints": taints}});
-            call(api.patch(name, &params, &Patch::Merge(patch))).await?;
-        }
         if !plan.conditions.is_empty() {
             self.mark_pods(name).await?;
             let patch = json!({"metadata": {"uid": node.uid}, "status": {"conditions": plan.conditions}});
@@ -173,6 +167,14 @@ impl Monitor {
             let message = format!("Node {name} status is now: NodeNotReady");
             let subject = Subject { kind: "Node", namespace: "", name, uid: &node.uid };
             record(&self.client, COMPONENT, subject, "Normal", "NodeNotReady", &message).await;
+            // The node comes back to us with these conditions; its taints are written then, on its new version.
+            return Ok(());
+        }
+        if let Some(taints) = plan.taints {
+            // The list of taints has no merge key: the version keeps us from undoing another writer's.
+            let meta = json!({"uid": node.uid, "resourceVersion": node.version});
+            let patch = json!({"metadata": meta, "spec": {"taints": taints}});
+            call(api.patch(name, &params, &Patch::Merge(patch))).await?;
         }
         Ok(())
     }

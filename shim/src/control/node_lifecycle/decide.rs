@@ -225,7 +225,7 @@ mod tests {
             written.conditions,
             [stopped("Ready"), stopped("MemoryPressure"), never("DiskPressure"), never("PIDPressure")]
         );
-        // In one pass: the taints do not wait for the condition to come back.
+        // The taints fit the silence already.
         assert_eq!(taints_of(&seen, true, false).as_deref(), Some("unreachable:NoSchedule unreachable:NoExecute"));
         let all: Vec<(&str, &str)> = VOUCHED.iter().map(|kind| (*kind, "Unknown")).collect();
         let told = node(&all, &[(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]);

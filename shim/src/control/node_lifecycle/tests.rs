@@ -46,7 +46,6 @@ async fn a_node_is_given_up_after_the_grace_and_never_before() {
     let script = || {
         one_node()
             .on("GET /apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n", 200, lease(OLD))
-            .on("PATCH /api/v1/nodes/n?", 200, node(2))
             .on("GET /api/v1/pods?", 200, list(std::slice::from_ref(&pod)))
             .on("PATCH /api/v1/namespaces/d/pods/p/status", 200, &pod)
             .on("POST /api/v1/namespaces/d/events", 201, json!({"metadata": {}, "involvedObject": {}}))
@@ -57,7 +56,6 @@ async fn a_node_is_given_up_after_the_grace_and_never_before() {
     assert_eq!(
         written(&script(), MONITOR_GRACE + Duration::from_secs(1)).await,
         [
-            "PATCH /api/v1/nodes/n",
             "PATCH /api/v1/namespaces/d/pods/p/status",
             "POST /api/v1/namespaces/d/events",
             "PATCH /api/v1/nodes/n/status",

@@ -22,6 +22,11 @@ pub struct ClientPaths {
 
 impl Fixture {
     pub async fn start() -> Self {
+        Self::with_controllers("").await
+    }
+
+    /// A server that runs these controllers, as `--controllers` names them.
+    pub async fn with_controllers(spec: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::new(dir.path());
         let names = Names {
@@ -52,7 +57,7 @@ impl Fixture {
             service_account_key_file: pki.service_account_key(),
             service_account_issuer: "https://kubernetes.default.svc.cluster.local".into(),
             mount_service_account_tokens: true,
-            controllers: vec![],
+            controllers: skiff_shim::control::select(spec).unwrap(),
         };
         Self { server: Server::start(config).await.unwrap(), pki, _dir: dir }
     }

@@ -160,8 +160,24 @@ impl Writer {
 fn shortened(mut note: String) -> String {
     const SUFFIX: &str = " ...";
     if note.len() > NOTE_BYTES {
-        note.truncate(note.floor_char_boundary(NOTE_BYTES - SUFFIX.len()));
+        // Not within a character; the start of the text always is a boundary.
+        let end = (0..=NOTE_BYTES - SUFFIX.len()).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
+        note.truncate(end);
         note.push_str(SUFFIX);
     }
     note
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_cut_to_what_the_api_takes_but_never_within_a_character() {
+        for (note, bytes) in [("x".repeat(1024), 1024), ("x".repeat(1025), 1024), ("€".repeat(400), 1024)] {
+            let short = shortened(note.clone());
+            assert!(short.len() <= bytes && short.len() > bytes - 3, "{short}");
+            assert_eq!(short.ends_with(" ..."), note.len() > NOTE_BYTES);
+        }
+    }
 }

@@ -93,7 +93,7 @@ for what in "$@"; do
             if [ -n "$version" ]; then
                 package=$(mktemp -d)
                 chmod 755 "$package"
-                (cd "$package" && apt-get download -qq "containerd=$version")
+                (cd "$package" && apt-get -o APT::Sandbox::User=root download -qq "containerd=$version")
                 rm -rf "$deps/containerd-1.6.part"
                 dpkg-deb -x "$package"/containerd_*.deb "$deps/containerd-1.6.part"
                 mv "$deps/containerd-1.6.part" "$deps/containerd-1.6"

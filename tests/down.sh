@@ -7,7 +7,8 @@ skiff=$(realpath "${SKIFF:-${CARGO_TARGET_DIR:-target}/release/skiff}")
 [ "$(id -u)" = 0 ] || { echo "error: sudo make down" >&2; exit 1; }
 [ -e "$data/version" ] || { echo "no node in $data"; exit 0; }
 
-is() { [ -n "${1:-}" ] && [ "$(cat "/proc/$1/comm" 2>/dev/null)" = "$2" ]; }
+# is PID NAME: that process runs under that name; an ended one that nobody has waited for does not.
+is() { [ -n "${1:-}" ] && grep -qs "^$1 ($2) [^ZX]" "/proc/$1/stat"; }
 pid=$(cat "$data/lock" 2>/dev/null || true)
 if ! is "$pid" skiff && pgrep -f "containerd-shim.* -address $data/run/containerd.sock" >/dev/null; then
     # It was killed, its pods were not: only a running node can stop them in order.
@@ -19,7 +20,11 @@ if ! is "$pid" skiff && pgrep -f "containerd-shim.* -address $data/run/container
 fi
 if is "$pid" skiff; then
     kill "$pid"
-    timeout 150 tail --pid="$pid" -f /dev/null || { echo "error: skiff (process $pid) does not stop" >&2; exit 1; }
+    for _ in $(seq 1500); do
+        is "$pid" skiff || break
+        sleep 0.1
+    done
+    ! is "$pid" skiff || { echo "error: skiff (process $pid) does not stop" >&2; exit 1; }
 fi
 # What is still mounted below, deepest first.
 awk -v data="$data/" 'index($5, data) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r mount; do

@@ -31,12 +31,15 @@ const AGENT: &[Layer] = &[
 
 /// The API server (`shim/src/`).
 const SHIM: &[Layer] = &[
-    layer("base", &["clock", "meta", "gvr", "revision", "selector", "task", "error"]),
+    layer("base", &["clock", "meta", "gvr", "revision", "selector", "task"]),
     layer("store", &["store"]),
     layer("schema", &["schema"]),
-    layer("rules", &["registry", "authn", "authz", "admission"]),
+    layer("registry", &["registry"]),
+    // What a request is and how it can fail: the words in which identity and admission are decided.
+    layer("request", &["request", "error"]),
+    layer("rules", &["authn", "authz", "admission"]),
     layer("config", &["config"]),
-    layer("pipeline", &["request", "pipeline"]),
+    layer("pipeline", &["pipeline"]),
     layer("http", &["http"]),
     layer("control", &["client", "control"]),
     layer("app", &["app"]),

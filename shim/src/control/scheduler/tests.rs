@@ -180,7 +180,11 @@ fn a_single_node_takes_a_pod_or_says_why_not() {
                 .into(),
         ),
     ] {
-        assert_eq!(check(spec.clone(), &[node.clone()], &placed), expected, "{spec} on {node} beside {placed:?}");
+        assert_eq!(
+            check(spec.clone(), std::slice::from_ref(&node), &placed),
+            expected,
+            "{spec} on {node} beside {placed:?}"
+        );
     }
 }
 

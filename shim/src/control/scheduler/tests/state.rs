@@ -20,11 +20,14 @@ fn assume(cluster: &mut Cluster) {
     cluster.assume(&key("p"), "u", &"n0".into(), &pod.pending().unwrap().wish.usage);
 }
 
+/// What happens to an assumed pod, given how it looks once assigned.
+type Act = fn(&mut Cluster, &PodView);
+
 #[test]
 fn an_assumed_pod_counts_until_it_is_confirmed_refused_replaced_or_forgotten() {
     let now = clock::now().mono;
     let assigned = one_cpu(json!({"spec": {"nodeName": "n0"}}));
-    let cases: [(&str, fn(&mut Cluster, &PodView), (i64, i64)); 6] = [
+    let cases: [(&str, Act, (i64, i64)); 6] = [
         ("still pending", |cluster, _| assert!(!cluster.observe(&key("p"), Some(&one_cpu(json!({}))))), (1, 1000)),
         ("confirmed", |cluster, assigned| assert!(!cluster.observe(&key("p"), Some(assigned))), (1, 1000)),
         ("refused", |cluster, _| assert!(cluster.not_bound(&key("p"), "u")), (0, 0)),

@@ -106,10 +106,10 @@ impl Writer {
             };
             match request {
                 Ok(Request::Commit(first)) => {
-                    if let Some(other) = self.commit_all(first, requests) {
-                        if self.serve(other) {
-                            return;
-                        }
+                    if let Some(other) = self.commit_all(first, requests)
+                        && self.serve(other)
+                    {
+                        return;
                     }
                 }
                 Ok(other) => {
@@ -286,17 +286,17 @@ impl Writer {
     /// What is due: syncing lazy writes, expiry, a chunk of compaction. Failures are tried again later.
     fn upkeep(&mut self) {
         let now = clock::now().mono;
-        if self.unsynced.is_some_and(|at| now >= at + LAZY_SYNC) {
-            if let Err(error) = self.sync() {
-                tracing::error!(%error, "lazy writes could not be synced; trying again");
-                self.unsynced = Some(now);
-            }
+        if self.unsynced.is_some_and(|at| now >= at + LAZY_SYNC)
+            && let Err(error) = self.sync()
+        {
+            tracing::error!(%error, "lazy writes could not be synced; trying again");
+            self.unsynced = Some(now);
         }
-        if self.expiry.is_some_and(|at| now >= at) {
-            if let Err(error) = self.expire() {
-                tracing::error!(%error, "expired keys could not be deleted; trying again");
-                self.expiry = Some(now + LAZY_SYNC);
-            }
+        if self.expiry.is_some_and(|at| now >= at)
+            && let Err(error) = self.expire()
+        {
+            tracing::error!(%error, "expired keys could not be deleted; trying again");
+            self.expiry = Some(now + LAZY_SYNC);
         }
         while self.marks.front().is_some_and(|(at, _)| now >= *at + HISTORY_SECONDS) {
             if let Some((_, revision)) = self.marks.pop_front() {
@@ -309,11 +309,11 @@ impl Writer {
         if self.assigned - self.compacted > HISTORY_REVISIONS {
             self.compact_to = self.compact_to.max(self.assigned - HISTORY_REVISIONS / 2);
         }
-        if self.compact_to > self.compacted {
-            if let Err(error) = self.compact_chunk() {
-                tracing::error!(%error, "the store's history could not be compacted; trying again later");
-                self.compact_to = self.compacted;
-            }
+        if self.compact_to > self.compacted
+            && let Err(error) = self.compact_chunk()
+        {
+            tracing::error!(%error, "the store's history could not be compacted; trying again later");
+            self.compact_to = self.compacted;
         }
     }
 

@@ -144,7 +144,8 @@ async fn files_are_private() {
 
 #[tokio::test]
 async fn files_that_are_not_ours_are_refused_with_the_remedy() {
-    let spoil: [(&str, fn(&Path)); 4] = [
+    type Spoil = fn(&Path);
+    let spoil: [(&str, Spoil); 4] = [
         ("written by a newer skiff (format 99, this one knows 1)", |path| {
             rusqlite::Connection::open(path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         }),

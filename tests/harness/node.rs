@@ -231,7 +231,13 @@ impl FileWatch {
     fn new(path: &Path) -> Self {
         use notify::Watcher;
         let (sender, events) = std::sync::mpsc::channel();
-        let mut watcher = notify::recommended_watcher(move |_| sender.send(()).unwrap_or_default()).expect("inotify");
+        // Not of `Open`: who wakes reads the file, and would wake itself for ever.
+        let written = move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|event| event.kind.is_modify()) {
+                sender.send(()).unwrap_or_default();
+            }
+        };
+        let mut watcher = notify::recommended_watcher(written).expect("inotify");
         watcher.watch(path, notify::RecursiveMode::NonRecursive).expect("inotify");
         Self { events, _watcher: watcher }
     }

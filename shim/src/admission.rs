@@ -35,8 +35,6 @@ pub struct Review<'a> {
     /// All priority classes, when a pod is created.
     pub priority_classes: &'a [Object],
     pub old: Option<&'a Object>,
-    /// Whether pods get a volume with their service account's token.
-    pub mount_tokens: bool,
 }
 
 /// Runs the plugins in upstream's order. `object` is the storage form, defaulted; deletes have none.

@@ -83,8 +83,7 @@ impl Server {
         let store = open_store(&config.store).await?;
 
         let (base, serving) = (Tasks::new(), Tasks::new());
-        let settings =
-            Settings { service_range: service_range.clone(), mount_tokens: config.mount_service_account_tokens };
+        let settings = Settings { service_range: service_range.clone() };
         let api = Api::start(store.clone(), settings, Some(tokens), &base, serving.stopping());
         let kubelet = ClientFiles {
             certificate: config.kubelet_client_certificate.clone(),

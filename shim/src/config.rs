@@ -35,8 +35,6 @@ pub struct ServerConfig {
     /// Service account token key pair.
     pub service_account_key_file: PathBuf,
     pub service_account_issuer: String,
-    /// The ServiceAccount admission plugin mounts each pod's token (agents must know projected volumes).
-    pub mount_service_account_tokens: bool,
     /// Names of the controllers to run, resolved from `--controllers` by `control::select`.
     pub controllers: Vec<&'static str>,
 }

@@ -56,7 +56,6 @@ impl Fixture {
             kubelet_certificate_authority: pki.ca().cert,
             service_account_key_file: pki.service_account_key(),
             service_account_issuer: "https://kubernetes.default.svc.cluster.local".into(),
-            mount_service_account_tokens: true,
             controllers: skiff_shim::control::select(spec).unwrap(),
         };
         Self { server: Server::start(config).await.unwrap(), pki, _dir: dir }

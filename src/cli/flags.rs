@@ -78,8 +78,6 @@ impl ServerFlags {
             kubelet_certificate_authority: pki.ca().cert,
             service_account_key_file: pki.service_account_key(),
             service_account_issuer: self.service_account_issuer.clone(),
-            // The agent has no projected volumes yet.
-            mount_service_account_tokens: false,
             controllers,
         }
     }

@@ -1,4 +1,4 @@
-//! ServiceAccount: a pod runs as an account that exists, gets its pull secrets and (when enabled) a volume with its token.
+//! ServiceAccount: a pod runs as an account that exists, gets its pull secrets and a volume with its token.
 
 use super::{Review, suffix};
 use crate::error::ApiError;
@@ -19,7 +19,7 @@ pub fn admit(review: &Review<'_>, pod: &mut Object) -> Result<(), ApiError> {
         return Err(ApiError::forbidden(review.def, review.name, why));
     };
     admit::inherit_image_pull_secrets(pod, account);
-    if review.mount_tokens && admit::wants_service_account_token(pod, account) {
+    if admit::wants_service_account_token(pod, account) {
         admit::mount_service_account_token(pod, &suffix());
     }
     Ok(())

@@ -16,7 +16,6 @@ fn review<'a>(user: &'a User, operation: Operation, resource: &str, name: &'a st
         service_account: None,
         priority_classes: &[],
         old: None,
-        mount_tokens: true,
     }
 }
 

@@ -16,8 +16,6 @@ use tokio_util::sync::CancellationToken;
 pub struct Settings {
     /// Where Services get their addresses.
     pub service_range: ServiceRange,
-    /// Whether the ServiceAccount plugin mounts tokens into pods.
-    pub mount_tokens: bool,
 }
 
 /// The API below HTTP; shared by the listener and the in-process clients.

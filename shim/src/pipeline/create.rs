@@ -37,8 +37,8 @@ pub(super) async fn create_object(
     form::storage_schema(def)?.default(&mut object);
     (def.strategy.default)(&mut object);
     admit(stage, Operation::Create, Some(&mut object), None).await?;
-    (def.strategy.prepare_create)(&mut object);
     stamp(&mut object);
+    (def.strategy.prepare_create)(&mut object);
     let base = object.meta_str("generateName").to_owned();
     let generate = object.name().is_empty() && !base.is_empty();
 
@@ -149,7 +149,6 @@ pub(super) async fn admit(
         service_account: account.as_ref(),
         priority_classes: &classes,
         old,
-        mount_tokens: api.settings.mount_tokens,
     };
     admission::admit(&review, object)
 }

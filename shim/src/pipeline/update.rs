@@ -6,6 +6,7 @@ use super::{Answer, ObjectAnswer, Outcome, Stage, decode, form, services};
 use crate::admission::Operation;
 use crate::error::{ApiError, Qualified};
 use crate::meta::{Meta, Object};
+use crate::registry::field::{Cause, quoted};
 use crate::registry::core::{namespace, pod};
 use crate::request::Sub;
 use crate::request::options::{PatchType, WriteOptions};
@@ -182,15 +183,63 @@ fn apply(
         (PatchType::Strategic, SchemaError::Patch(text)) => ApiError::Plain(text),
         (_, error) => decode::refuse(schema, error, b""),
     })?;
-    let decoded = schema.conform(patched, validation).map_err(|error| match error {
-        strict @ SchemaError::Strict(_) => ApiError::BadRequest(strict.to_string()),
-        other => decode::refuse(schema, other, b""),
+    let patched = keep_type(kind, patched, &served)?;
+    let shown = patched.to_string();
+    let decoded = schema.conform(patched, validation).map_err(|error| match kind {
+        PatchType::Strategic => unfit(go_value(patch), &error.to_string()),
+        PatchType::Json | PatchType::Merge => unfit(shown, &error.to_string()),
     })?;
     warnings.extend(decoded.warnings);
     let mut object = form::to_storage(def, decoded.value);
     check_name(stage, &mut object)?;
     place(stage, &mut object)?;
     Ok(object)
+}
+
+/// A patch may not make another kind of the object; a strategic one is applied to the type itself and cannot.
+fn keep_type(kind: PatchType, mut patched: Value, served: &Value) -> Result<Value, ApiError> {
+    let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
+    let (own, own_version) = (text(served, "kind"), text(served, "apiVersion"));
+    if (text(&patched, "kind"), text(&patched, "apiVersion")) == (own.clone(), own_version.clone()) {
+        return Ok(patched);
+    }
+    if kind == PatchType::Strategic {
+        patched["kind"] = own.into();
+        patched["apiVersion"] = own_version.into();
+        return Ok(patched);
+    }
+    let (wanted, version) = (text(&patched, "kind"), text(&patched, "apiVersion"));
+    let short = |version: &str| version.rsplit('/').next().unwrap_or_default().to_owned();
+    let why = match (wanted.as_str(), version.as_str()) {
+        ("", _) => "Object 'Kind' is missing in '".to_owned() + &patched.to_string() + "'",
+        (_, "") => format!("Object 'apiVersion' is missing in '{patched}'"),
+        _ if version == own_version => {
+            format!("converting ({}.{wanted}) to (core.{own}): unknown conversion", short(&version))
+        }
+        _ => format!("no kind \"{wanted}\" is registered for version \"{version}\" in scheme"),
+    };
+    Err(unfit(patched.to_string(), &why))
+}
+
+/// The 422 of a patch whose result is no object of its kind.
+fn unfit(shown: String, why: &str) -> ApiError {
+    let message = format!("Invalid value: {}: {why}", quoted(&shown));
+    ApiError::invalid_field(Qualified::default(), "", Cause::Invalid, "patch", message)
+}
+
+/// As Go's `%+v` shows a decoded JSON value.
+fn go_value(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".into(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) => format!("[{}]", list.iter().map(go_value).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let mut fields: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_value(value))).collect();
+            fields.sort_unstable();
+            format!("map[{}]", fields.join(" "))
+        }
+    }
 }
 
 fn check_name(stage: &Stage<'_>, object: &mut Object) -> Result<(), ApiError> {

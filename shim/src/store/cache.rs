@@ -134,15 +134,8 @@ struct State {
 
 impl ResourceCache {
     fn new(store: Arc<dyn Store>, spec: CacheSpec, applied: Arc<watch::Sender<Revision>>) -> Self {
-        let state = State {
-            map: imbl::OrdMap::new(),
-            revision: Revision(0),
-            floor: Revision(0),
-            ring: VecDeque::new(),
-            ring_bytes: 0,
-            watchers: Vec::new(),
-        };
-        Self { shared: Arc::new(Shared { store, spec, state: Mutex::new(state), applied }) }
+        let state = Mutex::new(State::new(Revision(0)));
+        Self { shared: Arc::new(Shared { store, spec, state, applied }) }
     }
 
     /// Loads one resource alone and follows the store until the returned task is dropped.
@@ -269,36 +262,45 @@ impl ResourceCache {
     }
 
     /// Replaces everything after a (re)load: watchers cannot be continued without a gap, so they end.
-    fn reset(&self, map: imbl::OrdMap<StoreKey, Arc<Entry>>, revision: Revision) {
-        let mut state = self.lock();
-        state.map = map;
-        state.revision = revision;
-        state.floor = revision;
-        state.ring.clear();
-        state.ring_bytes = 0;
-        state.watchers.clear();
+    fn install(&self, state: State) {
+        *self.lock() = state;
     }
 
     /// Applies the events of this resource from one store message.
     fn apply(&self, events: &[super::Event]) {
         let mut state = self.lock();
-        for event in events {
-            let new = event.put.as_ref().and_then(|value| {
-                Entry::of(event.key.clone(), event.revision, value, &self.shared.spec.index).map(Arc::new)
-            });
-            let old = match &new {
-                Some(entry) => state.map.insert(event.key.clone(), entry.clone()),
-                None => state.map.remove(event.key.as_str()),
-            };
-            state.revision = event.revision;
-            if old.is_some() || new.is_some() {
-                state.push(Arc::new(Change { revision: event.revision, old, new }));
-            }
-        }
+        events.iter().for_each(|event| state.apply(event, &self.shared.spec.index));
     }
 }
 
 impl State {
+    /// Nothing, at that revision.
+    fn new(revision: Revision) -> Self {
+        Self {
+            map: imbl::OrdMap::new(),
+            revision,
+            floor: revision,
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            watchers: Vec::new(),
+        }
+    }
+
+    fn apply(&mut self, event: &super::Event, index: &Indexer) {
+        let new = event
+            .put
+            .as_ref()
+            .and_then(|value| Entry::of(event.key.clone(), event.revision, value, index).map(Arc::new));
+        let old = match &new {
+            Some(entry) => self.map.insert(event.key.clone(), entry.clone()),
+            None => self.map.remove(event.key.as_str()),
+        };
+        self.revision = event.revision;
+        if old.is_some() || new.is_some() {
+            self.push(Arc::new(Change { revision: event.revision, old, new }));
+        }
+    }
+
     fn push(&mut self, change: Arc<Change>) {
         // A watcher whose queue is full is dropped: it ends, and its client lists anew.
         self.watchers.retain(|w| w.send(&change));

@@ -1,9 +1,9 @@
 //! The one task that follows the store and feeds every resource's cache, in revision order.
 
-use super::{Entry, LOAD_PAGE, ResourceCache};
+use super::{Entry, LOAD_PAGE, ResourceCache, State};
 use crate::revision::Revision;
 use crate::store::key::StoreKey;
-use crate::store::{Event, Store, StoreError, Watched};
+use crate::store::{Event, Store, StoreError, WatchStream, Watched};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,9 @@ use tokio::sync::watch;
 /// Pause after a store failure, doubled up to the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// How far back a load begins, so that watches resume across a restart of the server. In revisions: a hundred pods
+/// that come and go at once make about a thousand; more would be felt in the time to ready.
+const RESUMABLE_REVISIONS: u64 = 2048;
 
 type ByPrefix = Arc<HashMap<&'static str, ResourceCache>>;
 
@@ -50,25 +53,19 @@ impl Feed {
 
     /// Loads unless a watch can continue where the last one ended, then applies until the watch ends.
     async fn follow(&self) -> Result<(), StoreError> {
-        let mut after = *self.applied.borrow();
-        if after == Revision(0) {
-            after = self.load().await?;
-        }
-        let mut watch = match self.store.watch(&self.prefix, after).await {
-            Err(StoreError::Compacted { .. }) => {
-                after = self.load().await?;
-                self.store.watch(&self.prefix, after).await?
-            }
-            other => other?,
+        let after = *self.applied.borrow();
+        let mut watch = match after {
+            Revision(0) => self.load().await?,
+            after => match self.store.watch(&self.prefix, after).await {
+                Err(StoreError::Compacted { .. }) => self.load().await?,
+                other => other?,
+            },
         };
         while let Some(message) = watch.next().await {
             match message {
                 Ok(Watched::Events(events)) => self.apply(&events),
                 Ok(Watched::Progress(revision)) => self.advance(revision),
-                Err(StoreError::Compacted { .. }) => {
-                    self.load().await?;
-                    return Ok(());
-                }
+                Err(StoreError::Compacted { .. }) => watch = self.load().await?,
                 Err(error) => return Err(error),
             }
         }
@@ -114,29 +111,75 @@ impl Feed {
         second.and_then(|end| self.caches.get(&path[..end])).or_else(|| self.caches.get(&path[..first]))
     }
 
-    /// Reads everything at one revision; watchers of the caches end.
-    async fn load(&self) -> Result<Revision, StoreError> {
-        let mut maps: HashMap<&str, imbl::OrdMap<StoreKey, Arc<Entry>>> = HashMap::new();
-        let (mut at, mut after) = (None, None);
-        let revision = loop {
-            let page = self.store.list(&self.prefix, at, after.as_ref(), LOAD_PAGE).await?;
-            for kv in &page.items {
-                let Some(cache) = self.cache_of(&kv.key) else { continue };
-                let spec = &cache.shared.spec;
-                if let Some(entry) = Entry::read(kv, &spec.index) {
-                    maps.entry(spec.prefix).or_default().insert(kv.key.clone(), Arc::new(entry));
+    /// Reads everything as it was a while ago and what has happened since, so that the rings reach back; watchers of
+    /// the caches end. Returns the watch that goes on from there.
+    async fn load(&self) -> Result<Box<dyn WatchStream>, StoreError> {
+        let current = self.store.current().await?;
+        let mut from = Revision(current.0.saturating_sub(RESUMABLE_REVISIONS).max(1).min(current.0));
+        let (watch, states) = loop {
+            let begun = match self.store.watch(&self.prefix, from).await {
+                Ok(watch) => self.list(from).await.map(|states| (watch, states)),
+                Err(error) => Err(error),
+            };
+            match begun {
+                // What is kept begins later, and may move on meanwhile; the present is always kept.
+                Err(StoreError::Compacted { oldest }) if from < current => {
+                    from = if oldest > from { oldest.min(current) } else { current };
                 }
-            }
-            at = Some(page.revision);
-            after = page.items.last().map(|kv| kv.key.clone());
-            if !page.more || after.is_none() {
-                break page.revision;
+                other => break other?,
             }
         };
-        for (prefix, cache) in self.caches.iter() {
-            cache.reset(maps.remove(prefix).unwrap_or_default(), revision);
+        self.replay(watch, states, current).await
+    }
+
+    /// Applies what happened up to `current` out of sight, then hands the caches their new state.
+    async fn replay(
+        &self,
+        mut watch: Box<dyn WatchStream>,
+        mut states: HashMap<&'static str, State>,
+        current: Revision,
+    ) -> Result<Box<dyn WatchStream>, StoreError> {
+        let mut reached = states.values().map(|state| state.floor).max().unwrap_or(current);
+        while reached < current {
+            match watch.next().await {
+                Some(Ok(Watched::Events(events))) => {
+                    for event in &events {
+                        let Some(spec) = self.cache_of(&event.key).map(|cache| &cache.shared.spec) else { continue };
+                        if let Some(state) = states.get_mut(spec.prefix) {
+                            state.apply(event, &spec.index);
+                        }
+                    }
+                    reached = events.last().map_or(reached, |event| event.revision);
+                }
+                Some(Ok(Watched::Progress(revision))) => reached = reached.max(revision),
+                Some(Err(error)) => return Err(error),
+                None => return Err(StoreError::Unavailable("the store's history ended early".into())),
+            }
         }
-        self.advance(revision);
-        Ok(revision)
+        for (prefix, cache) in self.caches.iter() {
+            cache.install(states.remove(prefix).unwrap_or_else(|| State::new(reached)));
+        }
+        self.advance(reached);
+        Ok(watch)
+    }
+
+    /// Every resource as it was at `at`.
+    async fn list(&self, at: Revision) -> Result<HashMap<&'static str, State>, StoreError> {
+        let mut states: HashMap<&'static str, State> =
+            self.caches.keys().map(|prefix| (*prefix, State::new(at))).collect();
+        let mut after = None;
+        loop {
+            let page = self.store.list(&self.prefix, Some(at), after.as_ref(), LOAD_PAGE).await?;
+            for kv in &page.items {
+                let Some(spec) = self.cache_of(&kv.key).map(|cache| &cache.shared.spec) else { continue };
+                if let (Some(state), Some(entry)) = (states.get_mut(spec.prefix), Entry::read(kv, &spec.index)) {
+                    state.map.insert(kv.key.clone(), Arc::new(entry));
+                }
+            }
+            after = page.items.last().map(|kv| kv.key.clone());
+            if !page.more || after.is_none() {
+                return Ok(states);
+            }
+        }
     }
 }

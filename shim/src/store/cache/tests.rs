@@ -103,7 +103,6 @@ async fn a_watch_resumes_from_the_ring_and_sees_old_and_new() {
             seen.push((change.revision, change.old.as_ref().map(|e| e.revision), change.new.is_some()));
         }
         assert_eq!(seen, [(a, None, true), (b, Some(a), true), (c, Some(b), false)]);
-        assert!(matches!(pods.watch(Revision(start.0 - 1)), Err(StoreError::Compacted { .. })));
     })
     .await;
 }
@@ -152,4 +151,32 @@ async fn a_revision_from_the_future_is_refused_after_a_wait() {
         assert!(matches!(pods.at_least(asked).await, Err(StoreError::Future { asked: Revision(1000), .. })));
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_watch_resumes_across_a_restart_from_what_the_store_still_keeps() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let first = store.commit(put("pods", "zero", 0)).await.unwrap();
+    let seen = store.commit(put("pods", "a", 0)).await.unwrap();
+    let missed = store.commit(put("pods", "a", 1)).await.unwrap();
+    let gone = store.commit(delete("pods", "zero")).await.unwrap();
+    store.compact(seen).await.unwrap();
+    let (caches, feed) = Caches::start(store.clone(), vec![spec("pods"), spec("services/specs")]);
+    let body = async {
+        let pods = caches.of("pods").unwrap();
+        assert_eq!(names(&pods.latest().await.unwrap()), ["a"], "nobody sees the past that was loaded first");
+        let mut watch = pods.watch(seen).unwrap();
+        let live = store.commit(put("pods", "b", 0)).await.unwrap();
+        let mut changes = Vec::new();
+        for _ in 0..3 {
+            let Some(CacheEvent::Change(change)) = watch.next().await else { panic!("a change") };
+            changes.push((change.revision, change.old.as_ref().map(|e| e.revision), change.new.is_some()));
+        }
+        assert_eq!(changes, [(missed, Some(seen), true), (gone, Some(first), false), (live, None, true)]);
+        assert!(matches!(pods.watch(first), Err(StoreError::Compacted { oldest }) if oldest == seen));
+    };
+    tokio::select! {
+        () = feed => unreachable!("the feed runs until it is dropped"),
+        () = body => {}
+    }
 }

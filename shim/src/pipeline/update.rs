@@ -6,8 +6,8 @@ use super::{Answer, ObjectAnswer, Outcome, Stage, decode, form, services};
 use crate::admission::Operation;
 use crate::error::{ApiError, Qualified};
 use crate::meta::{Meta, Object};
-use crate::registry::field::{Cause, quoted};
 use crate::registry::core::{namespace, pod};
+use crate::registry::field::{Cause, quoted};
 use crate::request::Sub;
 use crate::request::options::{PatchType, WriteOptions};
 use crate::schema::{self, FieldValidation, SchemaError};
@@ -329,7 +329,9 @@ fn validate(sub: Option<Sub>, stage: &Stage<'_>, new: &Object, old: &Object) -> 
         Some(Sub::EphemeralContainers) => pod::update::validate_ephemeral(new, old),
         Some(Sub::Resize) => (def.strategy.validate)(new),
         _ => {
-            let mut errors = (def.strategy.validate_update)(new, old);
+            // Upstream checks the metadata twice, in the registry and in the strategy; the causes show it.
+            let mut errors = crate::registry::meta::validate_update(new, old);
+            errors.extend((def.strategy.validate_update)(new, old));
             for error in (def.strategy.validate)(new) {
                 if !errors.contains(&error) {
                     errors.push(error);

@@ -9,7 +9,8 @@
 //! | `terminate` | why a pod stops, and how |
 //! | `status`, `conditions` | what the API shows |
 //! | `admit` | whether the node takes the pod at all |
-//! | `env` | environment, `$(VAR)` in command and args |
+//! | `env`, `env_file` | environment, `$(VAR)` in command and args |
+//! | `sysctl` | which sysctls a pod may set |
 //! | `requests` | what a pod asks of the node |
 //! | `gc` | which dead containers and sandboxes go |
 //! | `patch` | the strategic merge patch of the status fields that the agent owns |
@@ -28,12 +29,14 @@ pub mod backoff;
 pub mod conditions;
 pub mod containers;
 pub mod env;
+mod env_file;
 pub mod gc;
 pub mod init;
 pub mod patch;
 pub mod requests;
 pub mod sandbox;
 pub mod status;
+mod sysctl;
 pub mod terminate;
 
 /// Restart count of a container, annotated as the kubelet does.

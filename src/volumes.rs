@@ -6,6 +6,7 @@ mod container;
 mod content;
 mod downward;
 mod empty_dir;
+mod env_file;
 mod host_path;
 mod hosts;
 mod layout;
@@ -143,6 +144,15 @@ impl Volumes {
         self.on_disk(move || Ok(job.run())).await.map_err(|error| VolumeError::Mount(error.to_string()))?
     }
 
+    /// An environment file that a container wrote into a volume; `None`: it is not there. It never leads out of the volume.
+    pub async fn env_file(&self, placed: &Placed, volume: &str, path: &str) -> Result<Option<String>, VolumeError> {
+        let root = placed.paths.get(volume).cloned();
+        let root = root.ok_or_else(|| VolumeError::Mount(format!("volume {volume:?} is not in the pod")))?;
+        let path = path.to_owned();
+        let read = self.on_disk(move || env_file::read(&root, &path)).await;
+        read.map_err(|error| VolumeError::Mount(format!("cannot read environment file: {error}")))
+    }
+
     /// The file behind `/dev/termination-log` of that attempt (for a container whose mounts the runtime does not tell).
     pub fn termination_log(&self, uid: &PodUid, container: &str, attempt: u32) -> Option<PathBuf> {
         let dir = PodDir::new(&self.inner.root_dir, uid)?;
@@ -156,17 +166,6 @@ impl Volumes {
         let path = dir.path().to_owned();
         let stuck = |path: PathBuf, error: io::Error| VolumeError::Remove { path, message: error.to_string() };
         self.on_disk(move || Ok(remove_tree(dir.path())))
-            .await
-            .map_err(|error| stuck(path, error))?
-            .map_err(|(path, error)| stuck(path, error))
-    }
-
-    /// Idempotent: unmounts what was mounted for that pod and leaves its files.
-    pub async fn unmount(&self, uid: &PodUid) -> Result<(), VolumeError> {
-        let Some(dir) = PodDir::new(&self.inner.root_dir, uid) else { return Ok(()) };
-        let path = dir.path().to_owned();
-        let stuck = |path: PathBuf, error: io::Error| VolumeError::Remove { path, message: error.to_string() };
-        self.on_disk(move || Ok(mounts::unmount_below(dir.path())))
             .await
             .map_err(|error| stuck(path, error))?
             .map_err(|(path, error)| stuck(path, error))

@@ -151,9 +151,6 @@ fn reason_to_kill(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedCon
 fn start(scene: &Scene<'_>, sandbox: &ObservedSandbox, candidate: Candidate<'_>, out: &mut Out) {
     let name = candidate.wanted.name();
     let Some(image_ref) = image(scene, candidate, out) else { return };
-    if scene.memory.volumes != VolumesState::Placed {
-        return;
-    }
     if let Some(error) = scene.memory.start_errors.get(&name)
         && error.retry.at > scene.now.mono
     {
@@ -169,8 +166,11 @@ fn start(scene: &Scene<'_>, sandbox: &ObservedSandbox, candidate: Candidate<'_>,
     }));
 }
 
-/// The image to run, or the step that gets it.
+/// The image to run, or the step that gets it: beside the sandbox, but as in the kubelet not before the volumes are there.
 fn image(scene: &Scene<'_>, candidate: Candidate<'_>, out: &mut Out) -> Option<String> {
+    if scene.memory.volumes != VolumesState::Placed {
+        return None;
+    }
     let name = candidate.wanted.name();
     match scene.memory.images.get(&name) {
         Some(ImageState::Present { reference }) => return Some(reference.clone()),

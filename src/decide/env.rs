@@ -1,11 +1,12 @@
 //! A container's environment, and `$(VAR)` in its command and arguments.
 
+use super::env_file;
 use super::requests::Requests;
 use crate::model::node::NodeFacts;
 use crate::model::pod::DesiredPod;
 use crate::units::{Bytes, Millicores};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceFieldSelector, Secret, Service,
+    ConfigMap, Container, EnvVarSource, FileKeySelector, ObjectFieldSelector, ResourceFieldSelector, Secret, Service,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,8 +25,12 @@ pub enum EnvError {
     Resource(String),
     #[error("container {0} not found")]
     NoContainer(String),
-    #[error("fileKeyRef is not supported for environment variable {0:?}")]
-    File(String),
+    #[error("environment variable key {key:?} not found in file {file:?}")]
+    NoFileKey { key: String, file: String },
+    #[error("file {0:?} does not exist")]
+    NoFile(String),
+    #[error("failed to parse file {file:?}: {why}")]
+    File { file: String, why: String },
 }
 
 /// What the executor fetched beforehand; `None`: the object does not exist.
@@ -35,6 +40,15 @@ pub struct Sources {
     pub config_maps: BTreeMap<String, Option<Arc<ConfigMap>>>,
     pub secrets: BTreeMap<String, Option<Arc<Secret>>>,
     pub pod_ips: Vec<IpAddr>,
+    /// Texts of environment files, by volume and path.
+    pub files: BTreeMap<(String, String), Option<String>>,
+}
+
+/// Volumes and paths of the environment files that a container refers to.
+pub fn needed_files(container: &Container) -> BTreeSet<(&str, &str)> {
+    let sources = container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
+    let files = sources.filter_map(|source| source.file_key_ref.as_ref());
+    files.map(|file| (file.volume_name.as_str(), file.path.as_str())).collect()
 }
 
 /// Names of the ConfigMaps and Secrets that a container's environment refers to.
@@ -66,7 +80,7 @@ pub fn environment(
             (Some(text), _) if !text.is_empty() => {
                 Some(expand(text, |name| known.get(name).or_else(|| services.get(name)).cloned()))
             }
-            (_, Some(source)) => from_source(pod, container, node, sources, variable, source)?,
+            (_, Some(source)) => from_source(pod, container, node, sources, source)?,
             (_, None) => Some(String::new()),
         };
         let Some(value) = value else { continue };
@@ -154,7 +168,6 @@ fn from_source(
     container: &Container,
     node: &NodeFacts,
     sources: &Sources,
-    variable: &EnvVar,
     source: &EnvVarSource,
 ) -> Result<Option<String>, EnvError> {
     let no_key = |key: &str, kind: &'static str, name: &str| EnvError::NoKey {
@@ -185,10 +198,26 @@ fn from_source(
             None => Err(no_key(&key.key, "Secret", &key.name)),
         };
     }
-    if source.file_key_ref.is_some() {
-        return Err(EnvError::File(variable.name.clone()));
+    if let Some(key) = &source.file_key_ref {
+        return file_value(sources, key);
     }
     Ok(Some(String::new()))
+}
+
+/// A variable of an environment file; a file or key that is not there is fine where it is optional.
+fn file_value(sources: &Sources, key: &FileKeySelector) -> Result<Option<String>, EnvError> {
+    let optional = key.optional == Some(true);
+    let file = || key.path.clone();
+    let text = sources.files.get(&(key.volume_name.clone(), key.path.clone())).and_then(Option::as_deref);
+    let Some(text) = text else {
+        return if optional { Ok(None) } else { Err(EnvError::NoFile(file())) };
+    };
+    match env_file::value(text, &key.key) {
+        Ok(Some(value)) => Ok(Some(value)),
+        Ok(None) if optional => Ok(None),
+        Ok(None) => Err(EnvError::NoFileKey { key: key.key.clone(), file: file() }),
+        Err(why) => Err(EnvError::File { file: file(), why }),
+    }
 }
 
 fn field_value(

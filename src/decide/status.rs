@@ -9,7 +9,9 @@ use crate::model::pod::{ContainerKind, RestartPolicy, Wanted};
 use crate::model::qos::QosClass;
 use crate::model::step::{PodEvent, Stage};
 use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -31,14 +33,18 @@ pub(crate) fn make(scene: &Scene<'_>, stop: Option<&Stop>, stage: Stage, out: &m
     // Cleaned up: dead containers may be gone from the runtime, what they left is what was shown.
     if !(scene.memory.cleaned && is_terminal(&status)) {
         addresses(scene, &mut status);
+        pod_resources(scene, &mut status);
         let ended = stage >= Stage::Terminated;
         status.init_container_statuses = statuses(scene, stop, &scene.memory.status, true, out);
         status.container_statuses = statuses(scene, stop, &scene.memory.status, false, out);
         let phase = phase(scene, &status, ended);
         if ended {
-            mark_unknown(scene, &mut status);
+            mark_unknown(stop, &mut status);
         }
         status.phase = Some(shown_phase(scene, phase, stop, ended).to_owned());
+        if stop.is_none() {
+            tell_pull_back_off(scene, &status, out);
+        }
         if ended && stop.is_some_and(|stop| stop.cause == StopCause::Deadline) {
             status.reason = Some("DeadlineExceeded".to_owned());
             status.message = Some(terminate::DEADLINE_MESSAGE.to_owned());
@@ -178,7 +184,7 @@ fn shown(
         status.image = container.image.clone();
     }
     status.image_id = container.image_ref.clone();
-    resources(wanted, &mut status);
+    resources(scene.pod.spec(), wanted, &mut status);
     status.user = container.user.as_ref().map(|(uid, gid, groups)| api::ContainerUser {
         linux: Some(api::LinuxContainerUser {
             uid: *uid,
@@ -234,14 +240,38 @@ fn is_ready(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedContainer
     wanted.spec.readiness_probe.is_none() || scene.memory.probes.get(&container.id).is_some_and(|view| view.ready)
 }
 
-fn resources(wanted: Wanted<'_>, status: &mut api::ContainerStatus) {
+type Amounts = BTreeMap<String, Quantity>;
+
+fn some(list: Option<&Amounts>) -> Option<Amounts> {
+    list.filter(|list| !list.is_empty()).cloned()
+}
+
+/// What a container was given and what its cgroup says: without limits of its own it runs under the pod's, and without
+/// a CPU request its weight is that of the limit (`convertToAPIContainerStatuses`).
+fn resources(spec: &api::PodSpec, wanted: Wanted<'_>, status: &mut api::ContainerStatus) {
     let Some(resources) = &wanted.spec.resources else { return };
-    let some = |list: &Option<std::collections::BTreeMap<_, _>>| list.clone().filter(|list| !list.is_empty());
-    let (limits, requests) = (some(&resources.limits), some(&resources.requests));
-    if limits.is_some() || requests.is_some() {
-        status.allocated_resources = requests.clone();
-        status.resources = Some(api::ResourceRequirements { limits, requests, claims: None });
+    let (mut limits, mut requests) = (some(resources.limits.as_ref()), some(resources.requests.as_ref()));
+    if limits.is_none() && requests.is_none() {
+        return;
     }
+    status.allocated_resources = requests.clone();
+    let pod_limits = spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    for name in ["cpu", "memory"] {
+        let Some(limit) = pod_limits.and_then(|list| list.get(name)) else { continue };
+        limits.get_or_insert_default().entry(name.to_owned()).or_insert_with(|| limit.clone());
+    }
+    if let Some(limit) = pod_limits.and(limits.as_ref()).and_then(|list| list.get("cpu")) {
+        requests.get_or_insert_default().entry("cpu".to_owned()).or_insert_with(|| limit.clone());
+    }
+    status.resources = Some(api::ResourceRequirements { limits, requests, claims: None });
+}
+
+/// What the pod as a whole was given, where it asks as a whole.
+fn pod_resources(scene: &Scene<'_>, status: &mut api::PodStatus) {
+    let Some(resources) = &scene.pod.spec().resources else { return };
+    let (limits, requests) = (some(resources.limits.as_ref()), some(resources.requests.as_ref()));
+    status.allocated_resources = requests.clone();
+    status.resources = Some(api::ResourceRequirements { limits, requests, claims: None });
 }
 
 /// How the instance before this one ended.
@@ -339,6 +369,25 @@ fn waiting(scene: &Scene<'_>, wanted: Wanted<'_>) -> Option<api::ContainerState>
     }
     let error = scene.memory.start_errors.get(&name)?;
     Some(waiting_state(error.reason, error.retry.message.clone()))
+}
+
+/// Says once of each back-off that a pull waits (`image_manager.go`, `imageNotReady`).
+fn tell_pull_back_off(scene: &Scene<'_>, status: &api::PodStatus, out: &mut Out) {
+    let backs_off = |status: &api::PodStatus, name: &str| {
+        let waiting = previous(status, name).and_then(|status| status.state.as_ref()?.waiting.as_ref());
+        waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("ImagePullBackOff"))
+    };
+    for wanted in scene.pod.all_containers() {
+        let name = &wanted.spec.name;
+        if !backs_off(status, name) || backs_off(&scene.memory.status, name) {
+            continue;
+        }
+        let mut say = |warning, reason, message| {
+            out.events.push(PodEvent { container: Some(wanted.name()), warning, reason, message });
+        };
+        say(false, "BackOff", format!("Back-off pulling image {:?}", wanted.image()));
+        say(true, "Failed", "Error: ImagePullBackOff".to_owned());
+    }
 }
 
 /// What a container that ended, and is to start again, waits for; `None` while nothing holds it.
@@ -461,8 +510,8 @@ fn end_phase(phase: &'static str, stop: Option<&Stop>) -> &'static str {
 }
 
 /// Containers that never started in a pod that ended (`status_manager.go` `TerminatePod`).
-fn mark_unknown(scene: &Scene<'_>, status: &mut api::PodStatus) {
-    if !had_initialized(scene) {
+fn mark_unknown(stop: Option<&Stop>, status: &mut api::PodStatus) {
+    if stop.is_some_and(|stop| !stop.initialized) {
         return;
     }
     for shown in status.container_statuses.iter_mut().flatten() {
@@ -473,7 +522,7 @@ fn mark_unknown(scene: &Scene<'_>, status: &mut api::PodStatus) {
 }
 
 /// Judged by what was shown before the end (`hasPodInitialized`).
-fn had_initialized(scene: &Scene<'_>) -> bool {
+pub(crate) fn had_initialized(scene: &Scene<'_>) -> bool {
     let Some(last) = scene.pod.init_containers().next_back() else { return true };
     let before = &scene.memory.status;
     let ended = |state: Option<&api::ContainerState>| {

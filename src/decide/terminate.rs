@@ -14,7 +14,8 @@ const FORCED_GRACE: Duration = Duration::from_secs(1);
 
 /// Why the pod stops, if it does; once it stops it never runs again.
 pub(crate) fn stop(scene: &Scene<'_>, out: &mut Out) -> Option<Stop> {
-    let fresh = |cause, grace| Stop { cause, grace, since: scene.now.mono };
+    let initialized = || super::status::had_initialized(scene);
+    let fresh = |cause, grace| Stop { cause, grace, since: scene.now.mono, initialized: initialized() };
     let deletion = scene.pod.deletion_grace();
     let remembered = scene.memory.stop.as_ref();
     let wanted = match (scene.pod.gone, deletion) {
@@ -25,7 +26,7 @@ pub(crate) fn stop(scene: &Scene<'_>, out: &mut Out) -> Option<Stop> {
     match (wanted, remembered) {
         // A later request only ever shortens the grace that runs.
         (Some((cause, grace)), Some(old)) if old.cause == StopCause::Deleted || old.cause == StopCause::Gone => {
-            Some(Stop { cause, grace: grace.min(old.grace), since: old.since })
+            Some(Stop { cause, grace: grace.min(old.grace), ..old.clone() })
         }
         (Some((cause, grace)), _) => Some(fresh(cause, grace)),
         (None, Some(old)) => Some(old.clone()),

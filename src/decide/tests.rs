@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ids::{ContainerId, ContainerName};
-use crate::model::memory::{ImageState, ProbeFailure, ProbeView, VolumesState};
+use crate::model::memory::{ImageState, ProbeFailure, ProbeView, Retry, Stop, StopCause, VolumesState};
 use crate::model::observed::ObservedContainer;
 use crate::model::step::{StartContainer, StepKey, StopContainer};
 use expect_test::{Expect, expect};
@@ -174,7 +174,7 @@ fn render(plan: &Plan, now: Now) -> String {
         let _ = writeln!(text, "  {}: {word}{ready}, restarts {}{last}", shown.name, shown.restart_count);
     }
     if let Some(wake) = plan.wake {
-        let _ = writeln!(text, "wake in {:?}", wake.duration_since(now.mono));
+        let _ = writeln!(text, "wake in {:.0}s", wake.duration_since(now.mono).as_secs_f64());
     }
     text
 }
@@ -193,7 +193,7 @@ fn a_healthy_pod_is_left_alone() {
 }
 
 #[test]
-fn a_new_pod_gets_sandbox_volumes_and_images_at_once() {
+fn a_new_pod_gets_sandbox_and_volumes_at_once_and_images_once_the_volumes_are_there() {
     check(
         |case| {
             case.seen = ObservedPod::default();
@@ -203,6 +203,18 @@ fn a_new_pod_gets_sandbox_volumes_and_images_at_once() {
             Sync
               PlaceVolumes
               RunSandbox { attempt: 0 }
+            Pending -PRTSC +I -R -CR +PS
+              a: waiting ContainerCreating, restarts 0
+              b: waiting ContainerCreating, restarts 0
+        "#]],
+    );
+    check(
+        |case| {
+            case.seen = ObservedPod::default();
+            case.memory.running.insert(StepKey::Sandbox);
+        },
+        &expect![[r#"
+            Sync
               EnsureImage { container: a }
               EnsureImage { container: b }
             Pending -PRTSC +I -R -CR +PS
@@ -625,4 +637,110 @@ fn a_terminal_phase_never_goes_back() {
             Succeeded -PRTSC +I -R -CR +PS
         "#]],
     );
+}
+
+/// The pull of `a` failed that many seconds ago.
+fn pull_failed(case: &mut Case, seconds: u64) {
+    let since = Instant::now() - Duration::from_secs(seconds);
+    let retry = Retry { message: "no route".to_owned(), failures: 1, at: since + Duration::from_secs(10) };
+    case.memory.images.insert(ContainerName::new("a"), ImageState::Failed { reason: "ErrImagePull", retry, since });
+    case.seen.containers.remove(0);
+}
+
+#[test]
+fn a_failed_pull_shows_first_as_itself_and_then_backs_off_which_is_told_once() {
+    check(
+        |case| pull_failed(case, 0),
+        &expect![[r#"
+            Sync
+            Pending +PRTSC +I -R -CR +PS
+              a: waiting ErrImagePull, restarts 0
+              b: running, ready, restarts 0
+            wake in 2s
+        "#]],
+    );
+    check(
+        |case| pull_failed(case, 2),
+        &expect![[r#"
+            Sync
+              event BackOff: Back-off pulling image "img"
+              event Failed: Error: ImagePullBackOff
+            Pending +PRTSC +I -R -CR +PS
+              a: waiting ImagePullBackOff, restarts 0
+              b: running, ready, restarts 0
+            wake in 8s
+        "#]],
+    );
+    check(
+        |case| {
+            pull_failed(case, 3);
+            let shown = json!({"containerStatuses": [{"name": "a", "image": "img", "imageID": "", "ready": false,
+                "restartCount": 0, "state": {"waiting": {"reason": "ImagePullBackOff"}}}]});
+            case.memory.status = serde_json::from_value(shown).expect("a status");
+        },
+        &expect![[r#"
+            Sync
+            Pending +PRTSC +I -R -CR +PS
+              a: waiting ImagePullBackOff, restarts 0
+              b: running, ready, restarts 0
+            wake in 7s
+        "#]],
+    );
+}
+
+#[test]
+fn what_an_init_container_does_while_it_is_stopped_does_not_begin_the_containers() {
+    let stopped = |case: &mut Case, initialized: bool| {
+        case.init("i", false);
+        case.delete(20);
+        case.seen.containers = vec![container("i", 0, exited(0, 1))];
+        case.seen.sandboxes[0].ready = false;
+        case.memory.stopped_sandboxes.insert(SandboxId::new("s0"));
+        let grace = Duration::from_secs(20);
+        case.memory.stop = Some(Stop { cause: StopCause::Deleted, grace, since: Instant::now(), initialized });
+    };
+    check(
+        |case| stopped(case, false),
+        &expect![[r#"
+            Terminated (Deleted, grace 20s)
+              Cleanup
+            Failed -PRTSC +I -R -CR +PS
+              i: terminated Completed 0, ready, restarts 0
+              a: waiting PodInitializing, restarts 0
+              b: waiting PodInitializing, restarts 0
+        "#]],
+    );
+    check(
+        |case| stopped(case, true),
+        &expect![[r#"
+            Terminated (Deleted, grace 20s)
+              Cleanup
+            Failed -PRTSC +I -R -CR +PS
+              i: terminated Completed 0, ready, restarts 0
+              a: terminated ContainerStatusUnknown 137, restarts 0
+              b: terminated ContainerStatusUnknown 137, restarts 0
+        "#]],
+    );
+}
+
+#[test]
+fn without_limits_of_its_own_a_container_shows_the_pods() {
+    let pod = json!({
+        "metadata": {"name": "p", "namespace": "d", "uid": "u"},
+        "spec": {
+            "containers": [{"name": "a", "image": "img"}, {"name": "b", "image": "img",
+                "resources": {"limits": {"memory": "16Mi"}, "requests": {"memory": "16Mi"}}}],
+            "resources": {"limits": {"cpu": "100m", "memory": "64Mi"}, "requests": {"cpu": "50m"}},
+        },
+    });
+    let pod = DesiredPod::new(Arc::new(serde_json::from_value(pod).expect("a pod"))).expect("a whole pod");
+    let Case { seen, memory, .. } = healthy();
+    let now = Now { wall: time(NOW), mono: Instant::now() };
+    let status = plan(Scene { pod: &pod, seen: &seen, memory: &memory, now, node_ips: &[] }).status;
+    assert_eq!(json!(status.allocated_resources), json!({"cpu": "50m"}));
+    let shown = status.container_statuses.expect("statuses");
+    assert_eq!(json!(shown[0].resources), json!(null));
+    assert_eq!(json!(shown[1].allocated_resources), json!({"memory": "16Mi"}));
+    let expected = json!({"limits": {"cpu": "100m", "memory": "16Mi"}, "requests": {"cpu": "100m", "memory": "16Mi"}});
+    assert_eq!(json!(shown[1].resources), expected);
 }

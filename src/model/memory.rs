@@ -57,6 +57,8 @@ pub struct Stop {
     pub grace: Duration,
     /// When the grace began.
     pub since: Instant,
+    /// Whether its init phase was over by then: what its init containers do while they are stopped does not count.
+    pub initialized: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -119,13 +119,14 @@ where
         let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
         Ok((status, body))
     };
-    // The connection moves the bytes; it ends with the answer and is dropped here.
+    let mut answer = std::pin::pin!(answer);
+    // The connection moves the bytes. A server that closes at once ends it together with its answer, which then stands.
     tokio::select! {
-        answer = answer => answer,
-        ended = connection => Err(match ended {
-            Ok(()) => "EOF".to_owned(),
-            Err(error) => error.to_string(),
-        }),
+        answer = &mut answer => answer,
+        ended = connection => match ended {
+            Ok(()) => answer.await.map_err(|_| "EOF".to_owned()),
+            Err(error) => Err(error.to_string()),
+        },
     }
 }
 

@@ -9,6 +9,7 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -31,6 +32,8 @@ const CLOSE: u8 = 255;
 const PONGS: usize = 4;
 /// How long a client has to answer our close.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(5);
+/// Of a `Status` that ends a stream.
+const MAX_OUTCOME_BYTES: usize = 64 * 1024;
 /// Of one read from a raw connection.
 const CHUNK_BYTES: usize = 32 * 1024;
 
@@ -88,7 +91,6 @@ impl Opened {
         match Some(stream) {
             s if s == self.stdout => Some(STDOUT),
             s if s == self.stderr => Some(STDERR),
-            s if s == Some(self.error) => Some(ERROR),
             _ => None,
         }
     }
@@ -157,9 +159,23 @@ async fn runtime_to_client(
     opened: Opened,
     pongs: mpsc::Sender<u32>,
 ) -> io::Result<()> {
+    let mut outcome = BytesMut::new();
     let mut open: Vec<StreamId> = [Some(opened.error), opened.stdout, opened.stderr].into_iter().flatten().collect();
     while let Some(frame) = runtime.next().await? {
         match frame {
+            Frame::Data { stream, data, fin } if stream == opened.error => {
+                // One `Status`, which may come in pieces; whatever it is, it is passed on.
+                outcome.put_slice(&data);
+                if let Some(retold) = retold(&outcome) {
+                    outcome.clear();
+                    send(client, message(ERROR, &retold)).await?;
+                } else if (fin || outcome.len() > MAX_OUTCOME_BYTES) && !outcome.is_empty() {
+                    send(client, message(ERROR, &outcome.split())).await?;
+                }
+                if fin {
+                    open.retain(|id| *id != stream);
+                }
+            }
             Frame::Data { stream, data, fin } => {
                 if let (Some(channel), false) = (opened.channel(stream), data.is_empty()) {
                     send(client, message(channel, &data)).await?;
@@ -178,6 +194,21 @@ async fn runtime_to_client(
         }
     }
     Ok(())
+}
+
+/// A whole `Status` as upstream's translator tells it to a v5 client: a failure other than an exit code is one more
+/// internal error around what the runtime said. `None`: not whole yet.
+fn retold(outcome: &[u8]) -> Option<Vec<u8>> {
+    let status: Value = serde_json::from_slice(outcome).ok()?;
+    if status["status"] != "Failure" || status["reason"] == "NonZeroExitCode" {
+        return Some(outcome.to_vec());
+    }
+    let said = status["message"].as_str().unwrap_or_default();
+    let told = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "InternalError",
+        "code": 500, "message": format!("Internal error occurred: {said}"), "details": {"causes": [{"message": said}]},
+    });
+    Some(told.to_string().into_bytes())
 }
 
 async fn client_to_runtime(
@@ -257,4 +288,24 @@ fn message(channel: u8, data: &[u8]) -> Bytes {
 
 async fn send(client: &mut SplitSink<Ws, Message>, bytes: Bytes) -> io::Result<()> {
     client.send(Message::Binary(bytes)).await.map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_retold_as_an_internal_error_and_an_exit_code_as_it_is() {
+        let exited = r#"{"status":"Failure","reason":"NonZeroExitCode","message":"m"}"#;
+        let failed = r#"{"status":"Failure","reason":"InternalError","message":"Internal error occurred: no shell"}"#;
+        for (outcome, message) in [
+            (r#"{"status":"Success"}"#, None),
+            (exited, Some("m")),
+            (failed, Some("Internal error occurred: Internal error occurred: no shell")),
+        ] {
+            let told: Value = serde_json::from_slice(&retold(outcome.as_bytes()).unwrap()).unwrap();
+            assert_eq!(told["message"].as_str(), message, "{outcome}");
+        }
+        assert_eq!(retold(br#"{"status":"Succ"#), None);
+    }
 }

@@ -74,7 +74,7 @@ pub(super) fn bind(volume: &Path, sub_path: &Path, target: &Path) -> io::Result<
     mounts::bind(&PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd())), target)
 }
 
-fn open_root(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn open_root(path: &Path) -> io::Result<OwnedFd> {
     Ok(nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 

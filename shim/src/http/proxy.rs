@@ -7,7 +7,7 @@ use crate::pipeline::{Connection, Stream};
 use crate::task::Tasks;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -22,17 +22,13 @@ const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(30);
 /// Never passed on: they are this hop's, or the caller's credentials.
 const DROPPED: [HeaderName; 3] = [header::HOST, header::AUTHORIZATION, header::CONTENT_LENGTH];
+/// Of the text of a refusal (upstream's `maxReadLength`).
+const REFUSAL_BYTES: usize = 50_000;
 const V5: &str = "v5.channel.k8s.io";
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
 /// The client's half of an upgrade, taken from its request.
 pub(super) struct Upgrade(OnUpgrade);
-
-/// What the client sends after its headers: a body, or whatever an upgraded connection carries.
-pub(super) struct Sent {
-    pub(super) body: Body,
-    pub(super) upgrade: Option<Upgrade>,
-}
 
 /// The upgrade that a request asks for, if its transport can.
 pub(super) fn upgrade_of<B>(request: &mut Request<B>) -> Option<Upgrade> {
@@ -55,11 +51,12 @@ impl Agents {
         &self,
         context: &Context,
         to: Connection,
-        sent: Sent,
+        upgrade: Option<Upgrade>,
         tasks: &Tasks,
     ) -> Result<Response<Body>, ApiError> {
-        let upgrade = match (to.stream, sent.upgrade) {
+        let upgrade = match (to.stream, upgrade) {
             (Stream::Plain, upgrade) => upgrade,
+            (Stream::Logs, _) => None,
             (Stream::Upgrade, Some(upgrade)) => Some(upgrade),
             (Stream::Upgrade, None) => return Err(ApiError::BadRequest("Upgrade request required".into())),
         };
@@ -95,18 +92,19 @@ impl Agents {
         if let Some(map) = request.headers_mut() {
             map.extend(headers);
         }
-        let request = request.body(sent.body).map_err(|e| unreachable(&e))?;
+        let request = request.body(Empty::<Bytes>::new()).map_err(|e| unreachable(&e))?;
         let answer = match tokio::time::timeout(ANSWER, sender.send_request(request)).await {
             Ok(answer) => answer.map_err(|e| unreachable(&e))?,
             Err(_) => return Err(unreachable(&"no answer in time")),
         };
         match upgrade {
             Some(upgrade) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => Ok(switch(answer, upgrade, tasks)),
+            _ if to.stream == Stream::Logs && !answer.status().is_success() => Err(refusal(answer).await),
             _ => Ok(pass(answer)),
         }
     }
 
-    async fn open<S>(&self, stream: S, tasks: &Tasks) -> Result<http1::SendRequest<Body>, ApiError>
+    async fn open<S>(&self, stream: S, tasks: &Tasks) -> Result<http1::SendRequest<Empty<Bytes>>, ApiError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -178,6 +176,22 @@ fn switch(mut answer: Response<hyper::body::Incoming>, client: Upgrade, tasks: &
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = parts.headers;
     response
+}
+
+/// An agent's refusal in plain text, as upstream's `GenericHttpResponseChecker` words it.
+async fn refusal(answer: Response<hyper::body::Incoming>) -> ApiError {
+    let status = answer.status();
+    let limited = Limited::new(answer.into_body(), REFUSAL_BYTES).collect();
+    let text = match tokio::time::timeout(ANSWER, limited).await {
+        Ok(Ok(body)) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        Ok(Err(error)) => return ApiError::Internal(error.to_string()),
+        Err(_) => return ApiError::Internal("the agent did not say in time why it refused".into()),
+    };
+    match status {
+        StatusCode::BAD_REQUEST => ApiError::BadRequest(text),
+        StatusCode::NOT_FOUND => ApiError::UnknownResource,
+        _ => ApiError::Internal(text),
+    }
 }
 
 fn pass(answer: Response<hyper::body::Incoming>) -> Response<Body> {

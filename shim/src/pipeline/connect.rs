@@ -17,8 +17,10 @@ const WEBSOCKETS: &str = "ExtendWebSocketsToKubelet";
 /// How the bytes go once connected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stream {
-    /// One request and its answer, which may go on for long (logs, proxied requests).
+    /// One request and its answer as it is (proxied requests).
     Plain,
+    /// One request whose answer may go on for long; an error becomes a `Status`.
+    Logs,
     /// An upgraded connection (exec, attach, port-forward).
     Upgrade,
 }
@@ -57,7 +59,7 @@ pub(super) async fn connect(stage: &Stage<'_>, path: &str, query: &Query) -> Res
     let (verb, stream, options) = match sub {
         Sub::Log => {
             check_log_options(&target.name, query)?;
-            ("containerLogs", Stream::Plain, query.encode_without(&["container"]))
+            ("containerLogs", Stream::Logs, query.encode_without(&["container"]))
         }
         Sub::PortForward => ("portForward", Stream::Upgrade, port_forward_options(query)),
         Sub::Attach => ("attach", Stream::Upgrade, stream_options(query)),
@@ -230,6 +232,11 @@ fn check_log_options(pod: &str, query: &Query) -> Result<(), ApiError> {
         let message = "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified".into();
         errors.push(FieldError { cause: Cause::Forbidden, field: "[]".into(), message });
     }
+    // Behind the gate PodLogsQuerySplitStreams, which is off.
+    if query.get("stream").is_some_and(|stream| stream != "All") {
+        let message = "Forbidden: may not be specified".into();
+        errors.push(FieldError { cause: Cause::Forbidden, field: "stream".into(), message });
+    }
     if errors.is_empty() {
         Ok(())
     } else {
@@ -254,6 +261,23 @@ mod tests {
         );
         two["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/default-container": "b"});
         assert_eq!(container(&two, "").unwrap(), "b");
+    }
+
+    #[test]
+    fn log_options_that_do_not_fit_are_all_named() {
+        for (query, wanted) in [
+            ("tailLines=0&sinceSeconds=1", vec![]),
+            ("tailLines=-1", vec!["tailLines"]),
+            ("stream=All", vec![]),
+            ("stream=Stderr&limitBytes=0", vec!["limitBytes", "stream"]),
+        ] {
+            let fields: Vec<String> = match check_log_options("p", &Query::parse(query)) {
+                Ok(()) => Vec::new(),
+                Err(ApiError::Invalid { errors, .. }) => errors.into_iter().map(|error| error.field).collect(),
+                Err(other) => panic!("{query}: {other}"),
+            };
+            assert_eq!(fields, wanted, "{query}");
+        }
     }
 
     #[test]

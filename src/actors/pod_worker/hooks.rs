@@ -88,7 +88,7 @@ async fn run(
             };
         }
         if let Some(http) = &handler.http_get {
-            let ip = pod_ip(context, pod).ok_or("the pod has no address yet")?;
+            let ip = pod_ip(context, pod).await.ok_or("the pod has no address yet")?;
             let wanted = pod.container(name.as_str()).ok_or("the container left the pod")?;
             let target = probe::http::Target::of(http, wanted.spec, ip)?;
             return probe::http::get(&target, probe::http::Caller::Lifecycle).await.map(drop);
@@ -104,9 +104,10 @@ async fn run(
     }
 }
 
-fn pod_ip(context: &WorkerContext, pod: &DesiredPod) -> Option<std::net::IpAddr> {
+/// As the runtime has it now, like the kubelet: the worker's last look may be older than the container.
+async fn pod_ip(context: &WorkerContext, pod: &DesiredPod) -> Option<std::net::IpAddr> {
     if pod.host_network() {
         return context.node.borrow().ips.first().copied();
     }
-    context.pods.observed(&pod.uid)?.sandboxes.first()?.ips.first().copied()
+    context.runtime.observe(&pod.uid).await.ok()?.sandboxes.first()?.ips.first().copied()
 }

@@ -75,7 +75,8 @@ async fn input(
     step: &StartContainer,
 ) -> Result<ContainerInput, String> {
     let node = context.node.borrow().clone();
-    let (sources, image) = tokio::join!(sources(context, pod, wanted, step), context.runtime.image(&step.image_ref));
+    let (sources, image) =
+        tokio::join!(sources(context, pod, wanted, placed, step), context.runtime.image(&step.image_ref));
     let environment = env::environment(pod, wanted.spec, &node, &sources?).map_err(|error| error.to_string())?;
     let image = image.ok().flatten();
     let (uid, user) = image.as_ref().map_or((None, ""), |image| (image.uid, image.username.as_str()));
@@ -106,6 +107,7 @@ async fn sources(
     context: &WorkerContext,
     pod: &DesiredPod,
     wanted: Wanted<'_>,
+    placed: &Placed,
     step: &StartContainer,
 ) -> Result<Sources, String> {
     let namespace = &*pod.key.namespace;
@@ -118,7 +120,12 @@ async fn sources(
     for name in secret_names {
         secrets.insert(name.to_owned(), optional(context.cluster.secret(namespace, name).await)?);
     }
-    Ok(Sources { services: services(context).await?, config_maps, secrets, pod_ips: step.ips.clone() })
+    let mut files = BTreeMap::new();
+    for (volume, path) in env::needed_files(wanted.spec) {
+        let text = context.volumes.env_file(placed, volume, path).await;
+        files.insert((volume.to_owned(), path.to_owned()), text.map_err(|error| error.to_string())?);
+    }
+    Ok(Sources { services: services(context).await?, config_maps, secrets, pod_ips: step.ips.clone(), files })
 }
 
 fn optional<T>(result: Result<Arc<T>, ClusterError>) -> Result<Option<Arc<T>>, String> {

@@ -7,14 +7,15 @@
 //! | base | `ids` `units` `clock` |
 //! | model | `model` (data only) |
 //! | decide | `decide` (pure: wanted, seen, memory, now → plan) |
-//! | edge | `runtime` `cluster` `volumes` `probe` `cgroups` `images` `logs` `disk` `sys` |
-//! | actors | `actors`, `supervisor` (the only one that spawns) |
+//! | edge | `runtime` `cluster` `volumes` `probe` `cgroups` `images` `logs` `disk` |
+//! | spawn | `supervisor` (the only one that does) |
+//! | actors | `actors`, one a file |
 //! | serve | `server` (the kubelet HTTP API on :10250) |
-//! | top | `app` (wiring), `cli` |
+//! | top | `app` (wiring); in the binary: `cli` |
 //!
 //! Never: `decide` sees `runtime`, a clock or an await; only `runtime/` names tonic or prost; only `cluster/` names
 //! the kube client; only `server` names hyper; nothing here imports `skiff_shim` (they meet over the API; only
-//! `main.rs` composes both).
+//! the binary's `cli` composes both).
 
 pub mod actors;
 pub mod app;

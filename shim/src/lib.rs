@@ -5,14 +5,16 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | base | `meta` `gvr` `revision` `selector` `clock` `task` `error` |
+//! | base | `meta` `gvr` `revision` `selector` `clock` `task` |
 //! | store | `store` (trait, engines, watch cache) |
 //! | schema | `schema` (one structural schema for everything) |
-//! | rules | `registry` (resource table, strategies), `authn`, `authz`, `admission` |
-//! | pipeline | `request`, `pipeline` |
+//! | registry | `registry` (resource table, strategies) |
+//! | request | `request`, `error`: what is asked, and how it can fail |
+//! | rules | `authn`, `authz`, `admission` |
+//! | pipeline | `config`, `pipeline` |
 //! | http | `http` |
 //! | control | `client`, `control` |
-//! | top | `config`, `app` |
+//! | top | `app` |
 //!
 //! Never: `schema` and `registry` see no store, clock or runtime; only `pipeline` calls `commit`; controllers see
 //! `client` and nothing under it; only `http` names hyper.

@@ -102,6 +102,65 @@ async fn a_client_certificate_names_the_user_over_tls() {
     fixture.server.stop().await;
 }
 
+#[tokio::test]
+async fn a_watch_resumes_by_version_across_a_restart() {
+    let fixture = Fixture::start().await.restart().await;
+    let api = |fixture: &Fixture| -> Api<ConfigMap> {
+        Api::default_namespaced(fixture.server.client("admin", &["system:masters"]))
+    };
+    let before = api(&fixture);
+    before.create(&PostParams::default(), &config_map("kept")).await.unwrap();
+    let seen = before.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+    before.create(&PostParams::default(), &config_map("missed")).await.unwrap();
+    before.delete("kept", &DeleteParams::default()).await.unwrap();
+
+    let fixture = fixture.restart().await;
+    let after = api(&fixture);
+    let mut watch = after.watch(&WatchParams::default(), &seen).await.unwrap().boxed();
+    after.create(&PostParams::default(), &config_map("live")).await.unwrap();
+    let mut events = Vec::new();
+    while events.len() < 3 {
+        events.push(match watch.next().await.unwrap().unwrap() {
+            WatchEvent::Added(object) => ("ADDED", object.metadata.name.unwrap()),
+            WatchEvent::Deleted(object) => ("DELETED", object.metadata.name.unwrap()),
+            other => panic!("{other:?}"),
+        });
+    }
+    let named = |kind, name: &str| (kind, name.to_owned());
+    assert_eq!(events, [named("ADDED", "missed"), named("DELETED", "kept"), named("ADDED", "live")]);
+    fixture.server.stop().await;
+}
+
+#[tokio::test]
+async fn reviews_answer_as_requests_would_be() {
+    let fixture = Fixture::start().await;
+    let ask = async |user: &str, groups: &[&str], path: &str, body: serde_json::Value| {
+        let client = fixture.server.client(user, groups);
+        let request = http::Request::post(path).header("content-type", "application/json");
+        let answer = client.request_text(request.body(body.to_string().into_bytes()).unwrap()).await;
+        answer.map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap()["status"].clone())
+    };
+    let me = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let status = ask("jo", &["g"], "/apis/authentication.k8s.io/v1/selfsubjectreviews", me).await.unwrap();
+    assert_eq!(status, json!({"userInfo": {"username": "jo", "groups": ["g", "system:authenticated"]}}));
+    for (user, groups, allowed) in [("jo", &[][..], false), ("admin", &["system:masters"][..], true)] {
+        let body = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {"namespace": "default", "verb": "list", "resource": "pods"}},
+        });
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        assert_eq!(ask(user, groups, path, body).await.unwrap(), json!({"allowed": allowed}));
+    }
+    let other = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+        "spec": {"user": "jo", "nonResourceAttributes": {"path": "/version", "verb": "get"}},
+    });
+    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    assert!(ask("jo", &[], path, other.clone()).await.unwrap_err().to_string().contains("is forbidden"));
+    assert_eq!(ask("admin", &["system:masters"], path, other).await.unwrap(), json!({"allowed": false}));
+    fixture.server.stop().await;
+}
+
 /// One raw request over TLS, with the administrator's certificate or without any.
 async fn get(fixture: &Fixture, with_certificate: bool, path: &str) -> String {
     use rustls_pki_types::pem::PemObject;

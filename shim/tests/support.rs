@@ -11,7 +11,8 @@ use tempfile::TempDir;
 pub struct Fixture {
     pub server: Server,
     pub pki: Pki,
-    _dir: TempDir,
+    config: ServerConfig,
+    dir: TempDir,
 }
 
 /// Certificate files of that client.
@@ -23,6 +24,15 @@ pub struct ClientPaths {
 impl Fixture {
     pub async fn start() -> Self {
         Self::with_controllers("").await
+    }
+
+    /// Stops the server cleanly and starts it again on a store that is a file from now on; what a file held before is
+    /// there again.
+    pub async fn restart(self) -> Self {
+        let Self { server, pki, mut config, dir } = self;
+        server.stop().await;
+        config.store = StoreConfig::Sqlite(dir.path().join("state.db"));
+        Self { server: Server::start(config.clone()).await.unwrap(), pki, config, dir }
     }
 
     /// A server that runs these controllers, as `--controllers` names them.
@@ -58,7 +68,7 @@ impl Fixture {
             service_account_issuer: "https://kubernetes.default.svc.cluster.local".into(),
             controllers: skiff_shim::control::select(spec).unwrap(),
         };
-        Self { server: Server::start(config).await.unwrap(), pki, _dir: dir }
+        Self { server: Server::start(config.clone()).await.unwrap(), pki, config, dir }
     }
 
     /// The administrator's certificate (group `system:masters`).

@@ -296,28 +296,8 @@ fn prepare(sub: Option<Sub>, stage: &Stage<'_>, new: &mut Object, old: &Object) 
         Some(Sub::Status) => (strategy.prepare_status)(new, old),
         Some(Sub::Finalize) => namespace::prepare_finalize(new, old),
         Some(Sub::EphemeralContainers) => pod::update::prepare_ephemeral(new, old),
-        Some(Sub::Resize) => resize(new, old),
+        Some(Sub::Resize) => pod::update::prepare_resize(new, old),
         _ => (strategy.prepare_update)(new, old),
-    }
-}
-
-/// `/resize` changes resources and resize policies of containers, nothing else.
-fn resize(new: &mut Object, old: &Object) {
-    let asked = std::mem::replace(new, old.clone());
-    for list in ["containers", "initContainers"] {
-        for container in new["spec"][list].as_array_mut().into_iter().flatten() {
-            let same = asked["spec"][list].as_array().into_iter().flatten().find(|c| c["name"] == container["name"]);
-            for field in ["resources", "resizePolicy"] {
-                if let Some(value) = same.map(|c| &c[field]).filter(|v| !v.is_null()) {
-                    container[field] = value.clone();
-                }
-            }
-        }
-    }
-    if new["spec"] != old["spec"]
-        && let Some(generation) = old["metadata"]["generation"].as_i64()
-    {
-        new["metadata"]["generation"] = (generation + 1).into();
     }
 }
 
@@ -327,7 +307,11 @@ fn validate(sub: Option<Sub>, stage: &Stage<'_>, new: &Object, old: &Object) -> 
         Some(Sub::Status) => (def.strategy.validate_status)(new, old),
         Some(Sub::Finalize) => namespace::validate_finalize(new, old),
         Some(Sub::EphemeralContainers) => pod::update::validate_ephemeral(new, old),
-        Some(Sub::Resize) => (def.strategy.validate)(new),
+        Some(Sub::Resize) => {
+            let mut errors = pod::update::validate_resize(new, old);
+            errors.extend((def.strategy.validate)(new));
+            errors
+        }
         _ => {
             let mut errors = (def.strategy.validate_update)(new, old);
             for error in (def.strategy.validate)(new) {

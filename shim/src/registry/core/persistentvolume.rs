@@ -5,7 +5,9 @@ use crate::registry::core::pod::validate::{node_selector, persistent_source};
 use crate::registry::field::{Errors, Path};
 use crate::registry::quantity::Nanos;
 use crate::registry::table::{AGE, NAME, access_modes, age, or, text_column};
-use crate::registry::value::{carry_over, default_text, entries, is_empty, items, object_mut, root, text};
+use crate::registry::value::{
+    carry_over, default_text, default_value, entries, is_empty, items, object_mut, root, text,
+};
 use crate::registry::{Column, ResourceDef, STATUS_VERBS, Strategy, Subresource, meta, names};
 use serde_json::{Value, json};
 
@@ -33,6 +35,9 @@ fn default(object: &mut Object) {
     if let Some(spec) = object_mut(object, "spec") {
         default_text(spec, "persistentVolumeReclaimPolicy", "Retain");
         default_text(spec, "volumeMode", "Filesystem");
+        if let Some(source) = spec.get_mut("hostPath").and_then(Value::as_object_mut) {
+            default_value(source, "type", "");
+        }
     }
 }
 

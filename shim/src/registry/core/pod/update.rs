@@ -1,5 +1,6 @@
 //! What an update of a pod may change: `ValidatePodUpdate`, `ValidatePodEphemeralContainersUpdate`.
 
+use super::qos;
 use crate::meta::Object;
 use crate::registry::field::{Errors, Path};
 use crate::registry::meta;
@@ -177,4 +178,83 @@ pub fn validate_ephemeral(new: &Object, old: &Object) -> Errors {
         }
     }
     errors
+}
+
+/// `/resize` changes resources and resize policies of containers, nothing else.
+pub fn prepare_resize(new: &mut Object, old: &Object) {
+    let asked = std::mem::replace(new, old.clone());
+    for list in ["containers", "initContainers"] {
+        for container in new["spec"][list].as_array_mut().into_iter().flatten() {
+            let same = items(&asked["spec"][list]).iter().find(|c| c["name"] == container["name"]);
+            for field in ["resources", "resizePolicy"] {
+                if let Some(value) = same.map(|c| &c[field]).filter(|v| !v.is_null()) {
+                    container[field] = value.clone();
+                }
+            }
+        }
+    }
+    if new["spec"] != old["spec"]
+        && let Some(generation) = old["metadata"]["generation"].as_i64()
+    {
+        new["metadata"]["generation"] = (generation + 1).into();
+    }
+}
+
+/// `ValidatePodResize`: of CPU and memory, such that the class of service stays.
+pub fn validate_resize(new: &Object, old: &Object) -> Errors {
+    let mut errors = Errors::new();
+    let path = Path::new("spec");
+    if qos::class(new) != qos::class(old) {
+        let detail = "Pod QOS Class may not change as a result of resizing";
+        errors.push(path.invalid(qos::class(old), detail));
+    }
+    let mut others = false;
+    for list in ["containers", "initContainers"] {
+        for (index, (container, before)) in items(&new["spec"][list]).iter().zip(items(&old["spec"][list])).enumerate()
+        {
+            let path = path.child(list).index(index).child("resources");
+            for (kind, text) in [("requests", "resource requests"), ("limits", "resource limits")] {
+                let (now, held) = (&container["resources"][kind], &before["resources"][kind]);
+                let resizable = |name: &&String| matches!(name.as_str(), "cpu" | "memory");
+                if entries(held).map(|(name, _)| name).filter(resizable).any(|name| now[name].is_null()) {
+                    errors.push(path.child(kind).forbidden(&format!("{text} cannot be removed")));
+                }
+                let fixed = |list: &Value| -> Vec<(String, Value)> {
+                    entries(list).filter(|(name, _)| !resizable(name)).map(|(k, v)| (k.clone(), v.clone())).collect()
+                };
+                others |= fixed(now) != fixed(held);
+            }
+        }
+    }
+    if others {
+        errors.push(path.forbidden("only cpu and memory resources are mutable"));
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_resize_keeps_the_class_of_service_and_all_but_cpu_and_memory() {
+        let pod =
+            |resources: Value| json!({"spec": {"containers": [{"name": "a", "image": "i", "resources": resources}]}});
+        let old = pod(json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}));
+        for (resources, expected) in [
+            (json!({"requests": {"cpu": "2"}, "limits": {"cpu": "2"}}), vec![]),
+            (json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2"}}), vec![]),
+            (json!({"requests": {"cpu": "1"}}), vec!["spec.containers[0].resources.limits"]),
+            (json!({}), vec!["spec", "spec.containers[0].resources.requests", "spec.containers[0].resources.limits"]),
+            (json!({"requests": {"cpu": "1", "ephemeral-storage": "1Gi"}, "limits": {"cpu": "2"}}), vec!["spec"]),
+        ] {
+            let mut new = pod(resources);
+            new["spec"]["containers"][0]["image"] = "other".into();
+            prepare_resize(&mut new, &old);
+            assert_eq!(new["spec"]["containers"][0]["image"], "i");
+            let fields: Vec<String> = validate_resize(&new, &old).into_iter().map(|error| error.field).collect();
+            assert_eq!(fields, expected, "{new}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 //! | `init` | which init container or sidecar is next |
 //! | `containers` | start, restart and kill of containers; restart policies |
 //! | `backoff` | when a container that ended may start again |
+//! | `restart_all` | removes all containers where an exit asks for it |
 //! | `terminate` | why a pod stops, and how |
 //! | `status`, `conditions` | what the API shows |
 //! | `admit` | whether the node takes the pod at all |
@@ -34,6 +35,7 @@ pub mod gc;
 pub mod init;
 pub mod patch;
 pub mod requests;
+mod restart_all;
 pub mod sandbox;
 pub mod status;
 mod sysctl;

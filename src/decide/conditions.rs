@@ -1,6 +1,6 @@
-//! The five conditions of a pod (`pkg/kubelet/status/generate.go`).
+//! The conditions of a pod that the agent owns (`pkg/kubelet/status/generate.go`).
 
-use super::{Scene, status};
+use super::{Scene, restart_all, status};
 use crate::model::pod::ContainerKind;
 use crate::model::step::Stage;
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
@@ -37,6 +37,12 @@ pub(crate) fn set(scene: &Scene<'_>, stage: Stage, status: &mut PodStatus) {
     let mut list = status.conditions.take().unwrap_or_default();
     for fresh in fresh {
         merge(scene, &mut list, fresh);
+    }
+    let restarts_all = stage == Stage::Sync && restart_all::is_due(scene);
+    if restarts_all || list.iter().any(|condition| condition.type_ == restart_all::CONDITION) {
+        merge(scene, &mut list, Fresh::new(restart_all::CONDITION, restarts_all));
+        // As upstream shows it: it follows the containers, not the spec.
+        list.iter_mut().filter(|c| c.type_ == restart_all::CONDITION).for_each(|c| c.observed_generation = None);
     }
     status.conditions = Some(list);
 }

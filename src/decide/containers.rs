@@ -2,13 +2,13 @@
 
 use super::backoff::{self, Due};
 use super::sandbox::{self, Need};
-use super::{CONTAINER_HASH, Out, Scene, init, is_alive, restart_count, terminate};
+use super::{CONTAINER_HASH, Out, Scene, init, is_alive, restart_all, restart_count, terminate};
 use crate::ids::SandboxId;
 use crate::model::memory::{ImageState, VolumesState};
 use crate::model::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::model::pod::{ContainerKind, DesiredPod, RestartPolicy, Wanted, container_hash};
 use crate::model::step::{PodEvent, StartContainer, Step, StepKey};
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule};
 
 /// A container that is to start as soon as its sandbox, volumes and image are there.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,7 @@ pub(crate) struct Candidate<'a> {
 pub(crate) fn sync(scene: &Scene<'_>, out: &mut Out) {
     volumes(scene, out);
     match sandbox::need(scene) {
+        Need::Keep(_) if restart_all::steps(scene, out) => {}
         Need::Keep(current) => {
             let candidates = next(scene, Some(&current.id), out);
             for candidate in candidates {
@@ -213,7 +214,8 @@ pub(crate) fn should_restart(pod: &DesiredPod, wanted: Wanted<'_>, exit_code: i3
     if wanted.kind == ContainerKind::Sidecar {
         return true;
     }
-    if restart_rule_matches(wanted.spec, exit_code) {
+    let rule = matching_rule(wanted.spec, exit_code);
+    if rule.is_some_and(|rule| matches!(rule.action.as_str(), "Restart" | "RestartAllContainers")) {
         return true;
     }
     let policy = match wanted.spec.restart_policy.as_deref() {
@@ -227,8 +229,9 @@ pub(crate) fn should_restart(pod: &DesiredPod, wanted: Wanted<'_>, exit_code: i3
     }
 }
 
-fn restart_rule_matches(container: &Container, exit_code: i32) -> bool {
-    let rule = container.restart_policy_rules.iter().flatten().find(|rule| {
+/// The first rule of a container that speaks of this exit code.
+pub(crate) fn matching_rule(container: &Container, exit_code: i32) -> Option<&ContainerRestartRule> {
+    container.restart_policy_rules.iter().flatten().find(|rule| {
         rule.exit_codes.as_ref().is_some_and(|codes| {
             let listed = codes.values.iter().flatten().any(|value| *value == exit_code);
             match codes.operator.as_str() {
@@ -237,8 +240,7 @@ fn restart_rule_matches(container: &Container, exit_code: i32) -> bool {
                 _ => false,
             }
         })
-    });
-    rule.is_some_and(|rule| rule.action == "Restart")
+    })
 }
 
 /// All regular containers ended for good, or an init container failed for good.

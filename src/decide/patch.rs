@@ -4,11 +4,18 @@ use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Map, Value, json};
 
 /// Conditions of the agent; all others belong to somebody else.
-pub const OWNED_CONDITIONS: [&str; 6] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", "DisruptionTarget"];
+pub const OWNED_CONDITIONS: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "DisruptionTarget",
+    "AllContainersRestarting",
+];
 
 /// Fields that the agent writes whole: scalars and lists without a merge key.
-const OWNED_FIELDS: [&str; 12] = [
+const OWNED_FIELDS: [&str; 13] = [
     "allocatedResources",
     "containerStatuses",
     "ephemeralContainerStatuses",
@@ -20,6 +27,7 @@ const OWNED_FIELDS: [&str; 12] = [
     "podIP",
     "qosClass",
     "reason",
+    "resources",
     "startTime",
 ];
 

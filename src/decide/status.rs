@@ -2,7 +2,7 @@
 //! before, so that a restart of the agent never takes anything back.
 
 use super::backoff::{self, Due};
-use super::{Out, Scene, conditions, containers, restart_count, terminate};
+use super::{Out, Scene, conditions, containers, restart_all, restart_count, terminate};
 use crate::model::memory::{ImageState, Stop, StopCause};
 use crate::model::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::model::pod::{ContainerKind, RestartPolicy, Wanted};
@@ -149,6 +149,9 @@ fn unseen(scene: &Scene<'_>, wanted: Wanted<'_>, previous: Option<&api::Containe
     if let (Some(previous), Some(state)) = (previous, state)
         && (state.terminated.is_some() || state.running.is_some())
     {
+        if restart_all::was_shown(&scene.memory.status) {
+            return removed(scene, wanted, previous);
+        }
         let mut status = previous.clone();
         if state.running.is_some() {
             status.ready = false;
@@ -166,6 +169,18 @@ fn unseen(scene: &Scene<'_>, wanted: Wanted<'_>, previous: Option<&api::Containe
     }
     status.state = Some(waiting(scene, wanted).unwrap_or_else(|| default_waiting(scene)));
     status
+}
+
+/// A container that was removed so that all begin again.
+fn removed(scene: &Scene<'_>, wanted: Wanted<'_>, previous: &api::ContainerStatus) -> api::ContainerStatus {
+    api::ContainerStatus {
+        restart_count: previous.restart_count,
+        image_id: previous.image_id.clone(),
+        container_id: previous.container_id.clone(),
+        last_state: Some(terminated_state(restart_all::removed())),
+        state: Some(default_waiting(scene)),
+        ..blank(wanted)
+    }
 }
 
 /// The status of a container that the runtime holds.

@@ -22,7 +22,7 @@ pub const KUBELET_VERSION: &str = "v1.36.2";
 const MAX_IMAGES: usize = 50;
 const MAX_IMAGE_NAMES: usize = 5;
 /// What of `status.declaredFeatures` this agent does.
-const DECLARED_FEATURES: [&str; 1] = ["ExtendWebSocketsToKubelet"];
+const DECLARED_FEATURES: [&str; 2] = ["ExtendWebSocketsToKubelet", "RestartAllContainersOnContainerExits"];
 
 /// What the machine lacks at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

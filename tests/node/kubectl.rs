@@ -96,7 +96,7 @@ fn exec(node: &Node) {
     let unknown = node.try_kubectl(&["exec", "web", "-c", "zz", "--", "true"], b"");
     assert_eq!(
         String::from_utf8_lossy(&unknown.stderr),
-        "Error from server (BadRequest): container zz is not valid for pod web\n"
+        "error: container zz is not valid for pod web out of: c\n"
     );
 }
 

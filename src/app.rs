@@ -12,6 +12,7 @@ use crate::cgroups::{CgroupError, Cgroups};
 use crate::clock;
 use crate::cluster::{Cluster, ClusterError, KubeCluster, Recorder};
 use crate::decide::sandbox::parse_resolv_conf;
+use crate::ids::PodUid;
 use crate::model::dns::{Dns, NodeDns};
 use crate::model::node::NodeFacts;
 use crate::model::observed::ContainerState;
@@ -23,7 +24,6 @@ use crate::units::{Bytes, Millicores};
 use crate::volumes::Volumes;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use node_config::agent::AgentConfig;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, watch};
 /// The runtime may still be starting beside us.
 const RUNTIME_WAIT: Duration = Duration::from_secs(60);
 const RUNTIME_RETRY: Duration = Duration::from_millis(100);
-/// Pod changes waiting for the pods actor, which never blocks on I/O: a burst of 100 pods fits.
+/// Pod changes waiting for the pods actor, which waits at most for one look at its Node: a burst of 100 pods fits.
 const POD_CHANGES: usize = 128;
 /// `stop` with pods: each gets its own grace, but not more than this together.
 const STOP_PODS_GRACE: Duration = Duration::from_secs(5);
@@ -43,6 +43,8 @@ pub struct Agent {
     node: NodeHandle,
     runtime: Arc<dyn Runtime>,
     pods: PodsHandle,
+    cgroups: Cgroups,
+    volumes: Volumes,
 }
 
 /// Why the agent could not start; each names the remedy.
@@ -96,7 +98,7 @@ impl Agent {
             runtime: runtime.clone(),
             cluster: cluster.clone(),
             volumes: volumes.clone(),
-            cgroups: Some(cgroups),
+            cgroups: Some(cgroups.clone()),
             recorder,
             status,
             pods: pods.clone(),
@@ -120,14 +122,14 @@ impl Agent {
         server::start(&config, serving).await?;
         let housekeeping = Housekeeping {
             runtime: runtime.clone(),
-            volumes,
+            volumes: volumes.clone(),
             pods: pods.clone(),
             pod_logs: config.pod_logs_dir.clone(),
             log_max_bytes: config.container_log_max_size,
             log_max_files: config.container_log_max_files,
         };
         tasks.spawn("housekeeping", housekeeping.run());
-        Ok(Self { tasks, node, runtime, pods })
+        Ok(Self { tasks, node, runtime, pods, cgroups, volumes })
     }
 
     /// Completes when the node has been Ready at the API server.
@@ -146,8 +148,35 @@ impl Agent {
     pub async fn stop(self, stop_pods: bool) {
         self.tasks.stop().await;
         if stop_pods {
-            stop_all_pods(&*self.runtime).await;
+            self.stop_all_pods().await;
         }
+    }
+
+    /// Stops what the runtime holds and takes back what was made for it on the host. The pods' own files stay: the API
+    /// still wants these pods, and the next start runs them again.
+    async fn stop_all_pods(&self) {
+        let held = match self.runtime.pods().await {
+            Ok(held) => held,
+            Err(error) => return tracing::warn!(%error, "pods not stopped"),
+        };
+        futures::future::join_all(held.iter().map(|pod| async move {
+            if let Err(error) = self.stop_pod(&pod.uid).await {
+                tracing::warn!(pod = %pod.key, %error, "pod not stopped");
+            }
+        }))
+        .await;
+    }
+
+    async fn stop_pod(&self, uid: &PodUid) -> anyhow::Result<()> {
+        let seen = self.runtime.observe(uid).await?;
+        let running = seen.containers.iter().filter(|c| matches!(c.state, ContainerState::Running { .. }));
+        let stops = running.map(|container| self.runtime.stop_container(&container.id, STOP_PODS_GRACE));
+        futures::future::join_all(stops).await.into_iter().collect::<Result<(), RuntimeError>>()?;
+        for sandbox in &seen.sandboxes {
+            self.runtime.stop_sandbox(&sandbox.id).await?;
+        }
+        self.cgroups.remove_pod(uid).await?;
+        Ok(self.volumes.unmount(uid).await?)
     }
 }
 
@@ -211,30 +240,6 @@ fn host_dns(path: &Path) -> Dns {
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "resolv.conf not read: pods get no host DNS");
             Dns::default()
-        }
-    }
-}
-
-/// Stops every pod of the runtime at once.
-async fn stop_all_pods(runtime: &dyn Runtime) {
-    let held = match runtime.pods().await {
-        Ok(held) => held,
-        Err(error) => return tracing::warn!(%error, "pods not stopped"),
-    };
-    let stops = held.iter().map(|pod| async move {
-        let seen = runtime.observe(&pod.uid).await?;
-        let running = seen.containers.iter().filter(|c| matches!(c.state, ContainerState::Running { .. }));
-        let stops = running.map(|container| runtime.stop_container(&container.id, STOP_PODS_GRACE));
-        futures::future::join_all(stops).await.into_iter().collect::<Result<(), RuntimeError>>()?;
-        for sandbox in &seen.sandboxes {
-            runtime.stop_sandbox(&sandbox.id).await?;
-        }
-        Ok::<(), RuntimeError>(())
-    });
-    let results: BTreeMap<_, _> = held.iter().map(|pod| &pod.key).zip(futures::future::join_all(stops).await).collect();
-    for (pod, result) in results {
-        if let Err(error) = result {
-            tracing::warn!(%pod, %error, "pod not stopped");
         }
     }
 }

@@ -270,7 +270,8 @@ fn v1_hierarchies(root: &Path) -> Vec<Hierarchy> {
     let entries = fs::read_dir(root).into_iter().flatten().flatten();
     let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     let named = folders.filter_map(|entry| {
-        let name = entry.file_name().into_string().ok().filter(|name| name != "unified")?;
+        // `unified` of a hybrid machine has no controllers, but runc makes its cgroups there too.
+        let name = entry.file_name().into_string().ok()?;
         // An empty folder is a mount point without a mount.
         let root = Some(entry.path()).filter(|path| path.join("cgroup.procs").exists())?;
         Some(Hierarchy { root, controllers: name.split(',').map(str::to_owned).collect() })

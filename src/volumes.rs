@@ -171,6 +171,17 @@ impl Volumes {
             .map_err(|(path, error)| stuck(path, error))
     }
 
+    /// Idempotent: unmounts what was mounted for that pod and leaves its files.
+    pub async fn unmount(&self, uid: &PodUid) -> Result<(), VolumeError> {
+        let Some(dir) = PodDir::new(&self.inner.root_dir, uid) else { return Ok(()) };
+        let path = dir.path().to_owned();
+        let stuck = |path: PathBuf, error: io::Error| VolumeError::Remove { path, message: error.to_string() };
+        self.on_disk(move || Ok(mounts::unmount_below(dir.path())))
+            .await
+            .map_err(|error| stuck(path, error))?
+            .map_err(|(path, error)| stuck(path, error))
+    }
+
     /// UIDs of the pods that have a directory (what a restart finds).
     pub fn pods_on_disk(&self) -> io::Result<Vec<PodUid>> {
         match std::fs::read_dir(self.inner.root_dir.join("pods")) {

@@ -4,6 +4,7 @@ use crate::actors::pod_worker::{self, Beginning, PodWorker, WorkerContext, Worke
 use crate::cluster::PodChange;
 use crate::decide::admit;
 use crate::ids::{PodKey, PodUid};
+use crate::model::memory::Rejection;
 use crate::model::observed::{ObservedPod, RuntimePod};
 use crate::model::pod::DesiredPod;
 use crate::runtime::RuntimeEvent;
@@ -165,7 +166,7 @@ impl PodsTask {
             // Every arm is cancel-safe: channels keep what was not received.
             tokio::select! {
                 change = self.changes.recv() => match change {
-                    Some(change) => self.pod_changed(change),
+                    Some(change) => self.pod_changed(change).await,
                     None => return,
                 },
                 event = self.runtime_events.recv() => match event {
@@ -178,12 +179,12 @@ impl PodsTask {
         }
     }
 
-    fn pod_changed(&mut self, change: PodChange) {
+    async fn pod_changed(&mut self, change: PodChange) {
         match change {
-            PodChange::Listed(pods) => self.take_list(pods),
+            PodChange::Listed(pods) => self.take_list(pods).await,
             PodChange::Applied(pod) => {
                 if let Some(pod) = DesiredPod::new(pod) {
-                    self.apply(pod);
+                    self.apply(pod).await;
                 }
             }
             PodChange::Deleted(pod) => {
@@ -195,7 +196,7 @@ impl PodsTask {
     }
 
     /// The complete list: what has a worker and is not in it is gone.
-    fn take_list(&mut self, pods: Vec<Arc<Pod>>) {
+    async fn take_list(&mut self, pods: Vec<Arc<Pod>>) {
         let mut pods: Vec<_> = pods.into_iter().filter_map(DesiredPod::new).collect();
         // As the kubelet admits them: the oldest first.
         pods.sort_by_key(|pod| pod.pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
@@ -203,17 +204,19 @@ impl PodsTask {
         let missing: Vec<_> = self.workers.iter().filter(|(uid, _)| !present.contains(*uid)).collect();
         let missing: Vec<_> = missing.into_iter().map(|(_, worker)| worker.desired()).collect();
         missing.into_iter().for_each(|pod| self.gone(pod));
-        pods.into_iter().for_each(|pod| self.apply(pod));
+        for pod in pods {
+            self.apply(pod).await;
+        }
         self.listed = true;
         self.orphans_at = Some(crate::clock::now().mono);
     }
 
-    fn apply(&mut self, pod: DesiredPod) {
+    async fn apply(&mut self, pod: DesiredPod) {
         if let Some(worker) = self.workers.get(&pod.uid) {
             return worker.desire(pod);
         }
         let mut memory = pod_worker::remembered(&pod);
-        memory.rejected = self.admit(&pod);
+        memory.rejected = self.admit(&pod).await;
         if let Some(rejection) = &memory.rejected {
             self.context.recorder.pod(&pod.pod, None, true, rejection.reason, rejection.message.clone());
         }
@@ -223,7 +226,9 @@ impl PodsTask {
     }
 
     /// A pod that has been taken before, or is ending, is not judged again.
-    fn admit(&self, pod: &DesiredPod) -> Option<crate::model::memory::Rejection> {
+    ///
+    /// The scheduler may have seen a label of the node before we did: none is refused for one without a fresh look.
+    async fn admit(&self, pod: &DesiredPod) -> Option<Rejection> {
         let status = pod.pod.status.as_ref();
         let taken = status.is_some_and(|status| status.start_time.is_some());
         if taken || pod.pod.metadata.deletion_timestamp.is_some() {
@@ -234,7 +239,16 @@ impl PodsTask {
             matches!(phase, Some("Succeeded" | "Failed"))
         };
         let others: Vec<_> = self.context.pods.list().into_iter().filter(|other| !ended(other)).collect();
-        let node = self.context.node.borrow().clone();
+        let mut node = self.context.node.borrow().clone();
+        let rejection = admit::admit(&pod.pod, &others, &node).err()?;
+        if rejection.reason != admit::NODE_AFFINITY {
+            return Some(rejection);
+        }
+        let name = pod.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
+        match self.context.cluster.node(name).await {
+            Ok(fresh) => node.labels = fresh.and_then(|fresh| fresh.metadata.labels).unwrap_or_default(),
+            Err(error) => tracing::warn!(%error, pod = %pod.key, "labels of the node not read again"),
+        }
         admit::admit(&pod.pod, &others, &node).err()
     }
 

@@ -6,6 +6,7 @@ use node_config::data_dir::{DEFAULT_PATH, Layout};
 use node_config::net::Cidr;
 use node_config::pki::Pki;
 use skiff_shim::config::{ServerConfig, StoreConfig};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -134,6 +135,9 @@ pub(crate) struct NodeFlags {
     /// How many pods the node takes
     #[arg(long, default_value_t = 110, value_name = "count")]
     max_pods: u32,
+    /// When the node is under pressure, as in memory.available<100Mi,nodefs.available<10%; '' is never
+    #[arg(long, value_parser = thresholds, value_name = "thresholds")]
+    eviction_hard: Option<BTreeMap<String, String>>,
     /// DNS servers of pods with policy ClusterFirst
     #[arg(long, value_delimiter = ',', value_name = "ips")]
     cluster_dns: Vec<IpAddr>,
@@ -152,7 +156,9 @@ impl NodeFlags {
 
     /// What these flags say about an agent; certificates and runtime are the caller's.
     pub(crate) fn resolve(&self, kubeconfig: PathBuf) -> AgentConfig {
+        let defaults = AgentConfig::new(self.name(), kubeconfig);
         AgentConfig {
+            eviction_hard: self.eviction_hard.clone().unwrap_or_else(|| defaults.eviction_hard.clone()),
             node_ip: self.node_ip,
             root_dir: self.root_dir.clone(),
             pod_logs_dir: self.pod_logs_dir.clone(),
@@ -167,7 +173,7 @@ impl NodeFlags {
             cgroup_root: self.cgroup_root.clone(),
             node_labels: self.node_labels.iter().cloned().collect(),
             register_with_taints: self.register_with_taints.clone(),
-            ..AgentConfig::new(self.name(), kubeconfig)
+            ..defaults
         }
     }
 }
@@ -200,6 +206,28 @@ fn node_name(text: &str) -> Result<String, String> {
 fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not of the form key=value"))?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// The kubelet's grammar: `signal<quantity` or `signal<percent%`, separated by commas.
+fn thresholds(text: &str) -> Result<BTreeMap<String, String>, String> {
+    const SIGNALS: [&str; 7] = [
+        "memory.available",
+        "nodefs.available",
+        "nodefs.inodesFree",
+        "imagefs.available",
+        "imagefs.inodesFree",
+        "containerfs.available",
+        "pid.available",
+    ];
+    let one = |term: &str| {
+        let (signal, value) =
+            term.split_once('<').ok_or_else(|| format!("{term:?} is not a threshold, as in memory.available<100Mi"))?;
+        if !SIGNALS.contains(&signal) {
+            return Err(format!("unknown eviction signal {signal:?}; known are {}", SIGNALS.join(", ")));
+        }
+        Ok((signal.to_owned(), value.to_owned()))
+    };
+    text.split(',').filter(|term| !term.is_empty()).map(one).collect()
 }
 
 fn taint(text: &str) -> Result<(String, String, String), String> {

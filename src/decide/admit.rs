@@ -6,13 +6,16 @@ use crate::model::node::NodeFacts;
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec};
 use std::sync::Arc;
 
+/// The reason that depends on the node's labels, which others may change at any time.
+pub const NODE_AFFINITY: &str = "NodeAffinity";
+
 /// Admits `pod` beside `others` (those of this node that have not ended), or says why not, in the kubelet's words.
 pub fn admit(pod: &Pod, others: &[Arc<Pod>], node: &NodeFacts) -> Result<(), Rejection> {
     let Some(spec) = &pod.spec else { return Ok(()) };
     super::sysctl::admit(spec)?;
     fits(spec, others, node)?;
     if !matches_node(spec, node) {
-        return Err(predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"));
+        return Err(predicate(NODE_AFFINITY, "node(s) didn't match Pod's node affinity/selector"));
     }
     if conflicts(spec, others) {
         return Err(predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports"));

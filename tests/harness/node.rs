@@ -120,6 +120,8 @@ impl Node {
             ("--cni-conf-dir", self.path("cni")),
             ("--cni-bridge", self.slot.bridge()),
             ("--cgroup-root", self.slot.cgroup()),
+            // A test machine's disk may be nearly full, which is not what is tested.
+            ("--eviction-hard", "memory.available<100Mi".to_owned()),
         ] {
             command.arg(format!("{flag}={value}"));
         }

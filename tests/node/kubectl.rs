@@ -79,8 +79,18 @@ fn exec(node: &Node) {
     let echoed = node.try_kubectl(&["exec", "-i", "web", "--", "cat"], &input);
     assert_eq!(echoed.stdout, input);
     // -t: script(1) gives kubectl a terminal.
-    let kubectl =
-        format!("{:?}", node.kubectl_command(&["exec", "-it", "web", "--", "sh", "-c", "tty; stty size; exit 7"]));
+    let kubectl = format!(
+        "{:?}",
+        node.kubectl_command(&[
+            "exec",
+            "-it",
+            "web",
+            "--",
+            "sh",
+            "-c",
+            "tty; until stty size 2>/dev/null | grep .; do :; done; exit 7"
+        ])
+    );
     let mut command = Command::new("script");
     command.args([
         "--quiet",
@@ -94,10 +104,7 @@ fn exec(node: &Node) {
     assert!(text.contains("/dev/pts/0") && text.contains("33 99"), "{text}");
     assert_eq!(terminal.status.code(), Some(7), "{text}");
     let unknown = node.try_kubectl(&["exec", "web", "-c", "zz", "--", "true"], b"");
-    assert_eq!(
-        String::from_utf8_lossy(&unknown.stderr),
-        "error: container zz is not valid for pod web out of: c\n"
-    );
+    assert_eq!(String::from_utf8_lossy(&unknown.stderr), "error: container zz is not valid for pod web out of: c\n");
 }
 
 /// `Command`'s Debug form quotes each word and puts environment changes first, which is what a shell reads.

@@ -188,9 +188,12 @@ async fn delete_object(stage: &Stage<'_>, options: &Options, mut old: Stored) ->
                 }
             }
         };
+        // Whoever saw our mark (the node's agent) may have removed the object before us, as upstream allows for too.
+        let was_marked = marked.is_some();
         let object = marked.unwrap_or(old);
         match api.remove(def, &object, options.dry_run).await? {
             Ok(_) => return Ok(removed(stage, object)),
+            Err(None) if was_marked => return Ok(removed(stage, object)),
             Err(now) => old = now.ok_or_else(|| ApiError::not_found(def, name))?,
         }
     }

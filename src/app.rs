@@ -165,6 +165,16 @@ impl Agent {
             }
         }))
         .await;
+        // A pod whose sandbox was just being made has no sandbox any more, but its cgroup.
+        let uids = self.cgroups.pods().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cgroups of pods not listed");
+            Vec::new()
+        });
+        for uid in uids {
+            if let Err(error) = self.cgroups.remove_pod(&uid).await {
+                tracing::warn!(%uid, %error, "cgroup of a pod not removed");
+            }
+        }
     }
 
     async fn stop_pod(&self, uid: &PodUid) -> anyhow::Result<()> {
@@ -175,7 +185,6 @@ impl Agent {
         for sandbox in &seen.sandboxes {
             self.runtime.stop_sandbox(&sandbox.id).await?;
         }
-        self.cgroups.remove_pod(uid).await?;
         Ok(self.volumes.unmount(uid).await?)
     }
 }

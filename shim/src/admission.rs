@@ -3,6 +3,7 @@
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod priority;
+pub mod runtime_class;
 pub mod service_account;
 
 use crate::authn::User;
@@ -34,12 +35,15 @@ pub struct Review<'a> {
     pub service_account: Option<&'a Object>,
     /// All priority classes, when a pod is created.
     pub priority_classes: &'a [Object],
+    /// The pod's runtime class, when a pod is created and the class exists.
+    pub runtime_class: Option<&'a Object>,
     pub old: Option<&'a Object>,
 }
 
 /// Runs the plugins in upstream's order. `object` is the storage form, defaulted; deletes have none.
 pub fn admit(review: &Review<'_>, object: Option<&mut Object>) -> Result<(), ApiError> {
     namespace_lifecycle::admit(review)?;
+    priority::keep_system_classes(review)?;
     node_restriction::admit(review, object.as_deref())?;
     let Some(object) = object else { return Ok(()) };
     let core = review.def.gv.group.is_empty() && review.sub.is_none() && review.operation == Operation::Create;
@@ -47,9 +51,11 @@ pub fn admit(review: &Review<'_>, object: Option<&mut Object>) -> Result<(), Api
         registry::core::node::admit_create(object);
     }
     if core && review.def.resource == "pods" {
+        let asked = object["spec"]["priority"].as_i64();
         registry::core::pod::admit::admit_create(object);
         service_account::admit(review, object)?;
-        priority::admit(review, object)?;
+        priority::admit(review, object, asked)?;
+        runtime_class::admit(review, object)?;
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ use crate::task::Tasks;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use negotiate::Wanted;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio::sync::SemaphorePermit;
 
@@ -77,15 +77,12 @@ impl Front {
         let result = match permit {
             Err(error) => Err(error),
             Ok(_permit) => {
-                let call = Call {
-                    info,
-                    query,
-                    headers: parts.headers,
-                    credential,
-                    body: Box::pin(body::read(body, MAX_BODY)),
-                };
+                let mut sent = Sent { body: Arc::new(Mutex::new(Some(body::pass(body)))), upgrade };
+                let body = sent.body.clone();
+                let read = async move { body::read(take(&body), MAX_BODY).await };
+                let call = Call { info, query, headers: parts.headers, credential, body: Box::pin(read) };
                 match pipeline::run(&self.api, call).await {
-                    Ok(outcome) => self.encode(&context, outcome, upgrade).await,
+                    Ok(outcome) => self.encode(&context, outcome, &mut sent).await,
                     // What the client cannot read is refused before the resource is looked at; but nobody learns of
                     // encodings what they may not ask.
                     Err(error @ (ApiError::Unauthorized | ApiError::Forbidden { .. } | ApiError::ForbiddenPath(_))) => {
@@ -100,7 +97,13 @@ impl Front {
                 }
             }
         };
-        let mut response = result.unwrap_or_else(|error| status::response(&context, &error));
+        let mut response = match result {
+            Ok(response) => response,
+            Err(error) => status::response(&context, &error),
+        };
+        if let Some(text) = deprecation(&context.info).filter(|_| response.status() != StatusCode::FORBIDDEN) {
+            response.headers_mut().append(header::WARNING, warning(text));
+        }
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         let id = context.headers.get("audit-id").cloned();
@@ -121,7 +124,7 @@ impl Front {
         self: &Arc<Self>,
         context: &Context,
         outcome: Outcome,
-        upgrade: Option<proxy::Upgrade>,
+        sent: &mut Sent,
     ) -> Result<Response<Body>, ApiError> {
         let mut response = match outcome.answer {
             Answer::Object(object) => encode::object(context, &object)?,
@@ -129,12 +132,14 @@ impl Front {
             Answer::Document { code: 204, .. } => plain(StatusCode::NO_CONTENT, "text/plain", Bytes::new()),
             Answer::Document { code, value } => encode::document(context, code, &value)?,
             Answer::Watch(watch) => watch_stream::response(context, watch)?,
-            Answer::Connect(connection) => self.agents.connect(context, connection, upgrade, &self.tasks).await?,
+            Answer::Connect(connection) => {
+                let request = proxy::Sent { body: take(&sent.body), upgrade: sent.upgrade.take() };
+                self.agents.connect(context, connection, request, &self.tasks).await?
+            }
             Answer::Meta(request) => self.meta(context, request).await?,
         };
-        for warning in outcome.warnings {
-            let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
-            response.headers_mut().append(header::WARNING, text_header(&format!("299 - \"{quoted}\"")));
+        for text in outcome.warnings {
+            response.headers_mut().append(header::WARNING, warning(&text));
         }
         Ok(response)
     }
@@ -163,6 +168,26 @@ impl Front {
             ApiRequest::Resource(..) => Err(ApiError::UnknownResource),
         }
     }
+}
+
+/// What of a request is not read yet: whoever needs the body takes it, the pipeline or the proxy.
+struct Sent {
+    body: Arc<Mutex<Option<Body>>>,
+    upgrade: Option<proxy::Upgrade>,
+}
+
+fn take(body: &Mutex<Option<Body>>) -> Body {
+    body.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_else(|| body::full(Bytes::new()))
+}
+
+/// The warning that every request on a deprecated resource gets, also a refused one.
+fn deprecation(info: &RequestInfo) -> Option<&'static str> {
+    crate::registry::find(&info.group, &info.version, &info.resource)?.deprecation
+}
+
+fn warning(text: &str) -> HeaderValue {
+    let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+    text_header(&format!("299 - \"{quoted}\""))
 }
 
 /// What encoding an answer needs of its request.

@@ -11,6 +11,7 @@ mod delete;
 mod form;
 mod identity;
 mod read;
+mod review;
 mod services;
 mod stored;
 mod token;
@@ -107,14 +108,16 @@ pub async fn run(api: &Arc<Api>, mut call: Call) -> Result<Outcome, ApiError> {
     let body = std::mem::replace(&mut call.body, Box::pin(async { Ok(Bytes::new()) }));
     let stage = Stage { api, user: &user, target: &target, content_type: &content_type };
 
-    let deprecation = deprecation(target.def);
     // Each stage decodes, mutates (defaults, admission, strategy), validates and commits; see the file of its name.
-    let outcome = match (action, target.sub) {
+    match (action, target.sub) {
         (Action::Get { resource_version }, _) => read::get(&stage, resource_version.as_deref()).await,
         (Action::List(options), _) => read::list(&stage, &options).await,
         (Action::Watch(options), _) => watch::open(&stage, options).await,
         (Action::Create(options), None) if target.def.resource == "bindings" => {
             binding::bind(&stage, &options, body.await?).await
+        }
+        (Action::Create(options), None) if review::is_review(target.def) => {
+            review::review(&stage, &options, body.await?).await
         }
         (Action::Create(options), None) => create::create(&stage, &options, body.await?).await,
         (Action::Create(options), Some(Sub::Binding)) => binding::bind(&stage, &options, body.await?).await,
@@ -126,18 +129,6 @@ pub async fn run(api: &Arc<Api>, mut call: Call) -> Result<Outcome, ApiError> {
         (Action::Delete(options), _) => delete::delete(&stage, options, body.await?).await,
         (Action::DeleteCollection(list, options), _) => delete::collection(&stage, &list, options, body.await?).await,
         (Action::Connect { path, query }, _) => connect::connect(&stage, &path, &query).await,
-    };
-    outcome.map(|mut outcome| {
-        outcome.warnings.extend(deprecation.map(str::to_owned));
-        outcome
-    })
-}
-
-/// The warning that every request on a deprecated resource gets.
-fn deprecation(def: &ResourceDef) -> Option<&'static str> {
-    match (def.gv.group, def.resource) {
-        ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
-        _ => None,
     }
 }
 
@@ -156,7 +147,8 @@ impl Stage<'_> {
     }
 }
 
-async fn authorize(api: &Api, user: &User, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+/// May the user do that? Looks up what the decision depends on.
+async fn decide(api: &Api, user: &User, attributes: &Attributes<'_>) -> Result<Decision, ApiError> {
     // Only the node authorizer looks at pods, and only at its own.
     let pods = match user.as_node() {
         Some(_)
@@ -177,7 +169,11 @@ async fn authorize(api: &Api, user: &User, attributes: &Attributes<'_>) -> Resul
                 && stored::value(&entry.bytes).is_ok_and(|pod| authz::node::pod_uses(&pod, a.resource, a.name))
         })
     };
-    match authz::decide(user, attributes, &related) {
+    Ok(authz::decide(user, attributes, &related))
+}
+
+async fn authorize(api: &Api, user: &User, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+    match decide(api, user, attributes).await? {
         Decision::Allow => Ok(()),
         Decision::Deny(reason) => Err(authz::forbidden(user, attributes, &reason)),
     }

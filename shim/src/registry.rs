@@ -3,6 +3,8 @@
 //! `core/`, `coordination/`, … hold one file a resource: its definition, defaults, rules and table row. The other
 //! modules are what those files share. Nothing here sees the store, a clock or the runtime.
 
+pub mod authentication;
+pub mod authorization;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
@@ -170,11 +172,13 @@ impl Strategy {
 
 /// The verbs of a resource that can do everything.
 pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// The verbs of what is only asked.
+pub const CREATE_ONLY: &[&str] = &["create"];
 /// The verbs of a `/status` subresource.
 pub const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 
 /// All definitions, groups in discovery order, resources sorted within a group version.
-static ALL: [ResourceDef; 20] = [
+static ALL: [ResourceDef; 25] = [
     core::binding::DEF,
     core::configmap::DEF,
     core::endpoints::DEF,
@@ -191,6 +195,11 @@ static ALL: [ResourceDef; 20] = [
     core::serviceaccount::DEF,
     core::service::DEF,
     events::event::DEF,
+    authentication::SELF_SUBJECT_REVIEW,
+    authentication::TOKEN_REVIEW,
+    authorization::LOCAL_SUBJECT_ACCESS_REVIEW,
+    authorization::SELF_SUBJECT_ACCESS_REVIEW,
+    authorization::SUBJECT_ACCESS_REVIEW,
     scheduling::priorityclass::DEF,
     coordination::lease::DEF,
     node::runtimeclass::DEF,

@@ -56,3 +56,37 @@ pub fn admit(review: &Review<'_>, object: Option<&Object>) -> Result<(), ApiErro
         _ => Ok(()),
     }
 }
+
+/// `serviceaccounts/token`: for a pod on the agent's own node, and an audience that the pod's volumes name. `pod` is
+/// the one that the request is bound to, `Null` where there is none.
+pub fn token(node: &str, request: &Object, pod: &Object) -> Result<(), String> {
+    let reference = &request["spec"]["boundObjectRef"];
+    let text = |field: &str| reference[field].as_str().unwrap_or("");
+    if (text("apiVersion"), text("kind")) != ("v1", "Pod") || text("name").is_empty() {
+        return Err("node requested token not bound to a pod".into());
+    }
+    if text("uid").is_empty() {
+        return Err("node requested token with a pod binding without a uid".into());
+    }
+    if pod["metadata"]["uid"] != text("uid") {
+        return Err(format!(
+            "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
+            text("uid")
+        ));
+    }
+    if pod["spec"]["nodeName"] != node {
+        return Err("node requested token bound to a pod scheduled on a different node".into());
+    }
+    let audience = match request["spec"]["audiences"].as_array().map(Vec::as_slice) {
+        None | Some([]) => "",
+        Some([one]) => one.as_str().unwrap_or(""),
+        Some(_) => return Err("node may only request 0 or 1 audiences".into()),
+    };
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let mut sources = volumes.flat_map(|volume| volume["projected"]["sources"].as_array().into_iter().flatten());
+    let named = sources.any(|source| {
+        let token = &source["serviceAccountToken"];
+        token.is_object() && token["audience"].as_str().unwrap_or("") == audience
+    });
+    if named { Ok(()) } else { Err(format!("audience \"{audience}\" not found in pod spec volume")) }
+}

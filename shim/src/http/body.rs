@@ -28,6 +28,15 @@ pub fn stream(stream: impl futures::Stream<Item = Bytes> + Send + 'static) -> Bo
     StreamBody::new(stream.map(|bytes| Ok(Frame::data(bytes)))).boxed_unsync()
 }
 
+/// A request's body as it comes.
+pub fn pass<B>(body: B) -> Body
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::fmt::Display,
+{
+    body.map_err(|error| BodyError(error.to_string())).boxed_unsync()
+}
+
 /// Bytes over the limit that are still read.
 const DRAINED: usize = 16 << 20;
 

@@ -7,7 +7,7 @@ use crate::pipeline::{Connection, Stream};
 use crate::task::Tasks;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -30,6 +30,12 @@ const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 /// The client's half of an upgrade, taken from its request.
 pub(super) struct Upgrade(OnUpgrade);
 
+/// What the client sends after its headers: a body, or whatever an upgraded connection carries.
+pub(super) struct Sent {
+    pub(super) body: Body,
+    pub(super) upgrade: Option<Upgrade>,
+}
+
 /// The upgrade that a request asks for, if its transport can.
 pub(super) fn upgrade_of<B>(request: &mut Request<B>) -> Option<Upgrade> {
     request.headers().get(header::UPGRADE)?;
@@ -51,10 +57,10 @@ impl Agents {
         &self,
         context: &Context,
         to: Connection,
-        upgrade: Option<Upgrade>,
+        sent: Sent,
         tasks: &Tasks,
     ) -> Result<Response<Body>, ApiError> {
-        let upgrade = match (to.stream, upgrade) {
+        let upgrade = match (to.stream, sent.upgrade) {
             (Stream::Plain, upgrade) => upgrade,
             (Stream::Logs, _) => None,
             (Stream::Upgrade, Some(upgrade)) => Some(upgrade),
@@ -92,7 +98,7 @@ impl Agents {
         if let Some(map) = request.headers_mut() {
             map.extend(headers);
         }
-        let request = request.body(Empty::<Bytes>::new()).map_err(|e| unreachable(&e))?;
+        let request = request.body(sent.body).map_err(|e| unreachable(&e))?;
         let answer = match tokio::time::timeout(ANSWER, sender.send_request(request)).await {
             Ok(answer) => answer.map_err(|e| unreachable(&e))?,
             Err(_) => return Err(unreachable(&"no answer in time")),
@@ -104,7 +110,7 @@ impl Agents {
         }
     }
 
-    async fn open<S>(&self, stream: S, tasks: &Tasks) -> Result<http1::SendRequest<Empty<Bytes>>, ApiError>
+    async fn open<S>(&self, stream: S, tasks: &Tasks) -> Result<http1::SendRequest<Body>, ApiError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {

@@ -132,12 +132,21 @@ pub(super) async fn admit(
         None => None,
     };
     let classes = if pod { priority_classes(stage).await? } else { Vec::new() };
+    let runtime_class = match object.as_deref().filter(|_| pod).and_then(|pod| pod["spec"]["runtimeClassName"].as_str())
+    {
+        Some(name) => match crate::registry::find("node.k8s.io", "v1", "runtimeclasses") {
+            Some(def) => api.read(def, "", name).await?,
+            None => None,
+        },
+        None => None,
+    };
     let name = match stage.target.name.as_str() {
         "" => object.as_deref().map(|o| o.name().to_owned()).unwrap_or_default(),
         name => name.to_owned(),
     };
     let value = |stored: &Option<Stored>| stored.as_ref().map(|s| s.value.clone());
     let (namespace_object, account) = (value(&namespace_object), value(&account));
+    let runtime_class = value(&runtime_class);
     let review = Review {
         user: stage.user,
         operation,
@@ -148,6 +157,7 @@ pub(super) async fn admit(
         namespace_object: namespace_object.as_ref(),
         service_account: account.as_ref(),
         priority_classes: &classes,
+        runtime_class: runtime_class.as_ref(),
         old,
     };
     admission::admit(&review, object)

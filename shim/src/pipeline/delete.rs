@@ -88,10 +88,52 @@ pub(super) async fn evict(stage: &Stage<'_>, write: &WriteOptions, body: Bytes) 
     let mut options = parse(&eviction["deleteOptions"])?;
     options.dry_run |= write.dry_run;
     let old = stage.api.read(stage.target.def, stage.namespace(), &stage.target.name).await?;
-    let old = old.ok_or_else(|| ApiError::not_found(stage.target.def, &stage.target.name))?;
+    let mut old = old.ok_or_else(|| ApiError::not_found(stage.target.def, &stage.target.name))?;
+    check_preconditions(stage, &options, &old)?;
+    if !options.dry_run {
+        old = announce(stage, old).await?;
+        // The version that the client named was the one before the condition.
+        options.version = None;
+    }
     delete_object(stage, &options, old).await?;
     let value = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(Answer::Document { code: 201, value }.into())
+}
+
+/// The condition by which controllers tell an eviction from a failure, written before the pod goes.
+async fn announce(stage: &Stage<'_>, mut pod: Stored) -> Result<Stored, ApiError> {
+    let (def, name) = (stage.target.def, stage.target.name.as_str());
+    for _ in 0..ATTEMPTS {
+        let mut object = pod.value.clone();
+        set_condition(
+            &mut object,
+            json!({
+                "type": "DisruptionTarget", "status": "True", "lastProbeTime": null, "lastTransitionTime": rfc3339(),
+                "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
+            }),
+        );
+        match stage.api.write(def, &object, Expect::At(pod.revision), false).await? {
+            Written::Done(stored) => return Ok(stored),
+            Written::Lost(now) => pod = now.ok_or_else(|| ApiError::not_found(def, name))?,
+        }
+    }
+    Err(ApiError::modified(def, name))
+}
+
+/// Sets the condition of its type; its time stays where its status does.
+fn set_condition(pod: &mut Object, mut condition: Value) {
+    match pod["status"]["conditions"].as_array_mut() {
+        Some(list) => match list.iter_mut().find(|held| held["type"] == condition["type"]) {
+            Some(held) => {
+                if held["status"] == condition["status"] {
+                    condition["lastTransitionTime"] = held["lastTransitionTime"].clone();
+                }
+                *held = condition;
+            }
+            None => list.push(condition),
+        },
+        None => pod["status"]["conditions"] = json!([condition]),
+    }
 }
 
 /// A body, when there is one, is used instead of the query.

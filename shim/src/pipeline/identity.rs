@@ -29,7 +29,15 @@ pub(super) async fn authenticate(api: &Api, credential: &Credential, headers: &H
         .and_then(|h| h.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let Some((_, token)) = token else { return Ok(User::anonymous()) };
-    let claims = api.tokens.as_ref().and_then(|t| t.verify(token.trim(), clock::now().wall.as_second()));
+    of_token(api, token.trim()).await
+}
+
+/// Whose the token is.
+///
+/// # Errors
+/// `Unauthorized` for a token that is not (or no longer) valid.
+pub(super) async fn of_token(api: &Api, token: &str) -> Result<User, ApiError> {
+    let claims = api.tokens.as_ref().and_then(|t| t.verify(token, clock::now().wall.as_second()));
     match claims {
         Some(claims) => account(api, claims).await,
         None => Err(ApiError::Unauthorized),

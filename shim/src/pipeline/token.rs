@@ -1,6 +1,7 @@
 //! `serviceaccounts/token`: a signed token for an account, bound to a pod, secret or node when asked.
 
 use super::{Answer, Outcome, Stage, decode};
+use crate::admission::node_restriction;
 use crate::authn::token::{Claims, Private, Reference};
 use crate::clock;
 use crate::error::{ApiError, Qualified};
@@ -42,7 +43,11 @@ pub(super) async fn request(stage: &Stage<'_>, options: &WriteOptions, body: Byt
         secret: None,
         serviceaccount: Reference { name: target.name.clone(), uid: account.uid().into() },
     };
-    bind(stage, &request["spec"]["boundObjectRef"], &mut private).await?;
+    let bound = bind(stage, &request["spec"]["boundObjectRef"], &mut private).await?;
+    if let Some(node) = stage.user.as_node() {
+        node_restriction::token(node, &request, &bound)
+            .map_err(|why| ApiError::forbidden(target.def, &target.name, why))?;
+    }
 
     let now = clock::now().wall.as_second();
     let claims = Claims {
@@ -58,6 +63,7 @@ pub(super) async fn request(stage: &Stage<'_>, options: &WriteOptions, body: Byt
     let token = tokens.sign(&claims).ok_or_else(|| ApiError::Internal("the token could not be signed".into()))?;
     request["metadata"]["name"] = target.name.as_str().into();
     request["metadata"]["namespace"] = namespace.into();
+    request["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
     request["metadata"]["creationTimestamp"] = super::create::rfc3339().into();
     request["spec"]["expirationSeconds"] = seconds.into();
     request["spec"]["audiences"] = audiences.into();
@@ -84,10 +90,10 @@ fn check_seconds(seconds: i64) -> Result<(), ApiError> {
     Err(ApiError::invalid_field(what, "", Cause::Invalid, "spec.expirationSeconds", message))
 }
 
-/// Binds the token to the object that the request names, which must exist and have that uid.
-async fn bind(stage: &Stage<'_>, reference: &Value, private: &mut Private) -> Result<(), ApiError> {
+/// Binds the token to the object that the request names, which must exist and have that uid; returns that object.
+async fn bind(stage: &Stage<'_>, reference: &Value, private: &mut Private) -> Result<Object, ApiError> {
     if reference.is_null() {
-        return Ok(());
+        return Ok(Value::Null);
     }
     let text = |field: &str| reference[field].as_str().unwrap_or("");
     let (version, kind, name, uid) = (text("apiVersion"), text("kind"), text("name"), text("uid"));
@@ -134,5 +140,5 @@ async fn bind(stage: &Stage<'_>, reference: &Value, private: &mut Private) -> Re
             private.pod = Some(bound);
         }
     }
-    Ok(())
+    Ok(found)
 }

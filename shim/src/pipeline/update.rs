@@ -313,7 +313,9 @@ fn validate(sub: Option<Sub>, stage: &Stage<'_>, new: &Object, old: &Object) -> 
             errors
         }
         _ => {
-            let mut errors = (def.strategy.validate_update)(new, old);
+            // Upstream checks the metadata twice, in the registry and in the strategy; the causes show it.
+            let mut errors = crate::registry::meta::validate_update(new, old);
+            errors.extend((def.strategy.validate_update)(new, old));
             for error in (def.strategy.validate)(new) {
                 if !errors.contains(&error) {
                     errors.push(error);

@@ -9,4 +9,5 @@ pub const COORDINATION_V1: GroupVersion = GroupVersion { group: "coordination.k8
 pub const SCHEDULING_V1: GroupVersion = GroupVersion { group: "scheduling.k8s.io", version: "v1" };
 pub const NODE_V1: GroupVersion = GroupVersion { group: "node.k8s.io", version: "v1" };
 pub const POLICY_V1: GroupVersion = GroupVersion { group: "policy", version: "v1" };
+pub const AUTHORIZATION_V1: GroupVersion = GroupVersion { group: "authorization.k8s.io", version: "v1" };
 pub const AUTHENTICATION_V1: GroupVersion = GroupVersion { group: "authentication.k8s.io", version: "v1" };

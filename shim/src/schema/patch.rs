@@ -1,6 +1,8 @@
 //! Patches that need no schema: JSON merge patch (RFC 7386) and JSON patch (RFC 6902).
 
 use super::SchemaError;
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, PatchOperation};
 use serde_json::Value;
 
 /// What kube-apiserver answers whatever the operation was that failed.
@@ -34,8 +36,28 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, SchemaError>
         _ => serde::Deserialize::deserialize(patch).map_err(|_| rejected())?,
     };
     let mut patched = original.clone();
-    json_patch::patch(&mut patched, &operations).map_err(|_| rejected())?;
+    for operation in operations.0 {
+        let Some(operation) = lenient(&patched, operation) else { continue };
+        json_patch::patch(&mut patched, &[operation]).map_err(|_| rejected())?;
+    }
     Ok(patched)
+}
+
+/// The library that kube-apiserver uses is laxer than RFC 6902 about keys that an object does not have: `replace` adds
+/// them, and a `test` for null holds.
+fn lenient(document: &Value, operation: PatchOperation) -> Option<PatchOperation> {
+    let absent = |path: &PointerBuf| {
+        let Some((parent, key)) = path.split_back() else { return false };
+        let key = key.decoded();
+        parent.resolve(document).is_ok_and(|parent| parent.as_object().is_some_and(|map| !map.contains_key(&*key)))
+    };
+    match operation {
+        PatchOperation::Replace(replace) if absent(&replace.path) => {
+            Some(PatchOperation::Add(AddOperation { path: replace.path, value: replace.value }))
+        }
+        PatchOperation::Test(test) if test.value.is_null() && absent(&test.path) => None,
+        operation => Some(operation),
+    }
 }
 
 #[cfg(test)]
@@ -52,13 +74,17 @@ mod tests {
                 {"op": "test", "path": "/data/a", "value": "1"},
                 {"op": "add", "path": "/list/-", "value": 3},
                 {"op": "remove", "path": "/data/a"},
+                {"op": "test", "path": "/data/a", "value": null},
+                {"op": "replace", "path": "/data/absent", "value": "x"},
             ]),
         );
-        assert_eq!(patched, Ok(json!({"data": {}, "list": [1, 2, 3]})));
+        assert_eq!(patched, Ok(json!({"data": {"absent": "x"}, "list": [1, 2, 3]})));
         for refused in [
             json!([{"op": "test", "path": "/data/a", "value": "nope"}]),
             json!([{"op": "remove", "path": "/data/nosuch"}]),
             json!([{"op": "add", "path": "/metadata/labels/x", "value": "y"}]),
+            json!([{"op": "replace", "path": "/nosuch/x", "value": 1}]),
+            json!([{"op": "replace", "path": "/list/7", "value": 1}]),
             json!([{"op": "frob", "path": "/data/n", "value": "x"}]),
         ] {
             assert_eq!(json_patch(&original, &refused), Err(SchemaError::Patch(REJECTED.to_owned())), "{refused}");

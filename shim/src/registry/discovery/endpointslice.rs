@@ -133,10 +133,11 @@ fn validate_update(new: &Object, old: &Object) -> Errors {
     errors
 }
 
-fn warnings(slice: &Object, _old: Option<&Object>) -> Vec<String> {
+/// Said once: the type cannot change.
+fn warnings(slice: &Object, old: Option<&Object>) -> Vec<String> {
     match text(&slice["addressType"]) {
         // Upstream says `spec`, though the field is at the top.
-        "FQDN" => vec!["spec.addressType: FQDN endpoints are deprecated".to_owned()],
+        "FQDN" if old.is_none() => vec!["spec.addressType: FQDN endpoints are deprecated".to_owned()],
         _ => Vec::new(),
     }
 }

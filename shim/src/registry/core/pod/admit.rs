@@ -30,7 +30,7 @@ pub fn admit_create(pod: &mut Object) {
     tolerate(spec);
     let class = spec.get("priorityClassName").map(|v| text(v).to_owned()).unwrap_or_default();
     if class.is_empty() {
-        default_value(spec, "priority", 0);
+        spec.insert("priority".to_owned(), 0.into());
         default_value(spec, "preemptionPolicy", "PreemptLowerPriority");
     } else if let Some((_, value)) = SYSTEM_CLASSES.iter().find(|(name, _)| *name == class) {
         spec.insert("priority".to_owned(), (*value).into());

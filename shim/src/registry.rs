@@ -178,7 +178,7 @@ pub const CREATE_ONLY: &[&str] = &["create"];
 pub const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 
 /// All definitions, groups in discovery order, resources sorted within a group version.
-static ALL: [ResourceDef; 25] = [
+static ALL: [ResourceDef; 26] = [
     core::binding::DEF,
     core::configmap::DEF,
     core::endpoints::DEF,
@@ -199,6 +199,7 @@ static ALL: [ResourceDef; 25] = [
     authentication::TOKEN_REVIEW,
     authorization::LOCAL_SUBJECT_ACCESS_REVIEW,
     authorization::SELF_SUBJECT_ACCESS_REVIEW,
+    authorization::SELF_SUBJECT_RULES_REVIEW,
     authorization::SUBJECT_ACCESS_REVIEW,
     scheduling::priorityclass::DEF,
     coordination::lease::DEF,

@@ -151,6 +151,14 @@ async fn reviews_answer_as_requests_would_be() {
         let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
         assert_eq!(ask(user, groups, path, body).await.unwrap(), json!({"allowed": allowed}));
     }
+    let rules = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": "default"},
+    });
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    let status = ask("admin", &["system:masters"], path, rules.clone()).await.unwrap();
+    assert_eq!(status["resourceRules"], json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]));
+    let status = ask("jo", &[], path, rules).await.unwrap();
+    assert_eq!(status["resourceRules"][1]["resources"], json!(["selfsubjectreviews"]));
     let other = json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
         "spec": {"user": "jo", "nonResourceAttributes": {"path": "/version", "verb": "get"}},

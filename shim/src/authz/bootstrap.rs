@@ -1,7 +1,8 @@
 //! What the built-in users and groups may do: upstream's bootstrap roles as constant tables (objects of RBAC come with their own issue).
 
 use super::Attributes;
-use crate::authn::{AUTHENTICATED, UNAUTHENTICATED, User};
+use crate::authn::{AUTHENTICATED, MASTERS, UNAUTHENTICATED, User};
+use serde_json::{Value, json};
 
 /// One grant: every verb on every resource of the groups; `*` is all of them.
 struct Rule {
@@ -127,22 +128,46 @@ pub fn allows(user: &User, a: &Attributes<'_>) -> bool {
     if !a.is_resource {
         return allows_path(user, a);
     }
-    let any = |rules: &[Rule]| rules.iter().any(|r| r.grants(a));
-    if user.is_in(AUTHENTICATED) && any(BASIC_USER) {
-        return true;
+    tables(user).into_iter().flatten().any(|rule| rule.grants(a))
+}
+
+/// The tables that hold for the user.
+fn tables(user: &User) -> [&'static [Rule]; 3] {
+    let basic = if user.is_in(AUTHENTICATED) { BASIC_USER } else { &[] };
+    let controller = match user.as_service_account() {
+        Some(("kube-system", name)) => CONTROLLERS.iter().find(|(known, _)| *known == name),
+        _ => None,
+    };
+    match (user.name.as_str(), controller) {
+        ("system:kube-scheduler", _) => [basic, SCHEDULER, &[]],
+        ("system:kube-controller-manager", _) => [basic, CONTROLLER_MANAGER, &[]],
+        (_, Some((_, rules))) => [basic, rules, ANY_CONTROLLER],
+        (_, None) => [basic, &[], &[]],
     }
-    match user.name.as_str() {
-        "system:kube-scheduler" => return any(SCHEDULER),
-        "system:kube-controller-manager" => return any(CONTROLLER_MANAGER),
-        _ => {}
+}
+
+/// What the user may do, as `SelfSubjectRulesReview` lists it: resource rules and paths.
+pub fn rules(user: &User) -> (Vec<Value>, Vec<Value>) {
+    if user.is_in(MASTERS) {
+        let all = json!(["*"]);
+        let resources = json!({"verbs": all, "apiGroups": all, "resources": all});
+        return (vec![resources], vec![json!({"verbs": all, "nonResourceURLs": all})]);
     }
-    match user.as_service_account() {
-        Some(("kube-system", name)) => match CONTROLLERS.iter().find(|(n, _)| *n == name) {
-            Some((_, rules)) => any(rules) || any(ANY_CONTROLLER),
-            None => false,
-        },
-        _ => false,
+    let resources = tables(user).into_iter().flatten();
+    let resources = resources.map(|r| json!({"verbs": r.verbs, "apiGroups": r.groups, "resources": r.resources}));
+    let paths = |paths: Vec<String>| json!({"verbs": ["get"], "nonResourceURLs": paths});
+    let whole = |list: &[&str]| list.iter().map(|path| (*path).to_owned()).collect();
+    let mut urls = Vec::new();
+    if user.is_in(AUTHENTICATED) || user.is_in(UNAUTHENTICATED) {
+        urls.push(paths(whole(PUBLIC_PATHS)));
     }
+    if user.is_in(AUTHENTICATED) {
+        urls.push(paths(DISCOVERY_PATHS.iter().flat_map(|path| [(*path).to_owned(), format!("{path}/*")]).collect()));
+    }
+    if user.is_in("system:serviceaccounts") {
+        urls.push(paths(whole(ISSUER_PATHS)));
+    }
+    (resources.collect(), urls)
 }
 
 fn allows_path(user: &User, a: &Attributes<'_>) -> bool {

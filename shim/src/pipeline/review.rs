@@ -2,7 +2,7 @@
 
 use super::{Answer, Outcome, Stage, decode, identity};
 use crate::authn::User;
-use crate::authz::{Attributes, Decision};
+use crate::authz::{Attributes, Decision, bootstrap};
 use crate::error::{ApiError, Qualified};
 use crate::meta::{Meta, Object};
 use crate::registry::ResourceDef;
@@ -26,6 +26,16 @@ pub(super) async fn review(stage: &Stage<'_>, options: &WriteOptions, body: Byte
             review["status"] = json!({"userInfo": shown(stage.user)});
         }
         "TokenReview" => review["status"] = token(stage, &review["spec"]).await?,
+        "SelfSubjectRulesReview" => {
+            if review["spec"]["namespace"].as_str().unwrap_or("").is_empty() {
+                return Err(ApiError::BadRequest("no namespace on request".into()));
+            }
+            let (resources, paths) = bootstrap::rules(stage.user);
+            // What follows from a node's pods cannot be listed.
+            let incomplete = stage.user.as_node().is_some();
+            review["spec"] = json!({});
+            review["status"] = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": incomplete});
+        }
         _ => {
             check(stage, &review)?;
             let user = match def.kind {

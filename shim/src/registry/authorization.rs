@@ -26,6 +26,13 @@ pub const SELF_SUBJECT_ACCESS_REVIEW: ResourceDef = ResourceDef {
     ..REVIEW
 };
 
+pub const SELF_SUBJECT_RULES_REVIEW: ResourceDef = ResourceDef {
+    resource: "selfsubjectrulesreviews",
+    singular: "selfsubjectrulesreview",
+    kind: "SelfSubjectRulesReview",
+    ..REVIEW
+};
+
 pub const SUBJECT_ACCESS_REVIEW: ResourceDef = ResourceDef {
     resource: "subjectaccessreviews",
     singular: "subjectaccessreview",

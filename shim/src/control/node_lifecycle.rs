@@ -46,7 +46,7 @@ pub(super) async fn run(client: Client) {
     loop {
         // All arms are cancel-safe (see `Informer::next`, `Queue::wait`).
         tokio::select! {
-            delta = nodes.next() => monitor.node_changed(delta),
+            delta = nodes.next() => monitor.node_changed(delta, leases.store()),
             delta = leases.next() => {
                 if let Delta::Applied { key, new, .. } = delta {
                     monitor.lease_renewed(&key.name, *new);
@@ -74,13 +74,14 @@ struct Monitor {
 }
 
 impl Monitor {
-    fn node_changed(&mut self, delta: Delta<NodeSeen>) {
+    /// The lease may have been seen before its node.
+    fn node_changed(&mut self, delta: Delta<NodeSeen>, leases: &Store<Option<Timestamp>>) {
         let now = clock::now().mono;
         match delta {
             Delta::Applied { key, new, .. } => {
                 let status = new.ready().and_then(|ready| ready.last_heartbeat_time.as_ref()).map(|time| time.0);
-                let heartbeat =
-                    self.heartbeats.entry(key.name.clone()).or_insert(Heartbeat { at: now, lease: None, status });
+                let lease = leases.get(&ObjectKey::new(LEASE_NAMESPACE, &key.name)).and_then(|lease| **lease);
+                let heartbeat = self.heartbeats.entry(key.name.clone()).or_insert(Heartbeat { at: now, lease, status });
                 if heartbeat.status != status {
                     heartbeat.status = status;
                     heartbeat.at = now;

@@ -9,7 +9,7 @@ mod observe;
 mod rpc;
 pub mod translate;
 
-use crate::ids::{ContainerId, PodUid, SandboxId};
+use crate::ids::{ContainerId, PodKey, PodUid, SandboxId};
 use crate::model::observed::{ObservedPod, RuntimePod};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
@@ -156,7 +156,7 @@ pub struct StreamOptions {
 pub struct ContainerStats {
     pub id: String,
     pub name: String,
-    pub pod: Option<RuntimePod>,
+    pub pod: Option<(PodUid, PodKey)>,
     /// Cumulative nanoseconds.
     pub cpu_usage_core_nanoseconds: u64,
     pub memory_working_set_bytes: u64,

@@ -5,7 +5,7 @@ use crate::cluster::PodChange;
 use crate::decide::admit;
 use crate::ids::{PodKey, PodUid};
 use crate::model::memory::Rejection;
-use crate::model::observed::{ObservedPod, RuntimePod};
+use crate::model::observed::{ObservedPod, RuntimePod, Shape};
 use crate::model::pod::DesiredPod;
 use crate::runtime::RuntimeEvent;
 use crate::supervisor::Supervisor;
@@ -19,8 +19,8 @@ use tokio::time::Instant;
 
 /// Ended workers waiting to be taken note of; a full channel only makes a worker that is over wait.
 const ENDED_WORKERS: usize = 32;
-/// Orphans could not be listed: the runtime is down, ask again.
-const ORPHANS_RETRY: Duration = Duration::from_secs(10);
+/// The runtime's pods could not be listed: it is down, ask again.
+const AUDIT_RETRY: Duration = Duration::from_secs(10);
 
 /// Reads the pods of this node without waiting for anyone; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -129,8 +129,8 @@ pub struct PodsTask {
     /// Pods that the runtime held when it was last asked; a pod that comes later is new to it.
     in_runtime: Option<BTreeSet<PodUid>>,
     listed: bool,
-    /// When to look for pods that the API does not know.
-    orphans_at: Option<Instant>,
+    /// When to compare the runtime's pods with ours.
+    audit_at: Option<Instant>,
 }
 
 impl PodsTask {
@@ -149,16 +149,16 @@ impl PodsTask {
             ended: mpsc::channel(ENDED_WORKERS),
             in_runtime: None,
             listed: false,
-            orphans_at: None,
+            audit_at: None,
         }
     }
 
     /// Runs until the supervisor stops it.
     pub async fn run(mut self) {
         loop {
-            let orphans_at = self.orphans_at;
-            let orphans = async {
-                match orphans_at {
+            let audit_at = self.audit_at;
+            let audit = async {
+                match audit_at {
                     Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
@@ -174,7 +174,7 @@ impl PodsTask {
                     None => return,
                 },
                 Some(uid) = self.ended.1.recv() => self.worker_ended(&uid),
-                () = orphans => self.adopt_orphans().await,
+                () = audit => self.audit().await,
             }
         }
     }
@@ -208,7 +208,7 @@ impl PodsTask {
             self.apply(pod).await;
         }
         self.listed = true;
-        self.orphans_at = Some(crate::clock::now().mono);
+        self.audit_at = Some(crate::clock::now().mono);
     }
 
     async fn apply(&mut self, pod: DesiredPod) {
@@ -279,10 +279,7 @@ impl PodsTask {
                     worker.dirty();
                 }
             }
-            RuntimeEvent::Relist => {
-                self.workers.values().for_each(WorkerHandle::dirty);
-                self.orphans_at = Some(crate::clock::now().mono);
-            }
+            RuntimeEvent::Relist => self.audit_at = Some(crate::clock::now().mono),
         }
     }
 
@@ -298,11 +295,20 @@ impl PodsTask {
         }
     }
 
-    /// Once the API's list is in: what the runtime holds and the API does not know is stopped and removed.
-    async fn adopt_orphans(&mut self) {
-        self.orphans_at = None;
+    /// Has those workers look whose pod is not as they last saw it. Once the API's list is in, what the runtime holds and
+    /// the API does not know is stopped and removed.
+    async fn audit(&mut self) {
+        self.audit_at = None;
         match self.context.runtime.pods().await {
             Ok(held) => {
+                let shapes: BTreeMap<&PodUid, &Shape> = held.iter().map(|pod| (&pod.uid, &pod.shape)).collect();
+                let none = Shape::new();
+                for (uid, worker) in &self.workers {
+                    let seen = self.context.pods.observed(uid);
+                    if seen.is_none_or(|seen| seen.shape() != **shapes.get(uid).unwrap_or(&&none)) {
+                        worker.dirty();
+                    }
+                }
                 for orphan in &held {
                     if !self.listed || self.workers.contains_key(&orphan.uid) {
                         continue;
@@ -315,7 +321,8 @@ impl PodsTask {
             }
             Err(error) => {
                 tracing::warn!(%error, "pods of the runtime not listed");
-                self.orphans_at = Some(crate::clock::now().mono + ORPHANS_RETRY);
+                self.workers.values().for_each(WorkerHandle::dirty);
+                self.audit_at = Some(crate::clock::now().mono + AUDIT_RETRY);
             }
         }
     }

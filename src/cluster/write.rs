@@ -80,9 +80,11 @@ impl Api {
             let bytes = answer.into_body().collect().await.map_err(from_kube)?.to_bytes();
             Ok((status, bytes))
         };
+        let begun = crate::clock::now().mono;
         let (status, bytes) = tokio::time::timeout(CALL_DEADLINE, exchange).await.map_err(|_| {
             ClusterError::Unavailable(format!("{method} {path} got no answer within {CALL_DEADLINE:?}"))
         })??;
+        tracing::trace!(%method, path, %status, took = ?begun.elapsed(), "API server called");
         if !status.is_success() {
             return Err(from_answer(status, &bytes));
         }

@@ -349,6 +349,12 @@ fn variable_name(name: &str) -> String {
     name.to_uppercase().replace('-', "_")
 }
 
+/// Whether `check_non_root` has anything to check, and so needs to know the image's user.
+pub fn forbids_root(pod: &DesiredPod, container: &Container) -> bool {
+    let own = container.security_context.as_ref().and_then(|c| c.run_as_non_root);
+    own.or_else(|| pod.spec().security_context.as_ref().and_then(|c| c.run_as_non_root)) == Some(true)
+}
+
 /// Refuses to run as root where `runAsNonRoot` forbids it (`verifyRunAsNonRoot`); the image says who it runs as.
 pub fn check_non_root(
     pod: &DesiredPod,
@@ -356,12 +362,11 @@ pub fn check_non_root(
     image_uid: Option<i64>,
     image_user: &str,
 ) -> Result<(), String> {
-    let own = container.security_context.as_ref();
-    let shared = pod.spec().security_context.as_ref();
-    let forbidden = own.and_then(|c| c.run_as_non_root).or_else(|| shared.and_then(|c| c.run_as_non_root));
-    if forbidden != Some(true) {
+    if !forbids_root(pod, container) {
         return Ok(());
     }
+    let own = container.security_context.as_ref();
+    let shared = pod.spec().security_context.as_ref();
     let whose = format!("(pod: {:?}, container: {})", pod.full_name(), container.name);
     match own.and_then(|c| c.run_as_user).or_else(|| shared.and_then(|c| c.run_as_user)) {
         Some(0) => Err(format!("container's runAsUser breaks non-root policy {whose}")),

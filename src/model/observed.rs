@@ -2,6 +2,7 @@
 
 use crate::ids::{ContainerId, ContainerName, PodKey, PodUid, SandboxId};
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// All sandboxes and containers that the runtime holds for one pod UID.
@@ -13,11 +14,37 @@ pub struct ObservedPod {
     pub containers: Vec<ObservedContainer>,
 }
 
-/// Identity of a pod as the `io.kubernetes.pod.*` labels of its sandbox say it.
+/// A pod as two lists of the whole runtime tell it: who it is (`io.kubernetes.pod.*` labels), and its shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimePod {
     pub uid: PodUid,
     pub key: PodKey,
+    pub shape: Shape,
+}
+
+/// Which sandboxes and containers there are, by id, and how each is: two looks with one shape have seen the same.
+pub type Shape = BTreeMap<String, PartState>;
+
+/// How a sandbox or a container is, without its particulars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartState {
+    Ready,
+    NotReady,
+    Created,
+    Running,
+    Exited,
+    Unknown,
+}
+
+impl ObservedPod {
+    pub fn shape(&self) -> Shape {
+        let sandboxes = self.sandboxes.iter().map(|sandbox| {
+            let state = if sandbox.ready { PartState::Ready } else { PartState::NotReady };
+            (sandbox.id.to_string(), state)
+        });
+        let containers = self.containers.iter().map(|container| (container.id.to_string(), container.state.part()));
+        sandboxes.chain(containers).collect()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -56,4 +83,26 @@ pub enum ContainerState {
     Running { started_at: Timestamp },
     Exited { started_at: Timestamp, finished_at: Timestamp, exit_code: i32, reason: String, message: String },
     Unknown,
+}
+
+impl ContainerState {
+    /// Whether nothing of a status can change while its container stays in this state. A killed container's reason may
+    /// still turn from Error to OOMKilled: the runtime hears of the two in either order.
+    pub fn is_settled(&self) -> bool {
+        match self {
+            Self::Running { .. } => true,
+            Self::Exited { exit_code, reason, .. } => *exit_code != 137 || reason == "OOMKilled",
+            Self::Created | Self::Unknown => false,
+        }
+    }
+
+    fn part(&self) -> PartState {
+        match self {
+            Self::Created => PartState::Created,
+            Self::Running { .. } => PartState::Running,
+            Self::Exited { .. } if self.is_settled() => PartState::Exited,
+            // No list shows it so: it is looked at again.
+            Self::Exited { .. } | Self::Unknown => PartState::Unknown,
+        }
+    }
 }

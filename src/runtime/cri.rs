@@ -9,7 +9,7 @@ use super::{
 };
 use crate::clock;
 use crate::ids::{ContainerId, PodKey, PodUid, SandboxId};
-use crate::model::observed::ObservedPod;
+use crate::model::observed::{ObservedPod, PartState, Shape};
 use async_trait::async_trait;
 use k8s_cri::v1 as pb;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
@@ -201,18 +201,32 @@ impl Runtime for CriRuntime {
     async fn pods(&self) -> Result<Vec<RuntimePod>, RuntimeError> {
         let (sandboxes, containers) =
             tokio::try_join!(self.list_sandboxes(HashMap::new()), self.list_containers(HashMap::new()))?;
-        let mut pods: BTreeMap<PodUid, PodKey> = BTreeMap::new();
+        let mut pods: BTreeMap<PodUid, RuntimePod> = BTreeMap::new();
         // Containers too: one whose sandbox record is lost still belongs to a pod that must be cleaned up.
-        let labels = sandboxes.iter().map(|s| &s.labels).chain(containers.iter().map(|c| &c.labels));
-        for labels in labels {
+        let sandboxes = sandboxes.into_iter().map(|s| {
+            let ready = s.state == pb::PodSandboxState::SandboxReady as i32;
+            (s.id, s.labels, if ready { PartState::Ready } else { PartState::NotReady })
+        });
+        let containers = containers.into_iter().map(|c| {
+            let state = match c.state() {
+                pb::ContainerState::ContainerCreated => PartState::Created,
+                pb::ContainerState::ContainerRunning => PartState::Running,
+                pb::ContainerState::ContainerExited => PartState::Exited,
+                pb::ContainerState::ContainerUnknown => PartState::Unknown,
+            };
+            (c.id, c.labels, state)
+        });
+        for (id, labels, state) in sandboxes.chain(containers) {
             let of = |name: &str| labels.get(name).map_or("", String::as_str);
-            if let Some(uid) = labels.get(POD_UID_LABEL) {
-                pods.entry(PodUid::new(uid))
-                    .or_insert_with(|| PodKey::new(of("io.kubernetes.pod.namespace"), of("io.kubernetes.pod.name")));
-            }
+            let Some(uid) = labels.get(POD_UID_LABEL).map(PodUid::new) else { continue };
+            let pod = pods.entry(uid.clone()).or_insert_with(|| {
+                let key = PodKey::new(of("io.kubernetes.pod.namespace"), of("io.kubernetes.pod.name"));
+                RuntimePod { uid, key, shape: Shape::new() }
+            });
+            pod.shape.insert(id, state);
         }
         self.observations.keep_only(|uid| pods.contains_key(uid));
-        Ok(pods.into_iter().map(|(uid, key)| RuntimePod { uid, key }).collect())
+        Ok(pods.into_values().collect())
     }
 
     async fn run_sandbox(&self, input: &SandboxInput) -> Result<SandboxId, RuntimeError> {
@@ -386,10 +400,8 @@ fn image_info(image: pb::Image) -> ImageInfo {
 fn container_stats(stats: pb::ContainerStats) -> ContainerStats {
     let attributes = stats.attributes.unwrap_or_default();
     let label = |name: &str| attributes.labels.get(name).map_or("", String::as_str);
-    let pod = attributes.labels.get(POD_UID_LABEL).map(|uid| RuntimePod {
-        uid: PodUid::new(uid),
-        key: PodKey::new(label("io.kubernetes.pod.namespace"), label("io.kubernetes.pod.name")),
-    });
+    let key = || PodKey::new(label("io.kubernetes.pod.namespace"), label("io.kubernetes.pod.name"));
+    let pod = attributes.labels.get(POD_UID_LABEL).map(|uid| (PodUid::new(uid), key()));
     let cpu = stats.cpu.unwrap_or_default();
     let memory = stats.memory.unwrap_or_default();
     let layer = stats.writable_layer.unwrap_or_default();

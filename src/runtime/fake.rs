@@ -180,7 +180,12 @@ impl Runtime for FakeRuntime {
 
     async fn pods(&self) -> Result<Vec<RuntimePod>, RuntimeError> {
         self.scripted_failure("pods")?;
-        Ok(self.state().pods.iter().map(|(uid, (key, _))| RuntimePod { uid: uid.clone(), key: key.clone() }).collect())
+        let listed = |(uid, (key, pod)): (&PodUid, &(PodKey, ObservedPod))| RuntimePod {
+            uid: uid.clone(),
+            key: key.clone(),
+            shape: pod.shape(),
+        };
+        Ok(self.state().pods.iter().map(listed).collect())
     }
 
     async fn run_sandbox(&self, input: &SandboxInput) -> Result<SandboxId, RuntimeError> {

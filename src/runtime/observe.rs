@@ -59,19 +59,9 @@ impl Observations {
             pods.remove(uid);
             return;
         }
-        let containers = pod.containers.iter().filter(|c| is_settled(&c.state)).map(|c| (c.id.clone(), c.clone()));
+        let containers = pod.containers.iter().filter(|c| c.state.is_settled()).map(|c| (c.id.clone(), c.clone()));
         let ips = pod.sandboxes.iter().filter(|s| !s.ips.is_empty()).map(|s| (s.id.clone(), s.ips.clone()));
         pods.insert(uid.clone(), Known { containers: containers.collect(), ips: ips.collect() });
-    }
-}
-
-/// Whether the status of a container in this state can be kept. A killed container's reason may still turn from Error
-/// to OOMKilled: the runtime hears of the two in either order.
-fn is_settled(state: &ContainerState) -> bool {
-    match state {
-        ContainerState::Running { .. } => true,
-        ContainerState::Exited { exit_code, reason, .. } => *exit_code != 137 || reason == "OOMKilled",
-        ContainerState::Created | ContainerState::Unknown => false,
     }
 }
 

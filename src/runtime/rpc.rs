@@ -35,7 +35,10 @@ pub(super) async fn call<T>(
     deadline: Duration,
     answer: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, RuntimeError> {
-    match tokio::time::timeout(deadline, answer).await {
+    let begun = crate::clock::now().mono;
+    let answer = tokio::time::timeout(deadline, answer).await;
+    tracing::trace!(call = name, took = ?begun.elapsed(), "runtime called");
+    match answer {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(error(&status)),
         Err(_) => Err(RuntimeError::Deadline { call: name, after: deadline }),

@@ -130,12 +130,13 @@ async fn change(
 
         if is_gone(&new) {
             match api.remove(def, &old, options.dry_run).await? {
-                Ok(_) => {
+                // Several may race to remove what has nothing left to wait for: it is gone, whoever was first.
+                Ok(_) | Err(None) => {
                     new.meta_mut().insert("resourceVersion".into(), old.revision.to_string().into());
                     let bytes = Bytes::from(form::storage_schema(def)?.encode(&new));
                     return Ok(Outcome { answer: Answer::Object(ObjectAnswer { def, bytes, code: 200 }), warnings });
                 }
-                Err(now) if wanted.is_none() => current = now,
+                Err(now) if wanted.is_none() || matches!(change, Change::Patch(..)) => current = now,
                 Err(_) => return Err(ApiError::modified(def, &target.name)),
             }
             drop(held);

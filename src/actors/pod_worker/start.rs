@@ -75,10 +75,13 @@ async fn input(
     step: &StartContainer,
 ) -> Result<ContainerInput, String> {
     let node = context.node.borrow().clone();
-    let (sources, image) =
-        tokio::join!(sources(context, pod, wanted, placed, step), context.runtime.image(&step.image_ref));
+    let image = async {
+        // Only the check below wants it; a lookup costs every other start a call.
+        let needed = env::forbids_root(pod, wanted.spec);
+        if needed { context.runtime.image(&step.image_ref).await.ok().flatten() } else { None }
+    };
+    let (sources, image) = tokio::join!(sources(context, pod, wanted, placed, step), image);
     let environment = env::environment(pod, wanted.spec, &node, &sources?).map_err(|error| error.to_string())?;
-    let image = image.ok().flatten();
     let (uid, user) = image.as_ref().map_or((None, ""), |image| (image.uid, image.username.as_str()));
     env::check_non_root(pod, wanted.spec, uid, user)?;
     let sandbox = job::sandbox_input(context, pod, step.sandbox_attempt);

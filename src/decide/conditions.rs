@@ -1,6 +1,6 @@
 //! The conditions of a pod that the agent owns (`pkg/kubelet/status/generate.go`).
 
-use super::{Scene, restart_all, status};
+use super::{Scene, patch, restart_all, status};
 use crate::model::pod::ContainerKind;
 use crate::model::step::Stage;
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
@@ -26,6 +26,7 @@ impl Fresh {
 
 /// Sets the agent's conditions in `status`; those of others stay.
 pub(crate) fn set(scene: &Scene<'_>, stage: Stage, status: &mut PodStatus) {
+    status.conditions = Some(with_others(scene, status.conditions.take().unwrap_or_default()));
     let containers_ready = containers_ready(scene, status);
     let fresh = [
         sandbox(scene, stage),
@@ -45,6 +46,14 @@ pub(crate) fn set(scene: &Scene<'_>, stage: Stage, status: &mut PodStatus) {
         list.iter_mut().filter(|c| c.type_ == restart_all::CONDITION).for_each(|c| c.observed_generation = None);
     }
     status.conditions = Some(list);
+}
+
+/// Ours as shown last, those of others as the API server has them now: readiness gates look at them.
+fn with_others(scene: &Scene<'_>, shown: Vec<PodCondition>) -> Vec<PodCondition> {
+    let Some(api) = &scene.pod.pod.status else { return shown };
+    let own = |condition: &&PodCondition| patch::KUBELET_CONDITIONS.contains(&condition.type_.as_str());
+    let others = api.conditions.iter().flatten().filter(|condition| !own(condition)).cloned();
+    shown.iter().filter(own).cloned().chain(others).collect()
 }
 
 /// A transition time moves only with the status.

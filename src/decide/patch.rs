@@ -3,16 +3,11 @@
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Map, Value, json};
 
-/// Conditions of the agent; all others belong to somebody else.
-pub const OWNED_CONDITIONS: [&str; 7] = [
-    "PodReadyToStartContainers",
-    "Initialized",
-    "Ready",
-    "ContainersReady",
-    "PodScheduled",
-    "DisruptionTarget",
-    "AllContainersRestarting",
-];
+/// Conditions that only the agent writes: what it does not show is not there.
+pub(crate) const KUBELET_CONDITIONS: [&str; 6] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", "AllContainersRestarting"];
+/// Written by the agent and by others; those that are in neither list belong to somebody else.
+const SHARED_CONDITION: &str = "DisruptionTarget";
 
 /// Fields that the agent writes whole: scalars and lists without a merge key.
 const OWNED_FIELDS: [&str; 13] = [
@@ -84,12 +79,18 @@ fn conditions(patch: &mut Map<String, Value>, api: Option<&Value>, ours: Option<
     let mut changed = Vec::new();
     for condition in &ours {
         let name = condition.get("type").and_then(Value::as_str).unwrap_or("");
-        if !OWNED_CONDITIONS.contains(&name) {
+        if !KUBELET_CONDITIONS.contains(&name) && name != SHARED_CONDITION {
             continue;
         }
         let old = api.iter().find(|old| old.get("type") == condition.get("type"));
         if let Some(element) = condition_patch(old, condition) {
             changed.push(element);
+        }
+    }
+    for old in &api {
+        let known = old.get("type").and_then(Value::as_str).is_some_and(|name| KUBELET_CONDITIONS.contains(&name));
+        if known && ours.iter().all(|new| new.get("type") != old.get("type")) {
+            changed.push(json!({ "type": old.get("type"), "$patch": "delete" }));
         }
     }
     if !changed.is_empty() {

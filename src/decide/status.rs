@@ -7,7 +7,7 @@ use crate::model::memory::{ImageState, Stop, StopCause};
 use crate::model::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::model::pod::{ContainerKind, RestartPolicy, Wanted};
 use crate::model::qos::QosClass;
-use crate::model::step::{PodEvent, Stage};
+use crate::model::step::{PodEvent, Stage, StepKey};
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -28,6 +28,10 @@ pub(crate) fn make(scene: &Scene<'_>, stop: Option<&Stop>, stage: Stage, out: &m
         status.phase = Some("Failed".to_owned());
         status.reason = Some(rejection.reason.to_owned());
         status.message = Some(format!("Pod was rejected: {}", rejection.message));
+        // As upstream: of a pod that was never taken nothing else shows, not even that it was scheduled.
+        status.conditions.iter_mut().for_each(|list| {
+            list.retain(|condition| !super::patch::KUBELET_CONDITIONS.contains(&condition.type_.as_str()));
+        });
         return status;
     }
     // Cleaned up: dead containers may be gone from the runtime, what they left is what was shown.
@@ -209,7 +213,7 @@ fn shown(
     });
     status.last_state = last_state(scene, container, &status, previous);
     match &container.state {
-        ContainerState::Running { .. } if scene.memory.hooks.contains(&container.id) => {
+        ContainerState::Running { .. } if hook_is_due(scene, wanted, container) => {
             status.state = Some(default_waiting(scene));
         }
         ContainerState::Running { started_at } => {
@@ -240,6 +244,13 @@ fn shown(
         }
     }
     status
+}
+
+/// Its postStart hook runs, or will once the start that is under way is known to be over.
+fn hook_is_due(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedContainer) -> bool {
+    let has_hook = wanted.spec.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some());
+    let starts = scene.memory.running.contains(&StepKey::Start(container.name.clone()));
+    scene.memory.hooks.contains(&container.id) || (has_hook && starts)
 }
 
 fn container_id(container: &ObservedContainer) -> String {

@@ -188,13 +188,14 @@ pub fn validate_status(new: &Object, old: &Object) -> Errors {
 /// A container that ended and may not run again stays ended.
 fn terminal_containers(new: &Object, old: &Object, path: &Path, errors: &mut Errors) {
     let policy = text(&old["spec"]["restartPolicy"]);
-    if policy == "Always" {
+    let specs = || items(&old["spec"]["containers"]).iter().chain(items(&old["spec"]["initContainers"]));
+    // The exit of one such container makes all run again.
+    let restarts_all = specs()
+        .any(|c| items(&c["restartPolicyRules"]).iter().any(|rule| text(&rule["action"]) == "RestartAllContainers"));
+    if policy == "Always" || restarts_all {
         return;
     }
-    let own_policy = |name: &Value| {
-        let specs = items(&old["spec"]["containers"]).iter().chain(items(&old["spec"]["initContainers"]));
-        specs.into_iter().any(|c| c["name"] == *name && c["restartPolicy"].is_string())
-    };
+    let own_policy = |name: &Value| specs().any(|c| c["name"] == *name && c["restartPolicy"].is_string());
     for list in ["containerStatuses", "initContainerStatuses"] {
         let now = items(&new["status"][list]);
         for (index, before) in items(&old["status"][list]).iter().enumerate() {

@@ -109,6 +109,7 @@ impl Agent {
                 host: host_dns(&config.resolv_conf),
             },
             paths: WorkerPaths { pod_logs: config.pod_logs_dir.clone() },
+            tasks: tasks.clone(),
         };
         let changes = follow_pods(&tasks, &cluster);
         let pods_task = PodsTask::new(Arc::new(context), tasks.child(), changes, runtime_events);
@@ -165,19 +166,23 @@ impl Agent {
             }
         }))
         .await;
-        // A pod whose sandbox was just being made has no sandbox any more, but its cgroup.
-        let uids = self.cgroups.pods().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cgroups of pods not listed");
-            Vec::new()
-        });
-        for uid in uids {
-            if let Err(error) = self.cgroups.remove_pod(&uid).await {
-                tracing::warn!(%uid, %error, "cgroup of a pod not removed");
-            }
+        if let Err(error) = self.take_back().await {
+            tracing::warn!(error = format!("{error:#}"), "cgroups and mounts of pods not all removed");
         }
     }
 
-    async fn stop_pod(&self, uid: &PodUid) -> anyhow::Result<()> {
+    /// Cgroups and mounts of all pods: one whose sandbox was just being made has no sandbox any more, but these.
+    async fn take_back(&self) -> anyhow::Result<()> {
+        for uid in self.cgroups.pods().await? {
+            self.cgroups.remove_pod(&uid).await?;
+        }
+        for uid in self.volumes.pods_on_disk()? {
+            self.volumes.unmount(&uid).await?;
+        }
+        Ok(())
+    }
+
+    async fn stop_pod(&self, uid: &PodUid) -> Result<(), RuntimeError> {
         let seen = self.runtime.observe(uid).await?;
         let running = seen.containers.iter().filter(|c| matches!(c.state, ContainerState::Running { .. }));
         let stops = running.map(|container| self.runtime.stop_container(&container.id, STOP_PODS_GRACE));
@@ -185,7 +190,7 @@ impl Agent {
         for sandbox in &seen.sandboxes {
             self.runtime.stop_sandbox(&sandbox.id).await?;
         }
-        Ok(self.volumes.unmount(uid).await?)
+        Ok(())
     }
 }
 

@@ -22,7 +22,7 @@ impl Node {
 
     /// kubectl with this node's kubeconfig.
     pub fn kubectl_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(deps().join("kubectl"));
+        let mut command = self.program(deps().join("kubectl"));
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(args);
         command.env("HOME", &self.dir);
         command

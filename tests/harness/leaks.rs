@@ -106,8 +106,19 @@ pub fn remove(node: &Node) {
     for cgroup in cgroups(node) {
         let _ = fs::remove_dir(cgroup);
     }
+    for rule in rules(node) {
+        // As iptables-save quotes it, a shell reads it. The chain of a pod goes with its last rule.
+        let rule = rule.trim_start_matches("-A ");
+        let _ = Command::new("sh").args(["-c", &format!("iptables -t nat -D {rule}")]).output();
+        if let Some(chain) = rule.split(' ').next().filter(|chain| chain.starts_with("CNI-")) {
+            let _ = Command::new("sh")
+                .args(["-c", &format!("iptables -t nat -F {chain}; iptables -t nat -X {chain}")])
+                .output();
+        }
+    }
     for port in ports(node).into_iter().chain([node.slot.bridge(), node.slot.link()]) {
         let _ = Command::new("ip").args(["link", "delete", &port]).output();
     }
+    let _ = Command::new("ip").args(["netns", "delete", &node.slot.link()]).output();
     let _ = fs::remove_dir_all(&node.dir);
 }

@@ -38,6 +38,8 @@ pub struct Node {
     containerd: Containerd,
     skiff: Option<Child>,
     flags: Vec<String>,
+    /// Name of a network namespace of its own, with nothing but loopback.
+    netns: Option<String>,
     /// Whether SIGTERM stops the pods too (`--stop-pods`).
     pub stop_pods: bool,
     /// Kept so that a failed test can show it.
@@ -67,6 +69,7 @@ impl Node {
             log: dir.join("skiff.log"),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             stop_pods: true,
+            netns: None,
             skiff: None,
             containerd,
             slot,
@@ -80,6 +83,28 @@ impl Node {
         run("ip", &["link", "set", &node.slot.link(), "up"]);
         image::write(&node.dir.join("data/images/busybox.tar"), image::BUSYBOX);
         node
+    }
+
+    /// Moves the node into a network namespace that has no route, no DNS and no address but loopback.
+    pub fn without_network(mut self) -> Self {
+        let name = self.slot.link();
+        run("ip", &["netns", "add", &name]);
+        self.netns = Some(name);
+        let inside = self.program("ip").args(["link", "set", "lo", "up"]).status().expect("ip");
+        assert!(inside.success(), "loopback inside the namespace");
+        self
+    }
+
+    /// A program that runs where the node does. Not by `ip netns exec`: that hides the cgroups behind a new /sys.
+    pub fn program(&self, name: impl AsRef<std::ffi::OsStr>) -> Command {
+        match &self.netns {
+            None => Command::new(name),
+            Some(netns) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{netns}")).arg("--").arg(name);
+                command
+            }
+        }
     }
 
     /// Starts skiff on what is there and waits until it is ready.
@@ -104,7 +129,7 @@ impl Node {
 
     /// `skiff standalone` with all that keeps this node apart from others.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_skiff"));
+        let mut command = self.program(env!("CARGO_BIN_EXE_skiff"));
         command.arg("standalone").arg("-v=2").env("PATH", self.path_variable());
         for (flag, value) in [
             ("--data-dir", self.path("data")),
@@ -113,7 +138,6 @@ impl Node {
             ("--port", self.slot.port(1).to_string()),
             ("--healthz-port", self.slot.port(2).to_string()),
             ("--node-name", self.slot.node_name()),
-            ("--node-ip", self.slot.node_ip()),
             ("--root-dir", self.path("kubelet")),
             ("--pod-logs-dir", self.path("logs")),
             ("--pod-cidr", self.slot.pod_cidr()),
@@ -124,6 +148,9 @@ impl Node {
             ("--eviction-hard", "memory.available<100Mi".to_owned()),
         ] {
             command.arg(format!("{flag}={value}"));
+        }
+        if self.netns.is_none() {
+            command.arg(format!("--node-ip={}", self.slot.node_ip()));
         }
         command.args(self.stop_pods.then_some("--stop-pods")).args(&self.flags);
         command

@@ -76,3 +76,14 @@ fn two_nodes_live_side_by_side() {
         assert!(node.jsonpath("pod/p", "{.status.podIP}").starts_with(&node.slot.pod_prefix()));
     }
 }
+
+#[test]
+fn without_any_network_it_boots_and_runs_pods_all_the_same() {
+    let mut node = Node::prepare(Containerd::Current, &[]).without_network();
+    node.boot();
+    let address = node.jsonpath("nodes", "{.items[0].status.addresses[?(@.type=='InternalIP')].address}");
+    assert!(address.starts_with(&node.slot.pod_prefix()), "the pod bridge's gateway: {address}");
+    node.apply(&sleeper("alone"));
+    node.wait_ready(&["alone"]);
+    assert_eq!(node.kubectl(&["exec", "alone", "--", "echo", "alive"]), "alive\n");
+}

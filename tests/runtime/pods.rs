@@ -93,6 +93,7 @@ impl Node {
             node,
             dns: NodeDns::default(),
             paths: WorkerPaths { pod_logs: self.folder.join("pod-logs") },
+            tasks: Supervisor::new(),
         };
         let task = PodsTask::new(Arc::new(context), tasks.child(), changes, events);
         tasks.spawn("pods", task.run());

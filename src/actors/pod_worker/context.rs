@@ -8,12 +8,13 @@ use crate::cgroups::Cgroups;
 use crate::cluster::{Cluster, Recorder};
 use crate::model::dns::NodeDns;
 use crate::model::node::NodeFacts;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, RuntimeError};
+use crate::supervisor::Supervisor;
 use crate::volumes::Volumes;
 use k8s_openapi::api::core::v1::Service;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// The services of all namespaces; `None` until they are listed.
 pub type Services = watch::Receiver<Option<Arc<Vec<Arc<Service>>>>>;
@@ -34,6 +35,24 @@ pub struct WorkerContext {
     pub services: Services,
     pub dns: NodeDns,
     pub paths: WorkerPaths,
+    pub tasks: Supervisor,
+}
+
+impl WorkerContext {
+    /// Makes one call of the runtime to its end, also when its worker is dropped meanwhile: the agent's stop waits for
+    /// it, so that what the call makes is seen by whoever looks next.
+    pub async fn to_end<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, RuntimeError>> + Send + 'static,
+    ) -> Result<T, RuntimeError> {
+        let (sender, receiver) = oneshot::channel();
+        self.tasks.spawn_to_end(name, async move {
+            // Nobody waits any more when the worker has gone.
+            let _ = sender.send(call.await);
+        });
+        receiver.await.unwrap_or_else(|_| Err(RuntimeError::Unavailable("the agent is stopping".to_owned())))
+    }
 }
 
 /// Where a pod's traces lie.

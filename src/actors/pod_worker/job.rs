@@ -115,7 +115,11 @@ async fn run_sandbox(context: &WorkerContext, pod: &DesiredPod, attempt: u32) ->
         (made, _) => made,
     };
     let result = match made {
-        Ok(()) => context.runtime.run_sandbox(&input).await.map(drop).map_err(|error| error.to_string()),
+        Ok(()) => {
+            let runtime = context.runtime.clone();
+            let made = context.to_end("RunPodSandbox", async move { runtime.run_sandbox(&input).await }).await;
+            made.map(drop).map_err(|error| error.to_string())
+        }
         Err(error) => Err(error),
     };
     result.inspect_err(|error| {

@@ -86,6 +86,7 @@ impl World {
             node,
             dns: NodeDns::default(),
             paths: WorkerPaths { pod_logs: self.dir.path().join("logs") },
+            tasks: Supervisor::new(),
         };
         let task = PodsTask::new(Arc::new(context), tasks.child(), changes, events);
         tasks.spawn("pods", task.run());

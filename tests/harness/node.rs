@@ -279,7 +279,9 @@ impl FileWatch {
 
 /// Where `make deps` puts what is not a Debian package of this release.
 pub fn deps() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/deps-system")
+    // <target>/<profile>/skiff
+    let target = Path::new(env!("CARGO_BIN_EXE_skiff")).ancestors().nth(2).expect("a target folder");
+    target.join("deps-system")
 }
 
 /// Waits for a child with a deadline.

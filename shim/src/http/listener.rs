@@ -18,9 +18,11 @@ use tokio_rustls::TlsAcceptor;
 
 /// Connections at once: more wait in the kernel's backlog. Each costs some tens of KiB.
 const MAX_CONNECTIONS: usize = 4096;
-/// How long a client may take to finish its TLS handshake, and to send a request's headers.
+/// How long a client may take to finish its TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-const HEADERS: Duration = Duration::from_secs(30);
+/// How long a client may take until the next request's headers are there. hyper counts the idle time of a kept
+/// connection in, so this is kube-apiserver's `IdleTimeout`: clients that do not retry rely on it.
+const HEADERS: Duration = Duration::from_secs(90);
 /// How long after a failed accept (out of file descriptors) the next is tried.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// HTTP/2 pings: finds dead peers of idle watches.

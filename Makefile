@@ -37,6 +37,7 @@ lint:
 
 unit:
 	cargo test --locked --workspace --lib --bins
+	cargo test --locked -p skiff-shim --test '*'
 	cargo test --locked --test suite
 
 # Every suite directory of tests/ that declares itself in Cargo.toml, but for the one above.

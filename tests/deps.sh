@@ -54,6 +54,9 @@ for what in "$@"; do
     case $what in
     build)
         need cc gcc
+        # The CRI and containerd clients are generated from their .proto files.
+        need protoc protobuf-compiler
+        [ -e /usr/include/google/protobuf/empty.proto ] || install libprotobuf-dev
         command -v cargo >/dev/null || { echo "error: no Rust toolchain: see https://rustup.rs" >&2; exit 1; }
         ;;
     node)

@@ -29,7 +29,7 @@ need() { command -v "$1" >/dev/null || install "$2"; }
 
 # containerd 2.x lives in Debian's next suite, pinned low so that nothing else comes from there; where it cannot be
 # had, Debian 12's 1.6 serves.
-containerd() {
+install_containerd() {
     command -v containerd >/dev/null && return
     if [ "$(. /etc/os-release && echo "${VERSION_ID:-}")" = 12 ]; then
         as_root tee /etc/apt/sources.list.d/forky.sources >/dev/null <<-SOURCES
@@ -60,11 +60,12 @@ for what in "$@"; do
         command -v cargo >/dev/null || { echo "error: no Rust toolchain: see https://rustup.rs" >&2; exit 1; }
         ;;
     node)
-        containerd
+        install_containerd
         PATH=$PATH:/usr/sbin:/sbin need runc runc
         PATH=$PATH:/usr/sbin:/sbin need iptables iptables
         PATH=$PATH:/usr/sbin:/sbin need ip iproute2
         [ -x /opt/cni/bin/bridge ] || [ -x /usr/lib/cni/bridge ] || install containernetworking-plugins
+        need pgrep procps
         install busybox-static
         ;;
     kubectl)

@@ -173,11 +173,6 @@ impl Watch {
             }
         }
     }
-
-    /// All events that have come so far, without waiting.
-    pub fn so_far(&self) -> Vec<Value> {
-        self.lines.try_iter().map(|line| serde_json::from_str(&line).expect("an event")).collect()
-    }
 }
 
 impl Drop for Watch {

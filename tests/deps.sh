@@ -28,7 +28,7 @@ install() {
 need() { command -v "$1" >/dev/null || install "$2"; }
 
 # containerd 2.x lives in Debian's next suite, pinned low so that nothing else comes from there; where it cannot be
-# had, Debian 12's 1.6 serves.
+# had, Debian 12's 1.6 serves. A mirror may hold an older copy of that suite: signed all the same, its date is not asked.
 install_containerd() {
     command -v containerd >/dev/null && return
     if [ "$(. /etc/os-release && echo "${VERSION_ID:-}")" = 12 ]; then
@@ -38,6 +38,7 @@ install_containerd() {
 			Suites: forky
 			Components: main
 			Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+			Check-Valid-Until: no
 		SOURCES
         printf 'Package: *\nPin: release n=forky\nPin-Priority: 100\n' | as_root tee /etc/apt/preferences.d/forky >/dev/null
         if as_root apt-get update -qq &&
@@ -45,6 +46,7 @@ install_containerd() {
                 apt-get install -y -qq --no-install-recommends runc containerd/forky >/dev/null; then
             return
         fi
+        as_root rm -f /etc/apt/sources.list.d/forky.sources /etc/apt/preferences.d/forky
         echo "containerd 2.x cannot be had: taking Debian 12's" >&2
     fi
     install containerd

@@ -37,12 +37,11 @@ lint:
 
 unit:
 	cargo test --locked --workspace --lib --bins
-	cargo test --locked -p skiff-shim --test '*'
-	cargo test --locked --test suite
 
-# Every suite directory of tests/ that declares itself in Cargo.toml, but for the one above.
+# Every test binary of every member: architecture, the API server's own, the end-to-end suites. The whole workspace
+# each time, or cargo would build it anew with other features.
 e2e:
-	tests/e2e.sh
+	cargo test --locked --workspace --test '*'
 
 bench: build
 	cargo bench --locked

@@ -25,7 +25,7 @@ use crate::request::{ApiRequest, Discovery};
 use crate::task::Tasks;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use negotiate::Wanted;
+use negotiate::{Encoding, Wanted};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio::sync::SemaphorePermit;
@@ -105,7 +105,7 @@ impl Front {
             response.headers_mut().append(header::WARNING, warning(text));
         }
         let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
         let id = context.headers.get("audit-id").cloned();
         headers.insert("audit-id", id.unwrap_or_else(|| text_header(&uuid::Uuid::new_v4().to_string())));
         self.metrics.observe(label, response.status(), clock::now().mono - started);
@@ -149,6 +149,7 @@ impl Front {
         match request {
             ApiRequest::Discovery(Discovery::Root) => encode::document(context, 200, &discovery::root()),
             ApiRequest::Discovery(document) => discovery::response(context, &document),
+            ApiRequest::Swagger => openapi::swagger(context),
             ApiRequest::OpenApi(path) => openapi::response(context, path.as_deref()),
             ApiRequest::Health(health) => Ok(health::response(&self.api, &health).await),
             ApiRequest::Version => encode::document(context, 200, &discovery::version()),
@@ -203,7 +204,16 @@ impl Context {
         values.collect::<Vec<_>>().join(",")
     }
     fn wanted(&self) -> Result<Wanted, ApiError> {
-        Wanted::parse(&self.accept(), &self.query, false)
+        let wanted = Wanted::parse(&self.accept(), &self.query, false)?;
+        let pretty = wanted.encoding == Encoding::Json { pretty: false } && self.is_for_people();
+        Ok(if pretty { Wanted { encoding: Encoding::Json { pretty }, ..wanted } } else { wanted })
+    }
+
+    /// Whether someone reads the answer on a screen: these get it pretty, unless they say otherwise.
+    fn is_for_people(&self) -> bool {
+        let agent = self.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
+        self.query.get("pretty").is_none_or(str::is_empty)
+            && ["curl", "Wget", "Mozilla/5.0"].iter().any(|name| agent.starts_with(name))
     }
     fn accepts_gzip(&self) -> bool {
         let header = self.headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or("");

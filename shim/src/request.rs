@@ -16,6 +16,8 @@ pub enum ApiRequest {
     Discovery(Discovery),
     /// `/openapi/v3` (`None`) or one group version's document (`api/v1`, `apis/apps/v1`).
     OpenApi(Option<String>),
+    /// `/openapi/v2`
+    Swagger,
     Health(Health),
     Version,
     Metrics,
@@ -233,6 +235,7 @@ fn resolve_path(info: &RequestInfo, query: &Query) -> Result<ApiRequest, ApiErro
         (Some("apis"), Some(group), Some(version), false) => {
             ApiRequest::Discovery(Discovery::Resources { group: group.into(), version: version.into() })
         }
+        (Some("openapi"), Some("v2"), None, false) => ApiRequest::Swagger,
         (Some("openapi"), Some("v3"), None, false) => ApiRequest::OpenApi(None),
         (Some("openapi"), Some("v3"), Some(_), _) => {
             ApiRequest::OpenApi(Some(path.trim_start_matches("/openapi/v3/").to_owned()))

@@ -7,15 +7,18 @@ mod facts;
 mod merge;
 mod openapi;
 mod patch;
+mod persisted;
 mod proto;
 pub mod quantity;
 mod syntax;
 #[cfg(test)]
 mod tests;
 mod time;
+pub mod yaml;
 
-pub use openapi::{ServedKind, ServedSubresource, openapi_document, openapi_index};
+pub use openapi::{ServedKind, ServedSubresource, openapi_document, openapi_index, swagger_json, swagger_protobuf};
 pub use patch::{json_merge, json_patch};
+pub use persisted::Persisted;
 pub use proto::encode_watch_event;
 
 use crate::gvr::GroupVersion;
@@ -73,6 +76,12 @@ impl Schema {
         facts.kind(gv.group, gv.version, kind).or_else(|| facts.kind("meta.k8s.io", "v1", kind))
     }
 
+    /// The built-in that an object says it is of.
+    pub fn named(api_version: &str, kind: &str) -> Option<&'static Schema> {
+        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+        facts::facts().kind(group, version, kind)
+    }
+
     /// Every built-in, ordered by group, version and kind.
     pub fn builtins() -> &'static [Schema] {
         facts::facts().kinds()
@@ -118,7 +127,10 @@ impl Schema {
         if let SchemaError::Unrecognized(text) = error {
             return text.clone();
         }
-        let meta: TypeMeta = serde_json::from_slice(body).unwrap_or_default();
+        let meta = match proto::type_of(body) {
+            Ok((version, kind)) => TypeMeta { api_version: Some(version.to_owned()), kind: Some(kind.to_owned()) },
+            Err(_) => serde_json::from_slice(body).unwrap_or_default(),
+        };
         let own = self.api_version();
         let kind = meta.kind.as_deref().filter(|kind| !kind.is_empty()).unwrap_or(self.kind);
         let api_version = meta.api_version.as_deref().filter(|v| !v.is_empty()).unwrap_or(&own);

@@ -1,12 +1,12 @@
 //! Answers → bytes: JSON copied from the cache, YAML, protobuf, tables and metadata made on demand; gzip when it pays.
 
-use super::negotiate::{Encoding, Form, Wanted};
+use super::negotiate::{Encoding, Form};
 use super::{Body, Context, body, plain, table, text_header};
 use crate::error::ApiError;
 use crate::gvr::GroupVersion;
 use crate::pipeline::{Collection, ObjectAnswer, served_bytes, to_served};
 use crate::registry::ResourceDef;
-use crate::schema::Schema;
+use crate::schema::{Schema, yaml};
 use crate::store::cache::Entry;
 use bytes::{BufMut, Bytes, BytesMut};
 use flate2::Compression;
@@ -21,6 +21,7 @@ const GZIP_FROM: usize = 128 * 1024;
 /// Size of the pieces in which a long list leaves.
 const CHUNK: usize = 64 * 1024;
 
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const META_V1: GroupVersion = GroupVersion { group: "meta.k8s.io", version: "v1" };
 
 pub(super) fn object(context: &Context, answer: &ObjectAnswer) -> Result<Response<Body>, ApiError> {
@@ -45,7 +46,21 @@ pub(super) fn object(context: &Context, answer: &ObjectAnswer) -> Result<Respons
             to_vec(&table::document(def, json!({"resourceVersion": version}), rows, true))?
         }
     };
-    finish(context, wanted.encoding, code, bytes.into())
+    form_bytes(context, wanted.encoding, code, bytes)
+}
+
+/// An object of one of meta's kinds, from its JSON.
+fn form_bytes(
+    context: &Context,
+    encoding: Encoding,
+    code: StatusCode,
+    json: Vec<u8>,
+) -> Result<Response<Body>, ApiError> {
+    if encoding != Encoding::Protobuf {
+        return finish(context, encoding, code, json.into());
+    }
+    let bytes = protobuf(&parse(&json)?).ok_or_else(|| ApiError::Internal("no schema for this form".into()))?;
+    Ok(compressed(context, code, PROTOBUF, bytes.into()))
 }
 
 fn object_bytes(
@@ -58,7 +73,7 @@ fn object_bytes(
     match encoding {
         Encoding::Protobuf => {
             let bytes = schema(def)?.encode_protobuf(&parse(&json)?);
-            Ok(compressed(context, code, "application/vnd.kubernetes.protobuf", bytes.into()))
+            Ok(compressed(context, code, PROTOBUF, bytes.into()))
         }
         Encoding::Json { .. } | Encoding::Yaml => finish(context, encoding, code, json),
     }
@@ -83,9 +98,10 @@ pub(super) fn collection(context: &Context, list: Collection) -> Result<Response
             );
             return Ok(json_list(context, head.into_bytes(), list.entries));
         }
+        (Form::Plain, Encoding::Json { .. }) => ordered_list(&list, &metadata)?,
         (Form::Plain, Encoding::Protobuf) => {
             let bytes = protobuf_list(&list, &metadata)?;
-            return Ok(compressed(context, StatusCode::OK, "application/vnd.kubernetes.protobuf", bytes.into()));
+            return Ok(compressed(context, StatusCode::OK, PROTOBUF, bytes.into()));
         }
         (Form::Plain, _) => {
             let items: Result<Vec<Value>, ApiError> = list.entries.iter().map(|e| item(def, e)).collect();
@@ -113,7 +129,32 @@ pub(super) fn collection(context: &Context, list: Collection) -> Result<Response
         }
         (Form::Discovery, _) => return Err(super::negotiate::not_acceptable("application/json")),
     };
-    finish(context, wanted.encoding, StatusCode::OK, bytes.into())
+    form_bytes(context, wanted.encoding, StatusCode::OK, bytes)
+}
+
+/// A list whole, its fields in Go's order.
+fn ordered_list(list: &Collection, metadata: &Value) -> Result<Vec<u8>, ApiError> {
+    let def = list.def;
+    let head = format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},", def.kind, def.gv);
+    let mut out = head.into_bytes();
+    out.extend_from_slice(b"\"items\":[");
+    for (index, entry) in list.entries.iter().enumerate() {
+        let object = served_bytes(def, &entry.bytes)?;
+        // Canonical bytes begin with kind and apiVersion, which items of built-ins go without.
+        let header = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", def.kind, def.gv);
+        if index > 0 {
+            out.push(b',');
+        }
+        match object.strip_prefix(header.as_bytes()) {
+            Some(body) => {
+                out.push(b'{');
+                out.extend_from_slice(body);
+            }
+            None => out.extend_from_slice(&object),
+        }
+    }
+    out.extend_from_slice(b"]}\n");
+    Ok(out)
 }
 
 /// One list item as a value: without kind and apiVersion, as lists of built-ins have them.
@@ -307,13 +348,10 @@ fn take_varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
 /// A document that is not a stored object.
 pub(super) fn document(context: &Context, code: u16, value: &Value) -> Result<Response<Body>, ApiError> {
     let code = StatusCode::from_u16(code).unwrap_or(StatusCode::OK);
-    let encoding = match Wanted::parse(&context.accept(), &context.query, false) {
-        Ok(wanted) => wanted.encoding,
-        Err(error) => return Err(error),
-    };
+    let encoding = context.wanted()?.encoding;
     match encoding {
         Encoding::Protobuf => Ok(match protobuf(value) {
-            Some(bytes) => plain(code, "application/vnd.kubernetes.protobuf", bytes.into()),
+            Some(bytes) => plain(code, PROTOBUF, bytes.into()),
             None => plain(code, "application/json", to_vec(value)?.into()),
         }),
         Encoding::Json { .. } | Encoding::Yaml => finish(context, encoding, code, to_vec(value)?.into()),
@@ -322,11 +360,11 @@ pub(super) fn document(context: &Context, code: u16, value: &Value) -> Result<Re
 
 /// A `Status`, in the client's encoding if it is one of ours, else JSON.
 pub(super) fn status(context: &Context, code: StatusCode, value: &Value) -> Response<Body> {
-    let encoding = Wanted::parse(&context.accept(), &context.query, false).map(|w| w.encoding);
+    let encoding = context.wanted().map(|w| w.encoding);
     let json = Bytes::from(value.to_string() + "\n");
     match encoding {
         Ok(Encoding::Protobuf) => match protobuf(value) {
-            Some(bytes) => plain(code, "application/vnd.kubernetes.protobuf", bytes.into()),
+            Some(bytes) => plain(code, PROTOBUF, bytes.into()),
             None => plain(code, "application/json", json),
         },
         Ok(encoding) => {
@@ -339,12 +377,9 @@ pub(super) fn status(context: &Context, code: StatusCode, value: &Value) -> Resp
 /// A value of any kind with a schema.
 pub(super) fn protobuf(value: &Value) -> Option<Vec<u8>> {
     let kind = value["kind"].as_str()?;
-    let gv = value["apiVersion"].as_str()?;
-    let (group, version) = gv.split_once('/').unwrap_or(("", gv));
-    let schema = Schema::builtins()
-        .iter()
-        .find(|s| s.kind() == kind && s.group_version().group == group && s.group_version().version == version)
-        .or_else(|| Schema::builtin(META_V1, kind))?;
+    // Core's APIResourceList says no version.
+    let version = value["apiVersion"].as_str().unwrap_or_default();
+    let schema = Schema::named(version, kind).or_else(|| Schema::builtin(META_V1, kind))?;
     Some(schema.encode_protobuf(value))
 }
 
@@ -354,18 +389,60 @@ fn finish(context: &Context, encoding: Encoding, code: StatusCode, json: Bytes) 
         Encoding::Json { pretty: false } | Encoding::Protobuf => {
             Ok(compressed(context, code, "application/json", json))
         }
-        Encoding::Json { pretty: true } => {
-            let pretty = serde_json::to_string_pretty(&parse(&json)?).map_err(internal)?;
-            Ok(compressed(context, code, "application/json", pretty.into()))
-        }
+        Encoding::Json { pretty: true } => Ok(compressed(context, code, "application/json", indented(&json).into())),
         Encoding::Yaml => {
-            let text = serde_saphyr::to_string(&parse(&json)?).map_err(internal)?;
+            let text = yaml::from_json(&parse(&json)?);
             Ok(compressed(context, code, "application/yaml", text.into()))
         }
     }
 }
 
-fn compressed(context: &Context, code: StatusCode, content_type: &str, bytes: Bytes) -> Response<Body> {
+/// JSON text in lines, indented by two, as Go's `MarshalIndent` writes it; its order stays.
+fn indented(json: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len() * 2);
+    let (mut depth, mut in_text, mut escaped) = (0usize, false, false);
+    let line = |out: &mut Vec<u8>, depth: usize| {
+        out.push(b'\n');
+        out.extend(std::iter::repeat_n(b' ', depth * 2));
+    };
+    let mut bytes = json.trim_ascii().iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        if in_text {
+            out.push(byte);
+            in_text = byte != b'"' || escaped;
+            escaped = byte == b'\\' && !escaped;
+            continue;
+        }
+        match byte {
+            b'{' | b'[' => {
+                out.push(byte);
+                if let Some(close) = bytes.next_if(|next| matches!(next, b'}' | b']')) {
+                    out.push(close);
+                } else {
+                    depth += 1;
+                    line(&mut out, depth);
+                }
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                line(&mut out, depth);
+                out.push(byte);
+            }
+            b',' => {
+                out.push(byte);
+                line(&mut out, depth);
+            }
+            b':' => out.extend_from_slice(b": "),
+            _ => {
+                in_text = byte == b'"';
+                out.push(byte);
+            }
+        }
+    }
+    out
+}
+
+pub(super) fn compressed(context: &Context, code: StatusCode, content_type: &str, bytes: Bytes) -> Response<Body> {
     if bytes.len() < GZIP_FROM || !context.accepts_gzip() {
         return plain(code, content_type, bytes);
     }
@@ -420,6 +497,13 @@ mod tests {
     fn an_envelope_gives_back_its_message() {
         let raw = vec![7; 300];
         assert_eq!(raw_of(&envelope("v1", "PodList", &raw)).unwrap(), raw);
+    }
+
+    #[test]
+    fn pretty_json_keeps_its_order() {
+        let json = br#"{"kind":"A","b":[],"a":[1,{"x":"},{\"\\"}],"c":{}}"#;
+        let text = "{\n  \"kind\": \"A\",\n  \"b\": [],\n  \"a\": [\n    1,\n    {\n      \"x\": \"},{\\\"\\\\\"\n    }\n  ],\n  \"c\": {}\n}";
+        assert_eq!(String::from_utf8(indented(json)).unwrap(), text);
     }
 
     #[test]

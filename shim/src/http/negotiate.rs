@@ -57,23 +57,21 @@ impl Wanted {
         let mut refused_form = false;
         for clause in &clauses {
             let encoding = match clause.media {
+                "*/*" | "application/json" if clause.pretty => Encoding::Json { pretty: true },
                 "*/*" | "application/json" => json,
                 "application/yaml" if !watch => Encoding::Yaml,
                 "application/vnd.kubernetes.protobuf" => Encoding::Protobuf,
                 _ => continue,
             };
-            let form = match (clause.kind, clause.group) {
-                ("", _) => Form::Plain,
-                ("Table", "meta.k8s.io")
-                    if matches!(clause.version, "v1" | "v1beta1") && encoding != Encoding::Protobuf =>
-                {
+            let form = match (clause.kind, clause.group, clause.version) {
+                ("", ..) => Form::Plain,
+                // Tables hold anything, which protobuf cannot.
+                ("Table", "meta.k8s.io", "v1" | "v1beta1") if encoding != Encoding::Protobuf => {
                     Form::Table(include(query)?)
                 }
-                ("PartialObjectMetadata", "meta.k8s.io") if encoding != Encoding::Protobuf => Form::Metadata,
-                ("PartialObjectMetadataList", "meta.k8s.io") if encoding != Encoding::Protobuf => Form::MetadataList,
-                ("APIGroupDiscoveryList", "apidiscovery.k8s.io")
-                    if clause.version == "v2" && encoding != Encoding::Protobuf =>
-                {
+                ("PartialObjectMetadata", "meta.k8s.io", "v1" | "v1beta1") => Form::Metadata,
+                ("PartialObjectMetadataList", "meta.k8s.io", "v1" | "v1beta1") => Form::MetadataList,
+                ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") if encoding != Encoding::Protobuf => {
                     Form::Discovery
                 }
                 _ => {
@@ -112,18 +110,21 @@ struct Clause<'a> {
     kind: &'a str,
     group: &'a str,
     version: &'a str,
+    pretty: bool,
 }
 
 impl<'a> Clause<'a> {
     fn parse(text: &'a str) -> Self {
         let mut parts = text.split(';').map(str::trim);
-        let mut clause = Self { media: parts.next().unwrap_or(""), quality: 1.0, kind: "", group: "", version: "" };
+        let media = parts.next().unwrap_or("");
+        let mut clause = Self { media, quality: 1.0, kind: "", group: "", version: "", pretty: false };
         for part in parts {
             match part.split_once('=') {
                 Some(("q", value)) => clause.quality = value.parse().unwrap_or(1.0),
                 Some(("as", value)) => clause.kind = value,
                 Some(("g", value)) => clause.group = value,
                 Some(("v", value)) => clause.version = value,
+                Some(("pretty", value)) => clause.pretty = value == "1",
                 _ => {}
             }
         }
@@ -150,6 +151,16 @@ mod tests {
             ),
             ("application/json;as=Chair;v=v1;g=meta.k8s.io,application/json", Some((JSON, Form::Plain))),
             ("application/json;as=Chair;v=v1;g=meta.k8s.io", None),
+            ("application/json;pretty=1", Some((Encoding::Json { pretty: true }, Form::Plain))),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+                Some((Encoding::Protobuf, Form::Metadata)),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json",
+                Some((JSON, Form::Plain)),
+            ),
+            ("application/json;as=PartialObjectMetadata;g=meta.k8s.io", None),
             ("application/*", None),
             ("text/plain", None),
         ] {

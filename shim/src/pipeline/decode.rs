@@ -3,7 +3,7 @@
 use super::Stage;
 use crate::error::ApiError;
 use crate::gvr::GroupVersion;
-use crate::schema::{Decoded, FieldValidation, Schema, SchemaError};
+use crate::schema::{Decoded, FieldValidation, Schema, SchemaError, yaml};
 use std::borrow::Cow;
 
 /// Decodes a body that must hold one object of that kind.
@@ -16,14 +16,17 @@ pub(super) fn object(
 ) -> Result<Decoded, ApiError> {
     let schema = Schema::builtin(gv, kind).ok_or_else(|| ApiError::Internal(format!("no schema for {gv} {kind}")))?;
     let decoded = if stage.content_type == "application/vnd.kubernetes.protobuf" {
-        schema.decode_protobuf(body).map_err(|e| refuse(schema, e, b""))?
+        schema.decode_protobuf(body).map_err(|e| refuse(schema, e, body))?
     } else {
-        let json = json(stage.content_type, kind, body)?;
-        schema.decode(&json, validation).map_err(|e| refuse(schema, e, &json))?
+        let read = read(stage.content_type, kind, body)?;
+        let decoded = schema.decode(&read.json, validation);
+        strictly(decoded, read.duplicates, validation).map_err(|e| refuse(schema, e, &read.json))?
     };
     let version = decoded.value["apiVersion"].as_str().unwrap_or("");
     let expected = schema.api_version();
-    if version != expected {
+    // Options exist in every version: clients name the one of what they delete.
+    let options = schema.group_version().group == "meta.k8s.io";
+    if version != expected && !options {
         return Err(ApiError::BadRequest(format!(
             "the API version in the data ({version}) does not match the expected API version ({expected})"
         )));
@@ -39,11 +42,53 @@ pub(super) fn refuse(schema: &Schema, error: SchemaError, body: &[u8]) -> ApiErr
     }
 }
 
+/// A body as JSON.
+struct Read<'a> {
+    json: Cow<'a, [u8]>,
+    /// What strict reading has against its YAML.
+    duplicates: Option<String>,
+}
+
+/// Adds YAML's own complaint, which Go's strict decoder puts first.
+fn strictly(
+    decoded: Result<Decoded, SchemaError>,
+    duplicates: Option<String>,
+    validation: FieldValidation,
+) -> Result<Decoded, SchemaError> {
+    let Some(text) = duplicates else { return decoded };
+    match (decoded, validation) {
+        (Err(SchemaError::Strict(mut texts)), _) => {
+            texts.insert(0, text);
+            Err(SchemaError::Strict(texts))
+        }
+        (Ok(_), FieldValidation::Strict) => Err(SchemaError::Strict(vec![text])),
+        (Ok(mut decoded), FieldValidation::Warn) => {
+            decoded.warnings.insert(0, text);
+            Ok(decoded)
+        }
+        (decoded, _) => decoded,
+    }
+}
+
 /// A YAML body becomes JSON; anything but JSON, YAML and nothing is refused with 415.
 pub(super) fn json<'a>(content_type: &str, kind: &str, body: &'a [u8]) -> Result<Cow<'a, [u8]>, ApiError> {
+    read(content_type, kind, body).map(|read| read.json)
+}
+
+fn read<'a>(content_type: &str, kind: &str, body: &'a [u8]) -> Result<Read<'a>, ApiError> {
     match content_type {
-        "" | "application/json" => Ok(Cow::Borrowed(body)),
-        "application/yaml" => Ok(Cow::Owned(yaml(kind, body)?)),
+        "" | "application/json" => Ok(Read { json: Cow::Borrowed(body), duplicates: None }),
+        "application/yaml" => {
+            let yaml::Converted { value, duplicates } = yaml::to_json(body).map_err(|text| {
+                let hex: String = body.iter().take(30).map(|byte| format!("{byte:02x}")).collect();
+                let more = if body.len() > 30 { " ..." } else { "" };
+                ApiError::BadRequest(format!(
+                    "the object provided is unrecognized (must be of type {kind}): {text} ({hex}{more})"
+                ))
+            })?;
+            let json = serde_json::to_vec(&value).map_err(|error| ApiError::Internal(error.to_string()))?;
+            Ok(Read { json: Cow::Owned(json), duplicates })
+        }
         _ => Err(ApiError::UnsupportedMediaType(
             "the body of the request was in an unknown format - accepted media types include: \
              application/json, application/yaml, application/vnd.kubernetes.protobuf"
@@ -52,14 +97,27 @@ pub(super) fn json<'a>(content_type: &str, kind: &str, body: &'a [u8]) -> Result
     }
 }
 
-fn yaml(kind: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
-    let refuse = |text: String| {
-        ApiError::BadRequest(format!(
-            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; {text}"
-        ))
-    };
-    let text = std::str::from_utf8(body).map_err(|_| refuse("yaml: invalid UTF-8".into()))?;
-    let value: serde_json::Value =
-        serde_saphyr::from_str(text).map_err(|e| refuse(format!("error converting YAML to JSON: {e}")))?;
-    serde_json::to_vec(&value).map_err(|e| refuse(e.to_string()))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_set_twice_in_yaml_is_refused_warned_of_or_ignored() {
+        let decoded = || Ok(Decoded { value: serde_json::json!({}), warnings: vec!["unknown field \"a\"".to_owned()] });
+        let twice = || Some("yaml: twice".to_owned());
+        let of = |result: Result<Decoded, SchemaError>| result.map(|d| d.warnings).map_err(|e| e.to_string());
+        assert_eq!(
+            of(strictly(decoded(), twice(), FieldValidation::Warn)),
+            Ok(vec!["yaml: twice".to_owned(), "unknown field \"a\"".to_owned()])
+        );
+        assert_eq!(
+            of(strictly(Err(SchemaError::Strict(vec!["x".into()])), twice(), FieldValidation::Strict)),
+            Err("strict decoding error: yaml: twice, x".to_owned())
+        );
+        assert_eq!(
+            of(strictly(decoded(), twice(), FieldValidation::Strict)),
+            Err("strict decoding error: yaml: twice".to_owned())
+        );
+        assert_eq!(of(strictly(decoded(), twice(), FieldValidation::Ignore)).map(|w| w.len()), Ok(1));
+    }
 }

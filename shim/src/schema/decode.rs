@@ -1,7 +1,7 @@
 //! JSON in: one streaming pass that prunes, checks unknown and duplicate fields, canonicalises quantities and times,
 //! drops nulls and omitted zeros, and words refusals as Go's decoder does.
 
-use super::facts::{Facts, Field, Rule, Shape, ShapeId, Struct, TypeId, facts};
+use super::facts::{Alternative, Facts, Field, Rule, Shape, ShapeId, Struct, TypeId, facts};
 use super::quantity::Quantity;
 use super::time::{self, Precision};
 use super::{Decoded, FieldValidation, Schema, SchemaError, syntax};
@@ -25,11 +25,11 @@ pub(super) fn decode(
     match value.and_then(|value| reader.end().map(|()| value)) {
         Ok(value) => finish(schema, state, value, Some(json)),
         Err(error) => match syntax::refusal(json) {
-            Some(text) => Err(unrecognized(schema, &format!("json parse error: {text}"), json)),
+            Some(text) => Err(no_type(schema, &text, json)),
             // Go reads bytes that are not UTF-8, and lone surrogates, as U+FFFD.
             None => match String::from_utf8(json.to_vec()) {
                 Err(_) => decode(schema, String::from_utf8_lossy(json).as_bytes(), validation),
-                Ok(_) => Err(unrecognized(schema, &format!("json parse error: {error}"), json)),
+                Ok(_) => Err(no_type(schema, &error.to_string(), json)),
             },
         },
     }
@@ -41,10 +41,23 @@ pub(super) fn conform(
     value: Value,
     validation: FieldValidation,
 ) -> Result<Decoded, SchemaError> {
+    // What is written must be readable again, and the stack is finite: patches can nest deeper than any body.
+    if deeper_than(&value, syntax::MAX_DEPTH) {
+        return Err(SchemaError::Decode("exceeded max depth".to_owned()));
+    }
     let mut state = State::new(validation);
     match state.node(Shape::Struct(schema.ty)).deserialize(value) {
         Ok(value) => finish(schema, state, value, None),
         Err(error) => Err(SchemaError::Decode(error.to_string())),
+    }
+}
+
+/// Whether containers nest beyond `levels`.
+fn deeper_than(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(|item| deeper_than(item, levels - 1)),
+        Value::Object(map) => levels == 0 || map.values().any(|item| deeper_than(item, levels - 1)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 
@@ -58,10 +71,10 @@ fn finish(schema: &'static Schema, state: State, value: Value, body: Option<&[u8
             } else {
                 let found = state.top_level.unwrap_or("null");
                 let text = format!(
-                    "json parse error: json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \
+                    "json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \
                      \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
                 );
-                return Err(unrecognized(schema, &text, body));
+                return Err(no_type(schema, &text, body));
             }
         }
         _ => Map::new(),
@@ -103,12 +116,16 @@ fn check_kind(schema: &Schema, value: &Map<String, Value>) -> Result<(), SchemaE
     )))
 }
 
+/// The refusal of a JSON body whose kind could not be read.
+fn no_type(schema: &Schema, error: &str, body: &[u8]) -> SchemaError {
+    unrecognized(schema, &format!("couldn't get version/kind; json parse error: {error}"), body)
+}
+
 /// The refusal of a body whose kind could not be read at all.
-fn unrecognized(schema: &Schema, error: &str, body: &[u8]) -> SchemaError {
+pub(super) fn unrecognized(schema: &Schema, error: &str, body: &[u8]) -> SchemaError {
+    let (kind, summary) = (schema.kind, summary(body));
     SchemaError::Unrecognized(format!(
-        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; {error} ({})",
-        schema.kind,
-        summary(body)
+        "the object provided is unrecognized (must be of type {kind}): {error} ({summary})"
     ))
 }
 
@@ -139,11 +156,13 @@ struct State {
     error: Option<String>,
     /// What stood where the object was expected.
     top_level: Option<&'static str>,
+    /// How many values around this one have unmarshalers of their own, which are never strict.
+    lax: usize,
 }
 
 impl State {
     fn new(validation: FieldValidation) -> State {
-        State { facts: facts(), validation, path: Vec::new(), strict: Vec::new(), error: None, top_level: None }
+        State { facts: facts(), validation, path: Vec::new(), strict: Vec::new(), error: None, top_level: None, lax: 0 }
     }
 
     fn node(&mut self, shape: Shape) -> Node<'_> {
@@ -181,7 +200,7 @@ impl State {
     }
 
     fn strict(&mut self, what: &str, name: &str) {
-        if self.validation == FieldValidation::Ignore || self.strict.len() >= MAX_STRICT_ERRORS {
+        if self.validation == FieldValidation::Ignore || self.lax > 0 || self.strict.len() >= MAX_STRICT_ERRORS {
             return;
         }
         let mut path = String::new();
@@ -215,9 +234,13 @@ fn zero(shape: Shape) -> Value {
         Shape::Int32 { .. } | Shape::Int64 { .. } | Shape::Float64 | Shape::IntOrString => Value::from(0),
         Shape::Quantity => Value::from("0"),
         Shape::Duration => Value::from("0s"),
-        Shape::Time | Shape::MicroTime | Shape::Raw | Shape::FieldsV1 | Shape::List { .. } | Shape::Map { .. } => {
-            Value::Null
-        }
+        Shape::Time
+        | Shape::MicroTime
+        | Shape::Raw
+        | Shape::FieldsV1
+        | Shape::SchemaOr { .. }
+        | Shape::List { .. }
+        | Shape::Map { .. } => Value::Null,
         Shape::Struct(_) => Value::Object(Map::new()),
     }
 }
@@ -245,6 +268,7 @@ pub(super) fn is_omitted(value: &Value, shape: Shape) -> bool {
         | Shape::IntOrString
         | Shape::Raw
         | Shape::FieldsV1
+        | Shape::SchemaOr { .. }
         | Shape::Struct(_) => false,
     }
 }
@@ -268,6 +292,12 @@ impl Node<'_> {
                 self.state.fail(format!("json: cannot unmarshal {found} into Go value of type int32"));
                 Value::Null
             }
+            Shape::SchemaOr { other: Alternative::Bool, .. } => {
+                self.state.fail("boolean or JSON schema expected".to_owned());
+                Value::Null
+            }
+            // Its unmarshaler looks no further than for what it knows.
+            Shape::SchemaOr { .. } => Value::Null,
             shape => {
                 self.state.mismatch(found, shape);
                 Value::Null
@@ -302,6 +332,7 @@ impl Node<'_> {
             | Shape::Int64 { .. }
             | Shape::Float64
             | Shape::Struct(_)
+            | Shape::SchemaOr { .. }
             | Shape::List { .. }
             | Shape::Map { .. } => self.wrong("string"),
         }
@@ -362,7 +393,7 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
         Ok(match self.shape {
-            Shape::Bool | Shape::Raw => Value::Bool(value),
+            Shape::Bool | Shape::Raw | Shape::SchemaOr { other: Alternative::Bool, .. } => Value::Bool(value),
             Shape::Quantity => self.text(if value { "true" } else { "false" }),
             _ => self.wrong("bool"),
         })
@@ -399,12 +430,18 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let Shape::List { item, .. } = self.shape else {
-            while seq.next_element::<IgnoredAny>()?.is_some() {}
-            return Ok(self.wrong("array"));
+        let shape = match self.shape {
+            Shape::List { item, .. } => self.state.facts.shape(item),
+            Shape::SchemaOr { schema, other: Alternative::Schemas } => Shape::Struct(schema),
+            Shape::SchemaOr { other: Alternative::Strings, .. } => Shape::String { go: "string" },
+            _ => {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                return Ok(self.wrong("array"));
+            }
         };
+        let own_unmarshaler = matches!(self.shape, Shape::SchemaOr { .. });
         let state = self.state;
-        let shape = state.facts.shape(item);
+        state.lax += usize::from(own_unmarshaler);
         // Elements that hold no fields cannot have a strict error inside: they need no place in the path.
         let deep = matches!(shape, Shape::Struct(_) | Shape::List { .. } | Shape::Map { .. });
         let mut items = Vec::with_capacity(seq.size_hint().unwrap_or(0));
@@ -419,7 +456,10 @@ impl<'de> Visitor<'de> for Node<'_> {
             match next {
                 Some(Value::Null) => items.push(zero(shape)),
                 Some(value) => items.push(value),
-                None => return Ok(Value::Array(items)),
+                None => {
+                    state.lax -= usize::from(own_unmarshaler);
+                    return Ok(Value::Array(items));
+                }
             }
         }
     }
@@ -429,6 +469,14 @@ impl<'de> Visitor<'de> for Node<'_> {
             Shape::Struct(id) => {
                 let ty = self.state.facts.ty(id);
                 self.state.fields(id, ty, map)
+            }
+            Shape::SchemaOr { schema, .. } => {
+                let state = self.state;
+                state.lax += 1;
+                let ty = state.facts.ty(schema);
+                let value = state.fields(schema, ty, map);
+                state.lax -= 1;
+                value
             }
             Shape::Map { item, named } => self.state.entries(item, named, map),
             Shape::FieldsV1 => serde::Deserialize::deserialize(serde::de::value::MapAccessDeserializer::new(map)),

@@ -24,7 +24,13 @@ impl Writer {
     fn value(&mut self, value: Option<&Value>, shape: Shape) {
         match (value, shape) {
             (None | Some(Value::Null), _) => self.zero(shape),
-            (Some(Value::Object(map)), Shape::Struct(id)) => self.fields(map, self.facts.ty(id)),
+            (Some(Value::Object(map)), Shape::Struct(id) | Shape::SchemaOr { schema: id, .. }) => {
+                self.fields(map, self.facts.ty(id));
+            }
+            (Some(Value::Array(items)), Shape::SchemaOr { schema, .. }) => {
+                let shape = Shape::Struct(schema);
+                self.sequence(items.iter(), |writer, item| writer.value(Some(item), shape), b'[', b']');
+            }
             (Some(Value::Array(items)), Shape::List { item, .. }) => {
                 let shape = self.facts.shape(item);
                 self.sequence(items.iter(), |writer, item| writer.value(Some(item), shape), b'[', b']');
@@ -79,6 +85,7 @@ impl Writer {
             Shape::Quantity => b"\"0\"",
             Shape::Duration => b"\"0s\"",
             Shape::Bytes | Shape::Time | Shape::MicroTime | Shape::Raw | Shape::FieldsV1 => b"null",
+            Shape::SchemaOr { .. } => b"null",
             Shape::List { .. } | Shape::Map { .. } => b"null",
             Shape::Struct(id) => return self.fields(&Map::new(), self.facts.ty(id)),
         };
@@ -142,6 +149,7 @@ fn is_written(field: &Field, shape: Shape, value: Option<&Value>) -> bool {
             // omitempty means nothing to Go's structs, and these are structs.
             None => match shape {
                 Shape::Struct(_)
+                | Shape::SchemaOr { .. }
                 | Shape::Quantity
                 | Shape::Time
                 | Shape::MicroTime

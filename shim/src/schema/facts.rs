@@ -47,6 +47,11 @@ pub(super) enum Shape {
     Raw,
     FieldsV1,
     Struct(TypeId),
+    /// apiextensions' JSON unions: a JSONSchemaProps, or what `other` says in its place.
+    SchemaOr {
+        schema: TypeId,
+        other: Alternative,
+    },
     /// `named` is a list type with a Go name of its own, which protobuf wraps in a message.
     List {
         item: ShapeId,
@@ -56,6 +61,14 @@ pub(super) enum Shape {
         item: ShapeId,
         named: Option<&'static str>,
     },
+}
+
+/// What may stand in the place of a schema.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Alternative {
+    Bool,
+    Schemas,
+    Strings,
 }
 
 /// When a field is written (DESIGN decision 4).
@@ -185,6 +198,14 @@ impl Facts {
             Shape::Raw => "runtime.RawExtension".to_owned(),
             Shape::FieldsV1 => "v1.FieldsV1".to_owned(),
             Shape::Struct(id) => self.ty(id).spoken().to_owned(),
+            Shape::SchemaOr { schema, other } => {
+                let suffix = match other {
+                    Alternative::Bool => "OrBool",
+                    Alternative::Schemas => "OrArray",
+                    Alternative::Strings => "OrStringArray",
+                };
+                format!("{}{suffix}", self.ty(schema).spoken())
+            }
             Shape::List { named: Some(name), .. } | Shape::Map { named: Some(name), .. } => name.to_owned(),
             Shape::List { item, named: None } => format!("[]{}", self.go_type(self.shape(item))),
             Shape::Map { item, named: None } => format!("map[string]{}", self.go_type(self.shape(item))),
@@ -320,6 +341,13 @@ impl Reader {
         let (head, name) = text.split_once(':').map_or((text, None), |(head, name)| (head, Some(name)));
         let shape = if let Some(ty) = text.strip_prefix('#') {
             Shape::Struct(self.ids[ty])
+        } else if let Some((other, ty)) = text.strip_prefix('|').and_then(|rest| rest.split_once('#')) {
+            let other = match other {
+                "b" => Alternative::Bool,
+                "a" => Alternative::Schemas,
+                _ => Alternative::Strings,
+            };
+            Shape::SchemaOr { schema: self.ids[ty], other }
         } else if let Some(rest) = text.strip_prefix("![:") {
             let (name, item) = rest.split_once(']').unwrap_or((rest, "s"));
             Shape::List { item: self.shape(item), named: Some(name) }

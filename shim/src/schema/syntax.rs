@@ -1,7 +1,7 @@
 //! Why a text is not JSON, in the words of Go's scanner. Asked only after the real parser has refused.
 
 /// serde_json's own limit; Go's is 10000, with the same words.
-const MAX_DEPTH: usize = 127;
+pub(super) const MAX_DEPTH: usize = 127;
 
 /// Go's text for the first thing wrong with `json`; `None` when nothing is.
 pub(super) fn refusal(json: &[u8]) -> Option<String> {

@@ -13,7 +13,8 @@ types.txt, a table read whole at start (its reader is facts.rs):
 A shape is `s` string, `b` bool, `i` int32, `l` int64, `f` float64, `y` bytes, `q` Quantity, `t` Time, `u` MicroTime,
 `d` Duration, `o` IntOrString, `r` RawExtension, `F` FieldsV1, `#type` a struct, `[]shape`, `{}shape` a map by string,
 `![]shape` a named list (a message of its own in protobuf); a scalar, list or map with a Go name of its own has `:name`
-after the letter, bracket or brace. A number is a protobuf field number, `outer.inner` for a field of an inlined message (or deeper),
+after the letter, bracket or brace. `|b#type`, `|a#type`, `|s#type` are apiextensions' JSON unions: a schema or a bool, an array of schemas,
+an array of strings. A number is a protobuf field number, `outer.inner` for a field of an inlined message (or deeper),
 0 for none. A rule is p (kept: pointer, omitempty), n (pointer without omitempty: null when absent), d (omitempty value),
 a (always written), z (omitzero). Extras: `m=` patch merge key, `S=` patch strategy, `D=` static default as JSON,
 `L=` list type, `k=` list map keys, `M=` map type.
@@ -30,14 +31,18 @@ import sys
 
 API = "k8s.io/api/"
 META = "k8s.io/apimachinery/pkg/apis/"
-# Packages whose kinds are served (or read and written by clients); others are left out to keep the table small.
+EXTENSIONS = "k8s.io/apiextensions-apiserver/pkg/apis/"
+AGGREGATOR = "k8s.io/kube-aggregator/pkg/apis/"
+# Packages whose kinds are served, stored or exchanged by 1.36 components, and their groups.
 PACKAGES = {
-    "core/v1": "", "events/v1": "events.k8s.io", "coordination/v1": "coordination.k8s.io", "discovery/v1": "discovery.k8s.io",
-    "apps/v1": "apps", "batch/v1": "batch", "rbac/v1": "rbac.authorization.k8s.io", "authentication/v1": "authentication.k8s.io",
-    "authorization/v1": "authorization.k8s.io", "policy/v1": "policy", "autoscaling/v1": "autoscaling", "autoscaling/v2": "autoscaling",
-    "networking/v1": "networking.k8s.io", "node/v1": "node.k8s.io", "storage/v1": "storage.k8s.io", "scheduling/v1": "scheduling.k8s.io",
-    "certificates/v1": "certificates.k8s.io", "admissionregistration/v1": "admissionregistration.k8s.io",
-    "admission/v1": "admission.k8s.io", "flowcontrol/v1": "flowcontrol.apiserver.k8s.io", "resource/v1": "resource.k8s.io",
+    "core": "", "events": "events.k8s.io", "coordination": "coordination.k8s.io", "discovery": "discovery.k8s.io", "apps": "apps",
+    "batch": "batch", "rbac": "rbac.authorization.k8s.io", "authentication": "authentication.k8s.io",
+    "authorization": "authorization.k8s.io", "policy": "policy", "autoscaling": "autoscaling", "networking": "networking.k8s.io",
+    "node": "node.k8s.io", "storage": "storage.k8s.io", "scheduling": "scheduling.k8s.io", "certificates": "certificates.k8s.io",
+    "admissionregistration": "admissionregistration.k8s.io", "admission": "admission.k8s.io",
+    "flowcontrol": "flowcontrol.apiserver.k8s.io", "resource": "resource.k8s.io", "apiextensions": "apiextensions.k8s.io",
+    "apiregistration": "apiregistration.k8s.io", "apidiscovery": "apidiscovery.k8s.io",
+    "apiserverinternal": "internal.apiserver.k8s.io", "storagemigration": "storagemigration.k8s.io",
 }
 SPECIAL = {
     "k8s.io/apimachinery/pkg/api/resource.Quantity": "q",
@@ -49,16 +54,36 @@ SPECIAL = {
     "k8s.io/apimachinery/pkg/apis/meta/v1.FieldsV1": "F",
     "string": "s", "bool": "b", "int32": "i", "int64": "l", "float64": "f", "[]byte": "y", "int": "l",
     "*ast.InterfaceType": "r",
+    EXTENSIONS + "apiextensions/v1.JSON": "r",
     "k8s.io/apimachinery/pkg/types.NodeName": "s:types.NodeName",
     "k8s.io/apimachinery/pkg/types.UID": "s:types.UID",
 }
-
-
-
+# Kinds of removed versions, still known to upstream's scheme, that travel as a later version's do.
+ALIASES = {
+    "apps v1beta1": ("apps/v1", "ControllerRevision StatefulSet"),
+    "apps v1beta2": ("apps/v1", "ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet"),
+    "authentication v1beta1": ("authentication/v1", "SelfSubjectReview TokenReview"),
+    "batch v1beta1": ("batch/v1", "CronJob"),
+    "extensions v1beta1": ("apps/v1", "ReplicaSet"),
+    "flowcontrol v1beta1": ("flowcontrol/v1", "FlowSchema"),
+    "flowcontrol v1beta2": ("flowcontrol/v1", "FlowSchema"),
+    "flowcontrol v1beta3": ("flowcontrol/v1", "FlowSchema PriorityLevelConfiguration"),
+    "node v1beta1": ("node/v1", "RuntimeClass"),
+    "policy v1beta1": ("policy/v1", "Eviction PodDisruptionBudget"),
+    "rbac v1beta1": ("rbac/v1", "ClusterRole ClusterRoleBinding Role RoleBinding"),
+    "scheduling v1beta1": ("scheduling/v1", "PriorityClass"),
+    "storage v1alpha1": ("storage/v1", "CSIStorageCapacity VolumeAttachment VolumeAttributesClass"),
+}
+# Types of JSON's own making: a JSONSchemaProps or something simpler.
+UNIONS = {
+    EXTENSIONS + "apiextensions/v1.JSONSchemaPropsOrBool": "|b",
+    EXTENSIONS + "apiextensions/v1.JSONSchemaPropsOrArray": "|a",
+    EXTENSIONS + "apiextensions/v1.JSONSchemaPropsOrStringArray": "|s",
+}
 
 def short(go):
     """k8s.io/api/core/v1.Pod -> core/v1.Pod; k8s.io/apimachinery/pkg/apis/meta/v1.Time -> meta/v1.Time."""
-    for prefix in (API, META):
+    for prefix in (API, META, EXTENSIONS, AGGREGATOR):
         if go.startswith(prefix):
             return go[len(prefix):]
     return go
@@ -88,6 +113,8 @@ class Types:
     def shape(self, go):
         if go in SPECIAL:
             return SPECIAL[go]
+        if go in UNIONS:
+            return UNIONS[go] + self.shape(EXTENSIONS + "apiextensions/v1.JSONSchemaProps")
         if go.startswith("[]"):
             return "[]" + self.shape(go[2:])
         if go.startswith("map["):
@@ -96,12 +123,16 @@ class Types:
         if isinstance(found, str):
             inner = self.shape(found)
             name = spoken(go)
+            if inner.startswith("#"):
+                return inner  # another version's struct by an alias
             if inner.startswith("[]"):
                 return "![:%s]%s" % (name, inner[2:])
             if inner.startswith("{}"):
                 return "{:%s}%s" % (name, inner[2:])
             return inner[0] + ":" + name
-        if found is None:
+        if found is None and short(go) != go:
+            self.fields[go] = []  # a struct without fields
+        elif found is None:
             raise SystemExit("unknown type " + go)
         self.want(go)
         return "#" + short(go)
@@ -109,6 +140,8 @@ class Types:
     def flat(self, go, via=()):
         """The type's fields with inlined structs in place."""
         out = []
+        while isinstance(self.fields[go], str):
+            go = self.fields[go]
         for field in self.fields[go]:
             if field.get("inline"):
                 # Only TypeMeta is inlined without a number: the envelope carries it.
@@ -201,14 +234,18 @@ def main():
     fields = json.load(open(fields_path))
     schemas, _ = components(openapi_dir)
     types, kinds = Types(fields), []
-    for go in fields:
+    for go in list(fields):
         package, name = short(go).rsplit(".", 1)
-        if package in PACKAGES and has_type_meta(fields, go) and (go.startswith(API)):
-            kinds.append((PACKAGES[package], package.rsplit("/", 1)[1], name, go))
+        group, version = package.rsplit("/", 1)
+        if group in PACKAGES and has_type_meta(fields, go):
+            kinds.append((PACKAGES[group], version, name, go))
         elif package == "meta/v1" and (has_type_meta(fields, go) or name == "WatchEvent") and name not in ("TypeMeta", "InternalEvent"):
             kinds.append(("meta.k8s.io", "v1", name, go))
     for kind in kinds:
         types.want(kind[3])
+    for old, (package, names) in ALIASES.items():
+        group, version = old.split(" ")
+        kinds += [(PACKAGES.get(group, group), version, name, API + package + "." + name) for name in names.split(" ")]
     lines, index = [], 0
     while index < len(types.wanted):
         go = types.wanted[index]
@@ -217,7 +254,10 @@ def main():
         lines.append("T %s %s" % (short(go), openapi_name(go)))
         for field, via in types.flat(go):
             number = ".".join(str(part) for part in via + (field.get("num", 0),))
-            own = [field["name"], types.shape(field["type"]), number, rule(field)]
+            shape = types.shape(field["type"])
+            if field.get("label") == "rep":
+                shape = re.sub(r"^!\[:[^]]*\]", "[]", shape)  # a named list that is repeated, not a message of its own
+            own = [field["name"], shape, number, rule(field)]
             lines.append("\t".join(own + extras(field, schema)))
     for group, version, kind, go in sorted(kinds):
         lines.append("K %s\t%s\t%s\t%s" % (group, version, kind, short(go)))
@@ -225,8 +265,11 @@ def main():
         out.write("\n".join(lines) + "\n")
 
     texts = descriptions(src)
-    names = {openapi_name(go) for go in types.wanted} & set(schemas)
+    # Only generally available versions are published.
+    stable = [go for go in types.wanted if re.search(r"/v[0-9]+\.[A-Za-z]+$", go)]
+    names = {openapi_name(go) for go in stable} & set(schemas)
     names.add("io.k8s.apimachinery.pkg.apis.meta.v1.Patch")  # the body of every PATCH
+    names.add("io.k8s.apimachinery.pkg.version.Info")  # the answer of /version
     pending = list(names)
     refs = {}
     while pending:

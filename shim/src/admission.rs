@@ -24,7 +24,7 @@ pub enum Operation {
 pub struct Review<'a> {
     pub user: &'a User,
     pub operation: Operation,
-    pub def: &'static ResourceDef,
+    pub def: &'a ResourceDef,
     pub sub: Option<Sub>,
     pub namespace: &'a str,
     /// The object's name in the path; a create's own name.

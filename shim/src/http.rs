@@ -19,6 +19,7 @@ pub use body::Body;
 use crate::clock;
 use crate::error::ApiError;
 use crate::pipeline::{self, Answer, Api, Call, Credential, Outcome};
+use crate::registry::Served;
 use crate::request::info::RequestInfo;
 use crate::request::query::Query;
 use crate::request::{ApiRequest, Discovery};
@@ -71,7 +72,8 @@ impl Front {
         let query = Query::parse(parts.uri.query().unwrap_or(""));
         let info = RequestInfo::parse(parts.method.as_str(), parts.uri.path(), &query);
         let label = metrics::Request::of(&info);
-        let context = Context { info: info.clone(), query: query.clone(), headers: parts.headers.clone() };
+        let served = self.api.catalog.served();
+        let context = Context { info: info.clone(), query: query.clone(), headers: parts.headers.clone(), served };
         let long_running = info.verb == "watch" || !info.rest.is_empty() || metrics::is_stream(&info);
         let permit = if long_running { Ok(None) } else { self.permit(&info) };
         let result = match permit {
@@ -101,7 +103,7 @@ impl Front {
             Ok(response) => response,
             Err(error) => status::response(&context, &error),
         };
-        if let Some(text) = deprecation(&context.info).filter(|_| response.status() != StatusCode::FORBIDDEN) {
+        if let Some(text) = deprecation(&context).filter(|_| response.status() != StatusCode::FORBIDDEN) {
             response.headers_mut().append(header::WARNING, warning(text));
         }
         let headers = response.headers_mut();
@@ -182,8 +184,9 @@ fn take(body: &Mutex<Option<Body>>) -> Body {
 }
 
 /// The warning that every request on a deprecated resource gets, also a refused one.
-fn deprecation(info: &RequestInfo) -> Option<&'static str> {
-    crate::registry::find(&info.group, &info.version, &info.resource)?.deprecation
+fn deprecation(context: &Context) -> Option<&'static str> {
+    let info = &context.info;
+    context.served.find(&info.group, &info.version, &info.resource)?.deprecation
 }
 
 fn warning(text: &str) -> HeaderValue {
@@ -196,12 +199,23 @@ pub(crate) struct Context {
     pub(crate) info: RequestInfo,
     pub(crate) query: Query,
     pub(crate) headers: http::HeaderMap,
+    /// What was served when the request came.
+    pub(crate) served: Arc<Served>,
 }
 
 impl Context {
     fn accept(&self) -> String {
         let values = self.headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
-        values.collect::<Vec<_>>().join(",")
+        let accept = values.collect::<Vec<_>>().join(",");
+        let info = &self.info;
+        let def = self.served.find(&info.group, &info.version, &info.resource);
+        if def.is_none_or(|def| def.custom.is_none()) {
+            return accept;
+        }
+        // Custom resources have no protobuf form: the next best is asked for.
+        let is_protobuf = |part: &str| part.contains("protobuf") && !part.contains("as=");
+        let others: Vec<&str> = accept.split(',').filter(|part| !is_protobuf(part)).collect();
+        if others.is_empty() { accept } else { others.join(",") }
     }
     fn wanted(&self) -> Result<Wanted, ApiError> {
         let wanted = Wanted::parse(&self.accept(), &self.query, false)?;

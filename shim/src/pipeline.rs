@@ -20,7 +20,7 @@ pub mod watch;
 
 pub use api::{Api, Settings};
 pub use connect::{Connection, Stream};
-pub use form::{served_bytes, to_served};
+pub use form::{is_stored_form, schema, served_bytes, to_served};
 pub use identity::Credential;
 pub use read::Collection;
 pub use stored::splice_version;
@@ -28,7 +28,7 @@ pub use stored::splice_version;
 use crate::authn::User;
 use crate::authz::{self, Attributes, Decision};
 use crate::error::ApiError;
-use crate::registry::ResourceDef;
+use crate::registry::Def;
 use crate::request::info::RequestInfo;
 use crate::request::query::Query;
 use crate::request::{Action, ApiRequest, Sub, Target};
@@ -73,7 +73,7 @@ pub enum Answer {
 
 /// One stored object.
 pub struct ObjectAnswer {
-    pub def: &'static ResourceDef,
+    pub def: Def,
     /// Canonical JSON of the storage form, `resourceVersion` in it.
     pub bytes: Bytes,
     /// 200, 201 or 202.
@@ -103,7 +103,7 @@ pub async fn run(api: &Arc<Api>, mut call: Call) -> Result<Outcome, ApiError> {
     authorize(api, &user, &Attributes::from(&call.info)).await?;
 
     let content_type = call.content_type();
-    let request = ApiRequest::resolve(&call.info, &call.query, &content_type)?;
+    let request = ApiRequest::resolve(&api.catalog.served(), &call.info, &call.query, &content_type)?;
     let ApiRequest::Resource(target, action) = request else { return Ok(Answer::Meta(request).into()) };
     let body = std::mem::replace(&mut call.body, Box::pin(async { Ok(Bytes::new()) }));
     let stage = Stage { api, user: &user, target: &target, content_type: &content_type };
@@ -116,7 +116,7 @@ pub async fn run(api: &Arc<Api>, mut call: Call) -> Result<Outcome, ApiError> {
         (Action::Create(options), None) if target.def.resource == "bindings" => {
             binding::bind(&stage, &options, body.await?).await
         }
-        (Action::Create(options), None) if review::is_review(target.def) => {
+        (Action::Create(options), None) if review::is_review(&target.def) => {
             review::review(&stage, &options, body.await?).await
         }
         (Action::Create(options), None) => create::create(&stage, &options, body.await?).await,

@@ -5,8 +5,10 @@
 
 pub mod authentication;
 pub mod authorization;
+pub mod catalog;
 pub mod coordination;
 pub mod core;
+pub mod custom;
 pub mod discovery;
 pub mod duration;
 pub mod events;
@@ -22,11 +24,14 @@ pub mod scheduling;
 pub mod table;
 pub mod value;
 
+pub use catalog::{Catalog, Def, Served};
+
 use crate::gvr::GroupVersion;
 use crate::meta::{Meta, Object};
 use crate::selector::Pairs;
 use field::FieldError;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Everything the generic pipeline must know of one served resource.
 pub struct ResourceDef {
@@ -58,6 +63,8 @@ pub struct ResourceDef {
     pub strategy: &'static Strategy,
     /// Text of a `Warning` header on every request, of a deprecated resource.
     pub deprecation: Option<&'static str>,
+    /// What a custom resource has beyond that: its schema, and the rules that follow from it.
+    pub custom: Option<Arc<custom::CustomKind>>,
 }
 
 impl ResourceDef {
@@ -81,11 +88,57 @@ impl ResourceDef {
         fields: meta_fields,
         strategy: &Strategy::BASIC,
         deprecation: None,
+        custom: None,
     };
 
     /// The subresource of that name.
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
         self.subresources.iter().find(|s| s.name == name)
+    }
+
+    /// Errors of a new object.
+    pub fn validate(&self, object: &Object) -> Vec<FieldError> {
+        match &self.custom {
+            Some(custom) => custom.validate(object),
+            None => (self.strategy.validate)(object),
+        }
+    }
+
+    /// Errors of an update, each once.
+    pub fn validate_update(&self, new: &Object, old: &Object) -> Vec<FieldError> {
+        if let Some(custom) = &self.custom {
+            return custom.validate_update(new, old);
+        }
+        let mut errors = (self.strategy.validate_update)(new, old);
+        for error in (self.strategy.validate)(new) {
+            if !errors.contains(&error) {
+                errors.push(error);
+            }
+        }
+        errors
+    }
+
+    pub fn validate_status(&self, new: &Object, old: &Object) -> Vec<FieldError> {
+        match &self.custom {
+            Some(custom) => custom.validate_update(new, old),
+            None => (self.strategy.validate_status)(new, old),
+        }
+    }
+
+    /// Values of all selectable fields.
+    pub fn fields_of(&self, object: &Object) -> Pairs {
+        match &self.custom {
+            Some(custom) => custom.fields(object),
+            None => (self.fields)(object),
+        }
+    }
+
+    /// The kind of a list of these.
+    pub fn list_kind(&self) -> String {
+        match &self.custom {
+            Some(custom) => custom.list_kind.to_owned(),
+            None => format!("{}List", self.kind),
+        }
     }
 
     /// Whether a fieldSelector may name that field.

@@ -5,7 +5,7 @@ pub mod options;
 pub mod query;
 
 use crate::error::ApiError;
-use crate::registry::{self, ResourceDef};
+use crate::registry::{Def, Served};
 use info::RequestInfo;
 use options::{DeleteQuery, ListOptions, PatchType, WriteOptions};
 use query::Query;
@@ -28,7 +28,7 @@ pub enum ApiRequest {
 /// The object or collection that a resource request is about.
 #[derive(Clone)]
 pub struct Target {
-    pub def: &'static ResourceDef,
+    pub def: Def,
     /// `None` for cluster-scoped resources and for all namespaces.
     pub namespace: Option<String>,
     /// Empty for a collection.
@@ -146,19 +146,27 @@ impl ApiRequest {
         matches!(self, Self::Resource(_, Action::Watch(_) | Action::Connect { .. }))
     }
 
-    /// Resolves what `info` found in method and path; `content_type` decides a PATCH's kind.
+    /// Resolves what `info` found in method and path against what is served; `content_type` decides a PATCH's kind.
     ///
     /// # Errors
     /// 404 for what is not served, 405, 400 and 422 for options, 415 for an unknown patch type.
-    pub fn resolve(info: &RequestInfo, query: &Query, content_type: &str) -> Result<Self, ApiError> {
-        if info.is_resource { resolve_resource(info, query, content_type) } else { resolve_path(info, query) }
+    pub fn resolve(served: &Served, info: &RequestInfo, query: &Query, content_type: &str) -> Result<Self, ApiError> {
+        if info.is_resource { resolve_resource(served, info, query, content_type) } else { resolve_path(info, query) }
     }
 }
 
-fn resolve_resource(info: &RequestInfo, query: &Query, content_type: &str) -> Result<ApiRequest, ApiError> {
-    let Some(def) = registry::find(&info.group, &info.version, &info.resource) else {
-        let served = registry::all().iter().any(|d| d.gv.group == info.group && d.gv.version == info.version);
-        return Err(if served { ApiError::UnknownResource } else { ApiError::UnknownPath });
+fn resolve_resource(
+    served: &Served,
+    info: &RequestInfo,
+    query: &Query,
+    content_type: &str,
+) -> Result<ApiRequest, ApiError> {
+    let Some(def) = served.find(&info.group, &info.version, &info.resource) else {
+        return Err(if served.has_version(&info.group, &info.version) {
+            ApiError::UnknownResource
+        } else {
+            ApiError::UnknownPath
+        });
     };
     let sub = match info.subresource.as_str() {
         "" => None,
@@ -193,7 +201,7 @@ fn resolve_resource(info: &RequestInfo, query: &Query, content_type: &str) -> Re
         return Err(ApiError::MethodNotAllowed);
     }
     let target = Target {
-        def,
+        def: def.clone(),
         namespace: def.namespaced.then(|| info.namespace.clone()).filter(|n| !n.is_empty()),
         name: info.path_name.clone(),
         sub,
@@ -205,14 +213,14 @@ fn resolve_resource(info: &RequestInfo, query: &Query, content_type: &str) -> Re
             "get" => {
                 Action::Get { resource_version: query.get("resourceVersion").filter(|v| !v.is_empty()).map(Into::into) }
             }
-            "list" => Action::List(ListOptions::parse(query, def, false)?),
-            "watch" => Action::Watch(ListOptions::parse(query, def, true)?),
+            "list" => Action::List(ListOptions::parse(query, &def, false)?),
+            "watch" => Action::Watch(ListOptions::parse(query, &def, true)?),
             "create" => Action::Create(WriteOptions::parse(query)?),
             "update" => Action::Update(WriteOptions::parse(query)?),
             "patch" => Action::Patch(PatchType::parse(content_type)?, WriteOptions::parse(query)?),
             "delete" => Action::Delete(DeleteQuery::parse(query)?),
             "deletecollection" => {
-                Action::DeleteCollection(ListOptions::parse(query, def, false)?, DeleteQuery::parse(query)?)
+                Action::DeleteCollection(ListOptions::parse(query, &def, false)?, DeleteQuery::parse(query)?)
             }
             _ => return Err(ApiError::MethodNotAllowed),
         }

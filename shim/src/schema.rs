@@ -1,5 +1,7 @@
 //! One structural schema for built-ins and CRDs alike, and everything derived from it (DESIGN decision 4).
 
+mod any;
+mod custom;
 mod decode;
 mod default;
 mod encode;
@@ -10,12 +12,15 @@ mod patch;
 mod persisted;
 mod proto;
 pub mod quantity;
+pub mod structural;
 mod syntax;
 #[cfg(test)]
 mod tests;
 mod time;
 pub mod yaml;
 
+pub use any::AnySchema;
+pub use custom::CustomSchema;
 pub use openapi::{ServedKind, ServedSubresource, openapi_document, openapi_index, swagger_json, swagger_protobuf};
 pub use patch::{json_merge, json_patch};
 pub use persisted::Persisted;

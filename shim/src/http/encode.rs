@@ -4,7 +4,7 @@ use super::negotiate::{Encoding, Form};
 use super::{Body, Context, body, plain, table, text_header};
 use crate::error::ApiError;
 use crate::gvr::GroupVersion;
-use crate::pipeline::{Collection, ObjectAnswer, served_bytes, to_served};
+use crate::pipeline::{Collection, ObjectAnswer, is_stored_form, schema, served_bytes, to_served};
 use crate::registry::ResourceDef;
 use crate::schema::{Schema, yaml};
 use crate::store::cache::Entry;
@@ -27,7 +27,7 @@ const META_V1: GroupVersion = GroupVersion { group: "meta.k8s.io", version: "v1"
 pub(super) fn object(context: &Context, answer: &ObjectAnswer) -> Result<Response<Body>, ApiError> {
     let code = StatusCode::from_u16(answer.code).unwrap_or(StatusCode::OK);
     let wanted = context.wanted()?;
-    let def = answer.def;
+    let def = &answer.def;
     let bytes = match wanted.form {
         Form::Plain => return object_bytes(context, wanted.encoding, code, def, served_bytes(def, &answer.bytes)?),
         Form::Discovery => return Err(super::negotiate::not_acceptable("application/json")),
@@ -72,7 +72,7 @@ fn object_bytes(
 ) -> Result<Response<Body>, ApiError> {
     match encoding {
         Encoding::Protobuf => {
-            let bytes = schema(def)?.encode_protobuf(&parse(&json)?);
+            let bytes = builtin(def)?.encode_protobuf(&parse(&json)?);
             Ok(compressed(context, code, PROTOBUF, bytes.into()))
         }
         Encoding::Json { .. } | Encoding::Yaml => finish(context, encoding, code, json),
@@ -82,21 +82,25 @@ fn object_bytes(
 /// A list: items are copied from the entries, never parsed, unless another form is asked for.
 pub(super) fn collection(context: &Context, list: Collection) -> Result<Response<Body>, ApiError> {
     let wanted = context.wanted()?;
-    let def = list.def;
+    let def = &list.def;
     let mut metadata = json!({"resourceVersion": list.revision.to_string()});
-    if let Some(next) = &list.next {
-        metadata["continue"] = next.as_str().into();
+    match &list.next {
+        Some(next) => metadata["continue"] = next.as_str().into(),
+        // Upstream's untyped lists always have one.
+        None if def.custom.is_some() && wanted.form == Form::Plain => metadata["continue"] = "".into(),
+        None => {}
     }
     if let Some(remaining) = list.remaining {
         metadata["remainingItemCount"] = remaining.into();
     }
     let bytes = match (wanted.form, wanted.encoding) {
-        (Form::Plain, Encoding::Json { pretty: false }) if def.gv == def.storage_gv => {
+        (Form::Plain, Encoding::Json { pretty: false }) if is_stored_form(def) => {
             let head = format!(
-                "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-                def.kind, def.gv
+                "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+                def.list_kind(),
+                def.gv
             );
-            return Ok(json_list(context, head.into_bytes(), list.entries));
+            return Ok(json_list(context, head.into_bytes(), list.entries, def.custom.is_some()));
         }
         (Form::Plain, Encoding::Json { .. }) => ordered_list(&list, &metadata)?,
         (Form::Plain, Encoding::Protobuf) => {
@@ -105,8 +109,9 @@ pub(super) fn collection(context: &Context, list: Collection) -> Result<Response
         }
         (Form::Plain, _) => {
             let items: Result<Vec<Value>, ApiError> = list.entries.iter().map(|e| item(def, e)).collect();
-            let kind = format!("{}List", def.kind);
-            to_vec(&json!({"kind": kind, "apiVersion": def.gv.to_string(), "metadata": metadata, "items": items?}))?
+            to_vec(
+                &json!({"kind": def.list_kind(), "apiVersion": def.gv.to_string(), "metadata": metadata, "items": items?}),
+            )?
         }
         (Form::Metadata, _) => {
             return Err(ApiError::NotAcceptable(format!(
@@ -134,8 +139,9 @@ pub(super) fn collection(context: &Context, list: Collection) -> Result<Response
 
 /// A list whole, its fields in Go's order.
 fn ordered_list(list: &Collection, metadata: &Value) -> Result<Vec<u8>, ApiError> {
-    let def = list.def;
-    let head = format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},", def.kind, def.gv);
+    let def = &list.def;
+    let kind = def.list_kind();
+    let head = format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},", def.gv);
     let mut out = head.into_bytes();
     out.extend_from_slice(b"\"items\":[");
     for (index, entry) in list.entries.iter().enumerate() {
@@ -145,7 +151,7 @@ fn ordered_list(list: &Collection, metadata: &Value) -> Result<Vec<u8>, ApiError
         if index > 0 {
             out.push(b',');
         }
-        match object.strip_prefix(header.as_bytes()) {
+        match object.strip_prefix(header.as_bytes()).filter(|_| def.custom.is_none()) {
             Some(body) => {
                 out.push(b'{');
                 out.extend_from_slice(body);
@@ -157,29 +163,30 @@ fn ordered_list(list: &Collection, metadata: &Value) -> Result<Vec<u8>, ApiError
     Ok(out)
 }
 
-/// One list item as a value: without kind and apiVersion, as lists of built-ins have them.
+/// One list item as a value; built-ins are without kind and apiVersion in lists.
 fn item(def: &ResourceDef, entry: &Entry) -> Result<Value, ApiError> {
     let mut value = to_served(def, parse(&entry.bytes)?);
-    if let Some(map) = value.as_object_mut() {
+    if let Some(map) = value.as_object_mut().filter(|_| def.custom.is_none()) {
         map.remove("kind");
         map.remove("apiVersion");
     }
     Ok(value)
 }
 
-fn json_list(context: &Context, head: Vec<u8>, entries: Vec<Arc<Entry>>) -> Response<Body> {
-    let size = head.len() + 3 + entries.iter().map(|e| e.bytes.len() - e.body + 2).sum::<usize>();
+/// `whole`: items with their kind and apiVersion.
+fn json_list(context: &Context, head: Vec<u8>, entries: Vec<Arc<Entry>>, whole: bool) -> Response<Body> {
+    let size = head.len() + 3 + entries.iter().map(|e| e.bytes.len() + 1).sum::<usize>();
     if size < GZIP_FROM {
         let mut out = BytesMut::with_capacity(size);
         out.extend_from_slice(&head);
         for (index, entry) in entries.iter().enumerate() {
-            put_item(&mut out, index, entry);
+            put_item(&mut out, index, entry, whole);
         }
         out.put_slice(b"]}\n");
         return plain(StatusCode::OK, "application/json", out.freeze());
     }
     let gzip = context.accepts_gzip();
-    let chunks = ListChunks { head: Some(head), entries: entries.into_iter(), index: 0, done: false };
+    let chunks = ListChunks { head: Some(head), entries: entries.into_iter(), index: 0, done: false, whole };
     let mut response = if gzip {
         let mut response = Response::new(body::chunks(Gzipped::new(chunks)));
         mark_gzip(&mut response);
@@ -191,9 +198,13 @@ fn json_list(context: &Context, head: Vec<u8>, entries: Vec<Arc<Entry>>) -> Resp
     response
 }
 
-fn put_item(out: &mut BytesMut, index: usize, entry: &Entry) {
+fn put_item(out: &mut BytesMut, index: usize, entry: &Entry, whole: bool) {
     if index > 0 {
         out.put_u8(b',');
+    }
+    if whole {
+        out.extend_from_slice(&entry.bytes);
+        return;
     }
     out.put_u8(b'{');
     out.extend_from_slice(&entry.bytes[entry.body..]);
@@ -205,6 +216,7 @@ struct ListChunks {
     entries: std::vec::IntoIter<Arc<Entry>>,
     index: usize,
     done: bool,
+    whole: bool,
 }
 
 impl Iterator for ListChunks {
@@ -221,7 +233,7 @@ impl Iterator for ListChunks {
         while out.len() < CHUNK {
             match self.entries.next() {
                 Some(entry) => {
-                    put_item(&mut out, self.index, &entry);
+                    put_item(&mut out, self.index, &entry, self.whole);
                     self.index += 1;
                 }
                 None => {
@@ -271,8 +283,8 @@ impl<I: Iterator<Item = Bytes>> Iterator for Gzipped<I> {
 
 /// A list message: metadata is field 1 and items field 2 of every List type.
 fn protobuf_list(list: &Collection, metadata: &Value) -> Result<Vec<u8>, ApiError> {
-    let def = list.def;
-    let schema = schema(def)?;
+    let def = &list.def;
+    let schema = builtin(def)?;
     let mut meta = Vec::new();
     put_field(&mut meta, 2, metadata["resourceVersion"].as_str().unwrap_or("").as_bytes());
     if let Some(next) = metadata["continue"].as_str() {
@@ -462,9 +474,9 @@ pub(super) fn metadata_of(object: &Value) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }
 
-pub(super) fn schema(def: &ResourceDef) -> Result<&'static Schema, ApiError> {
-    Schema::builtin(def.gv, def.kind)
-        .ok_or_else(|| ApiError::Internal(format!("no schema for {} {}", def.gv, def.kind)))
+/// The schema of what has a protobuf form; custom resources have none, and negotiation leaves it out for them.
+pub(super) fn builtin(def: &ResourceDef) -> Result<&'static Schema, ApiError> {
+    schema(def)?.builtin().ok_or_else(|| ApiError::Internal(format!("{} {} has no protobuf form", def.gv, def.kind)))
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Value, ApiError> {

@@ -4,8 +4,8 @@ use super::negotiate::{Encoding, Form, Wanted};
 use super::{Body, Context, body, encode, status, table};
 use crate::error::ApiError;
 use crate::pipeline::watch::{Frame, Watch};
-use crate::pipeline::{served_bytes, splice_version, to_served};
-use crate::registry::ResourceDef;
+use crate::pipeline::{schema, served_bytes, splice_version, to_served};
+use crate::registry::Def;
 use crate::revision::Revision;
 use crate::schema::FieldValidation;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,7 +18,7 @@ pub(super) fn response(context: &Context, watch: Watch) -> Result<Response<Body>
         Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         Encoding::Json { .. } | Encoding::Yaml => "application/json",
     };
-    let encoder = Encoder { def: watch.def, wanted, first: true };
+    let encoder = Encoder { def: watch.def.clone(), wanted, first: true };
     let frames = futures::stream::unfold((watch, encoder), |(mut watch, mut encoder)| async move {
         let frame = watch.next().await?;
         let bytes = encoder.encode(&frame);
@@ -31,7 +31,7 @@ pub(super) fn response(context: &Context, watch: Watch) -> Result<Response<Body>
 
 /// Encodes the frames of one watch.
 struct Encoder {
-    def: &'static ResourceDef,
+    def: Def,
     wanted: Wanted,
     /// The first table carries the column definitions.
     first: bool,
@@ -60,7 +60,7 @@ impl Encoder {
                 return Ok(self.frame("ERROR", &Bytes::from(body.to_string()), Some(&body)));
             }
         };
-        let def = self.def;
+        let def = &self.def;
         match self.wanted.form {
             Form::Plain => {
                 let json = served_bytes(def, &stored)?;
@@ -85,11 +85,11 @@ impl Encoder {
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let def = self.def;
+        let def = &self.def;
         let object = match self.wanted.form {
             Form::Plain => {
                 let empty = json!({"kind": def.kind, "apiVersion": def.gv.to_string(), "metadata": metadata});
-                let schema = encode::schema(def)?;
+                let schema = schema(def)?;
                 // An empty object still has the fields that its kind always writes.
                 let value = schema.conform(empty, FieldValidation::Ignore).map(|d| d.value);
                 let value = value.map_err(|e| ApiError::Internal(e.to_string()))?;
@@ -123,7 +123,7 @@ impl Encoder {
             }
         };
         let object = match value["kind"] == self.def.kind {
-            true => encode::schema(self.def).map(|s| s.encode_protobuf(value)).ok(),
+            true => encode::builtin(&self.def).map(|s| s.encode_protobuf(value)).ok(),
             false => encode::protobuf(value),
         };
         let mut raw = Vec::new();

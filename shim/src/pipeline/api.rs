@@ -3,7 +3,7 @@
 use crate::authn::token::Tokens;
 use crate::error::ApiError;
 use crate::registry::core::service::allocate::ServiceRange;
-use crate::registry::{self, ResourceDef};
+use crate::registry::{self, Catalog, ResourceDef};
 use crate::store::Store;
 use crate::store::cache::{CacheSpec, Caches, ResourceCache};
 use crate::task::Tasks;
@@ -21,6 +21,8 @@ pub struct Settings {
 /// The API below HTTP; shared by the listener and the in-process clients.
 pub struct Api {
     pub store: Arc<dyn Store>,
+    /// What is served: the built-in resources and the custom ones.
+    pub catalog: Catalog,
     caches: Caches,
     pub settings: Settings,
     pub tokens: Option<Tokens>,
@@ -42,14 +44,14 @@ impl Api {
         stopping: CancellationToken,
     ) -> Arc<Self> {
         let specs = stored().map(|def| {
-            let fields = def.fields;
-            let index = Arc::new(move |object: &serde_json::Value| (labels(object), fields(object)));
+            let index = Arc::new(move |object: &serde_json::Value| (labels(object), def.fields_of(object)));
             CacheSpec { prefix: def.storage, index }
         });
         let (caches, follow) = Caches::start(store.clone(), specs.collect());
         tasks.spawn("watch-cache", follow);
         Arc::new(Self {
             store,
+            catalog: Catalog::default(),
             caches,
             settings,
             tokens,

@@ -17,7 +17,7 @@ const NAME_ATTEMPTS: usize = 8;
 const GENERATED_BASE: usize = 58;
 
 pub(super) async fn create(stage: &Stage<'_>, options: &WriteOptions, body: Bytes) -> Result<Outcome, ApiError> {
-    let def = stage.target.def;
+    let def = &stage.target.def;
     let decoded = decode::object(stage, def.gv, def.kind, &body, options.validation)?;
     create_object(stage, options, form::to_storage(def, decoded.value), decoded.warnings).await
 }
@@ -29,7 +29,7 @@ pub(super) async fn create_object(
     mut object: Object,
     mut warnings: Vec<String>,
 ) -> Result<Outcome, ApiError> {
-    let def = stage.target.def;
+    let def = &stage.target.def;
     place(stage, &mut object)?;
     if !object.meta_str("resourceVersion").is_empty() && object.meta_str("resourceVersion") != "0" {
         return Err(ApiError::Plain("resourceVersion should not be set on objects to be created".into()));
@@ -47,7 +47,7 @@ pub(super) async fn create_object(
             let cut = base.char_indices().nth(GENERATED_BASE).map_or(base.len(), |(at, _)| at);
             object.meta_mut().insert("name".into(), format!("{}{}", &base[..cut], suffix()).into());
         }
-        let errors = (def.strategy.validate)(&object);
+        let errors = def.validate(&object);
         if !errors.is_empty() {
             return Err(ApiError::invalid(def, object.name(), errors));
         }
@@ -61,7 +61,7 @@ pub(super) async fn create_object(
             }
             Written::Done(stored) => {
                 warnings.extend((def.strategy.warnings)(&object, None));
-                let answer = Answer::Object(ObjectAnswer { def, bytes: stored.bytes, code: 201 });
+                let answer = Answer::Object(ObjectAnswer { def: def.clone(), bytes: stored.bytes, code: 201 });
                 return Ok(Outcome { answer, warnings });
             }
             Written::Lost(_) if generate && attempt < NAME_ATTEMPTS => {}
@@ -72,7 +72,7 @@ pub(super) async fn create_object(
 }
 
 async fn exists(stage: &Stage<'_>, object: &Object) -> Result<bool, ApiError> {
-    Ok(stage.api.read(stage.target.def, object.namespace(), object.name()).await?.is_some())
+    Ok(stage.api.read(&stage.target.def, object.namespace(), object.name()).await?.is_some())
 }
 
 /// The namespace of the URL is the object's, whether it says so or not.
@@ -120,7 +120,7 @@ pub(super) async fn admit(
     object: Option<&mut Object>,
     old: Option<&Object>,
 ) -> Result<(), ApiError> {
-    let (api, def, namespace) = (stage.api, stage.target.def, stage.namespace());
+    let (api, def, namespace) = (stage.api, &stage.target.def, stage.namespace());
     let creates = operation == Operation::Create && def.namespaced;
     let namespace_object = if creates { api.read_core("namespaces", "", namespace).await? } else { None };
     let pod = creates && def.resource == "pods" && stage.target.sub.is_none();

@@ -1,9 +1,9 @@
 //! Request bodies → objects: the content type picks the reader, the schema does the rest.
 
-use super::Stage;
+use super::{Stage, form};
 use crate::error::ApiError;
 use crate::gvr::GroupVersion;
-use crate::schema::{Decoded, FieldValidation, Schema, SchemaError, yaml};
+use crate::schema::{AnySchema, Decoded, FieldValidation, Schema, SchemaError, yaml};
 use std::borrow::Cow;
 
 /// Decodes a body that must hold one object of that kind.
@@ -14,13 +14,28 @@ pub(super) fn object(
     body: &[u8],
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
-    let schema = Schema::builtin(gv, kind).ok_or_else(|| ApiError::Internal(format!("no schema for {gv} {kind}")))?;
-    let decoded = if stage.content_type == "application/vnd.kubernetes.protobuf" {
-        schema.decode_protobuf(body).map_err(|e| refuse(schema, e, body))?
-    } else {
-        let read = read(stage.content_type, kind, body)?;
-        let decoded = schema.decode(&read.json, validation);
-        strictly(decoded, read.duplicates, validation).map_err(|e| refuse(schema, e, &read.json))?
+    let def = &stage.target.def;
+    let schema = match Schema::builtin(gv, kind) {
+        _ if def.custom.is_some() && (gv, kind) == (def.gv, def.kind) => form::schema(def)?,
+        Some(schema) => AnySchema::BuiltIn(schema),
+        None => return Err(ApiError::Internal(format!("no schema for {gv} {kind}"))),
+    };
+    let decoded = match (stage.content_type, schema) {
+        ("application/vnd.kubernetes.protobuf", AnySchema::BuiltIn(builtin)) => {
+            builtin.decode_protobuf(body).map_err(|e| refuse(schema, e, body))?
+        }
+        ("application/vnd.kubernetes.protobuf", AnySchema::Custom(_)) => {
+            return Err(ApiError::UnsupportedMediaType(
+                "the body of the request was in an unknown format - accepted media types include: application/json, \
+                 application/yaml"
+                    .into(),
+            ));
+        }
+        (_, schema) => {
+            let read = read(stage.content_type, kind, body)?;
+            let decoded = schema.decode(&read.json, validation);
+            strictly(decoded, read.duplicates, validation).map_err(|e| refuse(schema, e, &read.json))?
+        }
     };
     let version = decoded.value["apiVersion"].as_str().unwrap_or("");
     let expected = schema.api_version();
@@ -35,7 +50,7 @@ pub(super) fn object(
 }
 
 /// What the schema refused, as the answer that it is.
-pub(super) fn refuse(schema: &Schema, error: SchemaError, body: &[u8]) -> ApiError {
+pub(super) fn refuse(schema: AnySchema<'_>, error: SchemaError, body: &[u8]) -> ApiError {
     match error {
         SchemaError::Patch(text) => ApiError::PatchRejected(text),
         error => ApiError::BadRequest(schema.refusal(&error, body)),

@@ -50,8 +50,8 @@ enum Policy {
 
 pub(super) async fn delete(stage: &Stage<'_>, query: DeleteQuery, body: Bytes) -> Result<Outcome, ApiError> {
     let options = options(stage, query, &body)?;
-    let old = stage.api.read(stage.target.def, stage.namespace(), &stage.target.name).await?;
-    let old = old.ok_or_else(|| ApiError::not_found(stage.target.def, &stage.target.name))?;
+    let old = stage.api.read(&stage.target.def, stage.namespace(), &stage.target.name).await?;
+    let old = old.ok_or_else(|| ApiError::not_found(&stage.target.def, &stage.target.name))?;
     delete_object(stage, &options, old).await
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn collection(
     body: Bytes,
 ) -> Result<Outcome, ApiError> {
     let options = options(stage, query, &body)?;
-    let def = stage.target.def;
+    let def = &stage.target.def;
     let snapshot = stage.api.cache_of(def)?.consistent().await?;
     let entries = select(stage.target, list, &snapshot);
     for entry in &entries {
@@ -75,7 +75,7 @@ pub(super) async fn collection(
             Err(error) => return Err(error),
         }
     }
-    let answer = Collection { def, revision: snapshot.revision, entries, next: None, remaining: None };
+    let answer = Collection { def: def.clone(), revision: snapshot.revision, entries, next: None, remaining: None };
     Ok(Answer::Collection(answer).into())
 }
 
@@ -87,8 +87,8 @@ pub(super) async fn evict(stage: &Stage<'_>, write: &WriteOptions, body: Bytes) 
     }
     let mut options = parse(&eviction["deleteOptions"])?;
     options.dry_run |= write.dry_run;
-    let old = stage.api.read(stage.target.def, stage.namespace(), &stage.target.name).await?;
-    let mut old = old.ok_or_else(|| ApiError::not_found(stage.target.def, &stage.target.name))?;
+    let old = stage.api.read(&stage.target.def, stage.namespace(), &stage.target.name).await?;
+    let mut old = old.ok_or_else(|| ApiError::not_found(&stage.target.def, &stage.target.name))?;
     check_preconditions(stage, &options, &old)?;
     if !options.dry_run {
         old = announce(stage, old).await?;
@@ -102,7 +102,7 @@ pub(super) async fn evict(stage: &Stage<'_>, write: &WriteOptions, body: Bytes) 
 
 /// The condition by which controllers tell an eviction from a failure, written before the pod goes.
 async fn announce(stage: &Stage<'_>, mut pod: Stored) -> Result<Stored, ApiError> {
-    let (def, name) = (stage.target.def, stage.target.name.as_str());
+    let (def, name) = (&stage.target.def, stage.target.name.as_str());
     for _ in 0..ATTEMPTS {
         let mut object = pod.value.clone();
         set_condition(
@@ -210,7 +210,7 @@ fn policy(text: Option<&str>, orphan: Option<bool>) -> Result<Option<Policy>, Ap
 }
 
 async fn delete_object(stage: &Stage<'_>, options: &Options, mut old: Stored) -> Result<Outcome, ApiError> {
-    let (api, def) = (stage.api, stage.target.def);
+    let (api, def) = (stage.api, &stage.target.def);
     let name = stage.target.name.as_str();
     for _ in 0..ATTEMPTS {
         check_preconditions(stage, options, &old)?;
@@ -334,7 +334,7 @@ fn set_finalizers(object: &mut Object, policy: Option<Policy>) -> bool {
 }
 
 fn check_preconditions(stage: &Stage<'_>, options: &Options, old: &Stored) -> Result<(), ApiError> {
-    let def = stage.target.def;
+    let def = &stage.target.def;
     // Namespaces are deleted by a store of their own, which names the resource.
     let what = || if def.resource == "namespaces" { Qualified::resource(def) } else { Qualified::kind(def) };
     let conflict = |why: String| Err(ApiError::Conflict { what: what(), name: stage.target.name.clone(), why });
@@ -356,14 +356,14 @@ fn check_preconditions(stage: &Stage<'_>, options: &Options, old: &Stored) -> Re
 /// The object stays for now.
 fn answer(stage: &Stage<'_>, options: &Options, bytes: Bytes) -> Outcome {
     let code = if options.cascades { 202 } else { 200 };
-    Answer::Object(ObjectAnswer { def: stage.target.def, bytes, code }).into()
+    Answer::Object(ObjectAnswer { def: stage.target.def.clone(), bytes, code }).into()
 }
 
 /// The object is gone.
 fn removed(stage: &Stage<'_>, object: Stored) -> Outcome {
-    let def = stage.target.def;
+    let def = &stage.target.def;
     if RETURNS_OBJECT.contains(&def.resource) && form::is_stored_form(def) {
-        return Answer::Object(ObjectAnswer { def, bytes: object.bytes, code: 200 }).into();
+        return Answer::Object(ObjectAnswer { def: def.clone(), bytes: object.bytes, code: 200 }).into();
     }
     let mut details = json!({"name": stage.target.name, "kind": def.resource, "uid": object.value.uid()});
     if !def.gv.group.is_empty() {

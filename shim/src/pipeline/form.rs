@@ -4,20 +4,28 @@ use crate::error::ApiError;
 use crate::meta::Object;
 use crate::registry::ResourceDef;
 use crate::registry::events::event;
-use crate::schema::Schema;
+use crate::schema::{AnySchema, Schema};
 use bytes::Bytes;
 
 /// Whether objects are stored as they are served.
-pub(super) fn is_stored_form(def: &ResourceDef) -> bool {
-    def.gv == def.storage_gv
+pub fn is_stored_form(def: &ResourceDef) -> bool {
+    def.gv == def.storage_gv && def.custom.as_ref().is_none_or(|custom| custom.reads_as_stored())
 }
 
 pub(super) fn to_storage(def: &ResourceDef, object: Object) -> Object {
-    if is_stored_form(def) { object } else { event::to_core(object) }
+    match &def.custom {
+        Some(custom) => custom.to_storage(object),
+        None if is_stored_form(def) => object,
+        None => event::to_core(object),
+    }
 }
 
 pub fn to_served(def: &ResourceDef, object: Object) -> Object {
-    if is_stored_form(def) { object } else { event::from_core(object) }
+    match &def.custom {
+        Some(custom) => custom.to_served(object),
+        None if is_stored_form(def) => object,
+        None => event::from_core(object),
+    }
 }
 
 /// The wire form of stored bytes: usually the same bytes.
@@ -29,13 +37,21 @@ pub fn served_bytes(def: &ResourceDef, stored: &Bytes) -> Result<Bytes, ApiError
 }
 
 /// The schema of the served form.
-pub(super) fn schema(def: &ResourceDef) -> Result<&'static Schema, ApiError> {
+pub fn schema(def: &ResourceDef) -> Result<AnySchema<'_>, ApiError> {
+    if let Some(custom) = &def.custom {
+        return Ok(AnySchema::Custom(&custom.schema));
+    }
     Schema::builtin(def.gv, def.kind)
+        .map(AnySchema::BuiltIn)
         .ok_or_else(|| ApiError::Internal(format!("no schema for {} {}", def.gv, def.kind)))
 }
 
 /// The schema of the storage form.
-pub(super) fn storage_schema(def: &ResourceDef) -> Result<&'static Schema, ApiError> {
+pub(super) fn storage_schema(def: &ResourceDef) -> Result<AnySchema<'_>, ApiError> {
+    if let Some(custom) = &def.custom {
+        return Ok(AnySchema::Custom(&custom.stored));
+    }
     Schema::builtin(def.storage_gv, def.kind)
+        .map(AnySchema::BuiltIn)
         .ok_or_else(|| ApiError::Internal(format!("no schema for {} {}", def.storage_gv, def.kind)))
 }

@@ -2,7 +2,7 @@
 
 use super::{Answer, ObjectAnswer, Outcome, Stage, stored};
 use crate::error::ApiError;
-use crate::registry::ResourceDef;
+use crate::registry::Def;
 use crate::request::Target;
 use crate::request::options::{ListOptions, VersionMatch};
 use crate::revision::Revision;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// One page of a collection at a revision.
 pub struct Collection {
-    pub def: &'static ResourceDef,
+    pub def: Def,
     pub revision: Revision,
     pub entries: Vec<Arc<Entry>>,
     /// The continue token, when there is more.
@@ -27,19 +27,19 @@ pub struct Collection {
 
 pub(super) async fn get(stage: &Stage<'_>, version: Option<&str>) -> Result<Outcome, ApiError> {
     let target = stage.target;
-    let cache = stage.api.cache_of(target.def)?;
+    let cache = stage.api.cache_of(&target.def)?;
     let snapshot = match version {
         None => cache.consistent().await?,
         Some("0") => cache.latest().await?,
         Some(text) => cache.at_least(parse_version(text).map_err(ApiError::Plain)?).await?,
     };
-    let key = stored::key(target.def, stage.namespace(), &target.name);
-    let entry = snapshot.get(&key).ok_or_else(|| ApiError::not_found(target.def, &target.name))?;
-    Ok(Answer::Object(ObjectAnswer { def: target.def, bytes: entry.bytes.clone(), code: 200 }).into())
+    let key = stored::key(&target.def, stage.namespace(), &target.name);
+    let entry = snapshot.get(&key).ok_or_else(|| ApiError::not_found(&target.def, &target.name))?;
+    Ok(Answer::Object(ObjectAnswer { def: target.def.clone(), bytes: entry.bytes.clone(), code: 200 }).into())
 }
 
 pub(super) async fn list(stage: &Stage<'_>, options: &ListOptions) -> Result<Outcome, ApiError> {
-    let def = stage.target.def;
+    let def = &stage.target.def;
     let cache = stage.api.cache_of(def)?;
     let (snapshot, after) = match &options.continue_token {
         Some(token) => {
@@ -68,7 +68,7 @@ pub(super) async fn list(stage: &Stage<'_>, options: &ListOptions) -> Result<Out
         entries.push(entry.clone());
     }
     let revision = snapshot.revision;
-    Ok(Answer::Collection(Collection { def, revision, entries, next, remaining }).into())
+    Ok(Answer::Collection(Collection { def: def.clone(), revision, entries, next, remaining }).into())
 }
 
 /// The entries of a snapshot that a request is about.

@@ -17,7 +17,7 @@ pub(super) fn is_review(def: &ResourceDef) -> bool {
 }
 
 pub(super) async fn review(stage: &Stage<'_>, options: &WriteOptions, body: Bytes) -> Result<Outcome, ApiError> {
-    let def = stage.target.def;
+    let def = &stage.target.def;
     let decoded = decode::object(stage, def.gv, def.kind, &body, options.validation)?;
     let mut review = decoded.value;
     match def.kind {

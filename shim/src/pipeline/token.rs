@@ -22,8 +22,8 @@ pub(super) async fn request(stage: &Stage<'_>, options: &WriteOptions, body: Byt
     let (api, target) = (stage.api, stage.target);
     let namespace = stage.namespace();
     let mut request = decode::object(stage, AUTHENTICATION_V1, "TokenRequest", &body, options.validation)?.value;
-    let account = api.read(target.def, namespace, &target.name).await?;
-    let account = account.ok_or_else(|| ApiError::not_found(target.def, &target.name))?.value;
+    let account = api.read(&target.def, namespace, &target.name).await?;
+    let account = account.ok_or_else(|| ApiError::not_found(&target.def, &target.name))?.value;
     if !request.name().is_empty() && request.name() != target.name {
         return Err(ApiError::BadRequest(format!(
             "metadata.name: Invalid value: \"{}\": must match the service account name if specified",
@@ -46,7 +46,7 @@ pub(super) async fn request(stage: &Stage<'_>, options: &WriteOptions, body: Byt
     let bound = bind(stage, &request["spec"]["boundObjectRef"], &mut private).await?;
     if let Some(node) = stage.user.as_node() {
         node_restriction::token(node, &request, &bound)
-            .map_err(|why| ApiError::forbidden(target.def, &target.name, why))?;
+            .map_err(|why| ApiError::forbidden(&target.def, &target.name, why))?;
     }
 
     let now = clock::now().wall.as_second();

@@ -10,7 +10,7 @@ use crate::registry::core::{namespace, pod};
 use crate::registry::field::{Cause, quoted};
 use crate::request::Sub;
 use crate::request::options::{PatchType, WriteOptions};
-use crate::schema::{self, FieldValidation, SchemaError};
+use crate::schema::{self, AnySchema, FieldValidation, SchemaError};
 use crate::store::Expect;
 use bytes::Bytes;
 use serde_json::Value;
@@ -27,7 +27,7 @@ enum Change {
 
 pub(super) async fn replace(stage: &Stage<'_>, options: &WriteOptions, body: Bytes) -> Result<Outcome, ApiError> {
     let target = stage.target;
-    let def = target.def;
+    let def = &target.def;
     let decoded = decode::object(stage, def.gv, def.kind, &body, options.validation)?;
     let mut object = form::to_storage(def, decoded.value);
     check_name(stage, &mut object)?;
@@ -74,7 +74,7 @@ pub(super) async fn patch(
             )));
         }
     }
-    let found = stage.api.read(stage.target.def, stage.namespace(), &stage.target.name).await?;
+    let found = stage.api.read(&stage.target.def, stage.namespace(), &stage.target.name).await?;
     change(stage, options, found, Change::Patch(kind, patch), Vec::new()).await
 }
 
@@ -99,7 +99,7 @@ async fn change(
     warnings: Vec<String>,
 ) -> Result<Outcome, ApiError> {
     let (api, target) = (stage.api, stage.target);
-    let def = target.def;
+    let def = &target.def;
     for _ in 0..ATTEMPTS {
         let Some(old) = current else { return Err(ApiError::not_found(def, &target.name)) };
         let mut warnings = warnings.clone();
@@ -134,7 +134,10 @@ async fn change(
                 Ok(_) | Err(None) => {
                     new.meta_mut().insert("resourceVersion".into(), old.revision.to_string().into());
                     let bytes = Bytes::from(form::storage_schema(def)?.encode(&new));
-                    return Ok(Outcome { answer: Answer::Object(ObjectAnswer { def, bytes, code: 200 }), warnings });
+                    return Ok(Outcome {
+                        answer: Answer::Object(ObjectAnswer { def: def.clone(), bytes, code: 200 }),
+                        warnings,
+                    });
                 }
                 Err(now) if wanted.is_none() || matches!(change, Change::Patch(..)) => current = now,
                 Err(_) => return Err(ApiError::modified(def, &target.name)),
@@ -143,14 +146,14 @@ async fn change(
             continue;
         }
         if unchanged(def, &new, &old)? {
-            let answer = Answer::Object(ObjectAnswer { def, bytes: old.bytes, code: 200 });
+            let answer = Answer::Object(ObjectAnswer { def: def.clone(), bytes: old.bytes, code: 200 });
             return Ok(Outcome { answer, warnings });
         }
         let written = api.write(def, &new, Expect::At(old.revision), options.dry_run).await?;
         drop(held);
         match written {
             Written::Done(stored) => {
-                let answer = Answer::Object(ObjectAnswer { def, bytes: stored.bytes, code: 200 });
+                let answer = Answer::Object(ObjectAnswer { def: def.clone(), bytes: stored.bytes, code: 200 });
                 return Ok(Outcome { answer, warnings });
             }
             // A PUT or patch that names its version has lost; others are tried again on what is there now.
@@ -163,6 +166,15 @@ async fn change(
     Err(ApiError::modified(def, &target.name))
 }
 
+/// Custom resources know no strategic merge.
+fn unknown_patch() -> ApiError {
+    ApiError::UnsupportedMediaType(
+        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, \
+         application/merge-patch+json, application/apply-patch+yaml"
+            .into(),
+    )
+}
+
 /// The object as the patch makes it, in storage form.
 fn apply(
     stage: &Stage<'_>,
@@ -172,13 +184,16 @@ fn apply(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Object, ApiError> {
-    let def = stage.target.def;
+    let def = &stage.target.def;
     let schema = form::schema(def)?;
     let served = form::to_served(def, old.value.clone());
     let patched = match kind {
         PatchType::Json => schema::json_patch(&served, patch),
         PatchType::Merge => Ok(schema::json_merge(&served, patch)),
-        PatchType::Strategic => schema.strategic_merge(&served, patch),
+        PatchType::Strategic => match schema {
+            AnySchema::BuiltIn(schema) => schema.strategic_merge(&served, patch),
+            AnySchema::Custom(_) => return Err(unknown_patch()),
+        },
     }
     .map_err(|error| match (kind, error) {
         (PatchType::Strategic, SchemaError::Patch(text)) => ApiError::Plain(text),
@@ -259,7 +274,7 @@ fn check_name(stage: &Stage<'_>, object: &mut Object) -> Result<(), ApiError> {
 
 /// An update that names another uid is meant for an object that is gone.
 fn check_uid(stage: &Stage<'_>, old: &Stored, new: &Object) -> Result<(), ApiError> {
-    let def = stage.target.def;
+    let def = &stage.target.def;
     if new.uid().is_empty() || new.uid() == old.value.uid() {
         return Ok(());
     }
@@ -303,9 +318,9 @@ fn prepare(sub: Option<Sub>, stage: &Stage<'_>, new: &mut Object, old: &Object) 
 }
 
 fn validate(sub: Option<Sub>, stage: &Stage<'_>, new: &Object, old: &Object) -> Result<(), ApiError> {
-    let def = stage.target.def;
+    let def = &stage.target.def;
     let errors = match sub {
-        Some(Sub::Status) => (def.strategy.validate_status)(new, old),
+        Some(Sub::Status) => def.validate_status(new, old),
         Some(Sub::Finalize) => namespace::validate_finalize(new, old),
         Some(Sub::EphemeralContainers) => pod::update::validate_ephemeral(new, old),
         Some(Sub::Resize) => {
@@ -316,12 +331,7 @@ fn validate(sub: Option<Sub>, stage: &Stage<'_>, new: &Object, old: &Object) -> 
         _ => {
             // Upstream checks the metadata twice, in the registry and in the strategy; the causes show it.
             let mut errors = crate::registry::meta::validate_update(new, old);
-            errors.extend((def.strategy.validate_update)(new, old));
-            for error in (def.strategy.validate)(new) {
-                if !errors.contains(&error) {
-                    errors.push(error);
-                }
-            }
+            errors.extend(def.validate_update(new, old));
             errors
         }
     };

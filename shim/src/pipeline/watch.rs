@@ -3,7 +3,7 @@
 use super::read::{parse_version, selects};
 use super::{Answer, Outcome, Stage};
 use crate::error::ApiError;
-use crate::registry::ResourceDef;
+use crate::registry::Def;
 use crate::request::options::ListOptions;
 use crate::revision::Revision;
 use crate::store::StoreError;
@@ -37,7 +37,7 @@ pub enum Frame {
 
 /// One open watch.
 pub struct Watch {
-    pub def: &'static ResourceDef,
+    pub def: Def,
     prefix: String,
     options: ListOptions,
     initial: VecDeque<Arc<Entry>>,
@@ -54,7 +54,7 @@ pub struct Watch {
 }
 
 pub(super) async fn open(stage: &Stage<'_>, options: ListOptions) -> Result<Outcome, ApiError> {
-    let def = stage.target.def;
+    let def = &stage.target.def;
     let cache = stage.api.cache_of(def)?;
     let version = options.resource_version.as_deref();
     let wanted = version.map(parse_version).transpose().map_err(ApiError::Plain)?;
@@ -84,7 +84,7 @@ pub(super) async fn open(stage: &Stage<'_>, options: ListOptions) -> Result<Outc
     let mut ticks = interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     Ok(Answer::Watch(Watch {
-        def,
+        def: def.clone(),
         prefix,
         initial_end: (options.send_initial_events == Some(true) && options.bookmarks).then_some(after),
         options,

@@ -11,3 +11,4 @@ pub const NODE_V1: GroupVersion = GroupVersion { group: "node.k8s.io", version: 
 pub const POLICY_V1: GroupVersion = GroupVersion { group: "policy", version: "v1" };
 pub const AUTHORIZATION_V1: GroupVersion = GroupVersion { group: "authorization.k8s.io", version: "v1" };
 pub const AUTHENTICATION_V1: GroupVersion = GroupVersion { group: "authentication.k8s.io", version: "v1" };
+pub const APIEXTENSIONS_V1: GroupVersion = GroupVersion { group: "apiextensions.k8s.io", version: "v1" };

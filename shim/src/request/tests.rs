@@ -6,7 +6,7 @@ fn resolve(method: &str, url: &str) -> String {
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
     let query = Query::parse(query);
     let info = RequestInfo::parse(method, path, &query);
-    match ApiRequest::resolve(&info, &query, "application/merge-patch+json") {
+    match ApiRequest::resolve(&Served::default(), &info, &query, "application/merge-patch+json") {
         Err(error) => error.to_string(),
         Ok(ApiRequest::Resource(target, action)) => {
             let action = format!("{action:?}");

@@ -1,5 +1,6 @@
 # make up     boots a node on this machine and runs a pod; make down leaves nothing behind
 # make test   everything that CI runs
+# make torture  the store under kill -9, power cuts and endless updates, long (make test has a short version)
 # make deps   what the tests need, installed (Debian)
 
 SHELL := /bin/bash
@@ -10,7 +11,7 @@ SHELL := /bin/bash
 SKIFF_DATA ?= /var/lib/skiff
 export SKIFF_DATA
 
-.PHONY: help build up down test deps lint unit e2e bench
+.PHONY: help build up down test deps lint unit e2e bench torture
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -45,3 +46,7 @@ e2e:
 
 bench: build
 	cargo bench --locked
+
+torture:
+	cargo test --locked --workspace --test torture -- --long
+	PROPTEST_CASES=2000 cargo test --locked --workspace --lib agree_with_a_plain_model

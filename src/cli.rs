@@ -7,6 +7,7 @@
 //! | `machine` | what this machine has: programs, ports, addresses; each lack with its remedy |
 //! | `standalone` `server` `agent` | the long-running commands |
 //! | `standalone/…` | our own containerd, the pod network, archives of images |
+//! | `store`, `store/…` | backup, restore, check and copies of what the server keeps |
 //! | `check` `images` `kubeconfig` `version` | the short ones |
 
 mod agent;
@@ -19,6 +20,7 @@ mod progress;
 mod server;
 mod signals;
 mod standalone;
+mod store;
 mod version;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -66,6 +68,8 @@ enum Command {
     Kubeconfig(flags::DataDirFlags),
     /// Import and list container images
     Images(images::Flags),
+    /// Back up, restore, check and copy what the API server keeps
+    Store(store::Flags),
     /// Print the version
     Version(version::Flags),
     /// Print a shell's completion script, as in: source <(skiff completion bash)
@@ -136,6 +140,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(())
         }
         Command::Images(flags) => block_on(images::run(flags))?,
+        Command::Store(flags) => return block_on(store::run(flags))?,
         Command::Version(flags) => {
             version::print(&flags);
             Ok(())

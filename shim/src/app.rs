@@ -131,10 +131,10 @@ impl Server {
 async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, StartError> {
     match config {
         StoreConfig::Memory => Ok(Arc::new(MemoryStore::new())),
-        StoreConfig::Sqlite(path) => {
-            let path = path.clone();
+        StoreConfig::Sqlite { path, options } => {
+            let (path, options) = (path.clone(), *options);
             // Opening checks the file's integrity: disk reads that must not hold up a worker.
-            let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&path)).await;
+            let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&path, options)).await;
             Ok(Arc::new(opened.map_err(StartError::Opening)??))
         }
     }

@@ -1,5 +1,6 @@
 //! Configuration of the server: kube-apiserver's flag names where they exist, resolved.
 
+use crate::store::sqlite::SqliteOptions;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -7,8 +8,11 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreConfig {
     Memory,
-    /// Path of the database file.
-    Sqlite(PathBuf),
+    Sqlite {
+        /// The database file.
+        path: PathBuf,
+        options: SqliteOptions,
+    },
 }
 
 /// Resolved configuration of one server.

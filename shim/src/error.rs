@@ -81,6 +81,9 @@ pub enum ApiError {
     /// A plain error of ours or upstream's that carries no reason: 500 with the bare text.
     #[error("{0}")]
     Plain(String),
+    /// Nothing more can be stored until something is removed.
+    #[error("the store is full: {0}")]
+    InsufficientStorage(String),
     #[error("Internal error occurred: {0}")]
     Internal(String),
     #[error("{0}")]
@@ -126,9 +129,7 @@ impl From<StoreError> for ApiError {
                 "The resourceVersion for the provided list is too old; the oldest kept is {oldest}."
             )),
             StoreError::Future { asked, current } => Self::FutureVersion { asked, current },
-            StoreError::Full(text) => {
-                Self::TooManyRequests { message: format!("the store is full: {text}"), retry_after_seconds: 10 }
-            }
+            StoreError::Full(text) => Self::InsufficientStorage(text),
             StoreError::Corrupt(text) => Self::Internal(format!("the store is corrupt: {text}")),
             StoreError::Unavailable(text) => Self::Unavailable(format!("the store is unavailable: {text}")),
         }

@@ -50,7 +50,7 @@ pub struct Front {
 impl Front {
     pub fn new(api: Arc<Api>, kubelet: tls::ClientFiles, tasks: Tasks) -> Arc<Self> {
         Arc::new(Self {
-            metrics: metrics::Metrics::new(),
+            metrics: metrics::Metrics::new(api.store.as_ref()),
             reads: Semaphore::new(MAX_READS),
             writes: Semaphore::new(MAX_WRITES),
             agents: proxy::Agents::new(kubelet),

@@ -3,15 +3,19 @@
 pub mod cache;
 #[cfg(test)]
 mod conformance;
+pub mod copy;
 mod hub;
 pub mod key;
 pub mod memory;
+#[cfg(test)]
+mod properties;
 pub mod sqlite;
 
 use crate::revision::Revision;
 use async_trait::async_trait;
 use bytes::Bytes;
 use key::StoreKey;
+use prometheus_client::registry::Registry;
 use std::time::Duration;
 
 /// What must hold of the key for a write to happen.
@@ -124,4 +128,11 @@ pub trait Store: Send + Sync + 'static {
     async fn current(&self) -> Result<Revision, StoreError>;
     /// Makes everything acknowledged durable and releases files; no calls follow.
     async fn close(&self) -> Result<(), StoreError>;
+    /// Where `at` is a revision that an unclean end may have lost (it may have been seen, but its write is gone): the first
+    /// one after that range. Nothing can be listed at or watched from such a revision.
+    fn lost(&self, _at: Revision) -> Option<Revision> {
+        None
+    }
+    /// Adds the engine's own metrics, under etcd's names where they exist.
+    fn register(&self, _registry: &mut Registry) {}
 }

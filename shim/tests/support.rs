@@ -3,6 +3,7 @@
 use node_config::pki::{self, Names, Pki};
 use skiff_shim::app::Server;
 use skiff_shim::config::{ServerConfig, StoreConfig};
+use skiff_shim::store::sqlite::SqliteOptions;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -31,7 +32,7 @@ impl Fixture {
     pub async fn restart(self) -> Self {
         let Self { server, pki, mut config, dir } = self;
         server.stop().await;
-        config.store = StoreConfig::Sqlite(dir.path().join("state.db"));
+        config.store = StoreConfig::Sqlite { path: dir.path().join("state.db"), options: SqliteOptions::default() };
         Self { server: Server::start(config.clone()).await.unwrap(), pki, config, dir }
     }
 

@@ -6,9 +6,11 @@ use node_config::data_dir::{DEFAULT_PATH, Layout};
 use node_config::net::Cidr;
 use node_config::pki::Pki;
 use skiff_shim::config::{ServerConfig, StoreConfig};
+use skiff_shim::store::sqlite::SqliteOptions;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DataDirFlags {
@@ -36,6 +38,15 @@ pub(crate) struct ServerFlags {
     /// Where objects are kept
     #[arg(long, value_enum, default_value = "sqlite", value_name = "engine")]
     pub(crate) store: StoreEngine,
+    /// Bytes that the embedded store may use (etcd's flag); from there on it takes only deletes; 0 is no limit
+    #[arg(long, default_value_t = SqliteOptions::default().quota_bytes, value_name = "bytes")]
+    pub(crate) quota_backend_bytes: u64,
+    /// How long the embedded store keeps history, for clients that resume (etcd's flag), as in 5m
+    #[arg(long, default_value = "5m", value_parser = duration, value_name = "duration")]
+    pub(crate) auto_compaction_retention: Duration,
+    /// How many revisions of history the embedded store keeps at most
+    #[arg(long, default_value_t = SqliteOptions::default().history_revisions, value_name = "count")]
+    pub(crate) auto_compaction_revisions: u64,
     /// Controllers to run, the scheduler being one of them: '*' is all, 'name' adds one, '-name' leaves one out,
     /// '-*' is none
     #[arg(long, default_value = "*", allow_hyphen_values = true, value_name = "names")]
@@ -67,7 +78,14 @@ impl ServerFlags {
             advertise_address: self.advertise_address.or(advertise),
             service_cluster_ip_range: self.service_cluster_ip_range.to_string(),
             store: match self.store {
-                StoreEngine::Sqlite => StoreConfig::Sqlite(layout.store().join("state.db")),
+                StoreEngine::Sqlite => StoreConfig::Sqlite {
+                    path: database(layout),
+                    options: SqliteOptions {
+                        quota_bytes: self.quota_backend_bytes,
+                        history: self.auto_compaction_retention,
+                        history_revisions: self.auto_compaction_revisions,
+                    },
+                },
                 StoreEngine::Memory => StoreConfig::Memory,
             },
             tls_cert_file: pki.apiserver().cert,
@@ -93,6 +111,11 @@ impl ServerFlags {
     pub(crate) fn local_address(&self) -> IpAddr {
         if self.bind_address.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { self.bind_address }
     }
+}
+
+/// The embedded store's file.
+pub(crate) fn database(layout: &Layout) -> PathBuf {
+    layout.store().join("state.db")
 }
 
 /// Flags of the kubelet that every node has.
@@ -178,6 +201,29 @@ impl NodeFlags {
     }
 }
 
+/// A duration as Go writes it: `300ms`, `1h30m`, `0`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let refuse = || format!("{text:?} is no duration, as in 5m or 1h30m");
+    let mut rest = text;
+    let mut seconds = 0.0;
+    while !rest.is_empty() && text != "0" {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(refuse)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| refuse())?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        seconds += number
+            * match &rest[..unit] {
+                "ms" => 0.001,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                _ => return Err(refuse()),
+            };
+        rest = &rest[unit..];
+    }
+    if text.is_empty() { Err(refuse()) } else { Duration::try_from_secs_f64(seconds).map_err(|_| refuse()) }
+}
+
 /// `unix:///run/x.sock` or a path.
 pub(crate) fn endpoint(text: &str) -> Result<PathBuf, String> {
     let path = Path::new(text.strip_prefix("unix://").unwrap_or(text));
@@ -255,6 +301,18 @@ mod tests {
             ("c.sock", None),
         ] {
             assert_eq!(endpoint(text).ok().as_deref(), expected.map(Path::new), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_gos() {
+        for (text, millis) in
+            [("5m", 300_000), ("1h30m", 5_400_000), ("1.5s", 1500), ("300ms", 300), ("0", 0), ("0s", 0)]
+        {
+            assert_eq!(duration(text).unwrap(), Duration::from_millis(millis), "{text}");
+        }
+        for bad in ["", "5", "m", "5x", "-1s", "1h 3m", "."] {
+            assert!(duration(bad).is_err(), "{bad}");
         }
     }
 

@@ -4,6 +4,7 @@ use super::{Body, plain};
 use crate::pipeline::Api;
 use crate::pipeline::api::stored;
 use crate::request::info::RequestInfo;
+use crate::store::Store;
 use http::{Response, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -82,8 +83,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub fn new() -> Self {
+    /// The server's metrics, and those of its store.
+    pub fn new(store: &dyn Store) -> Self {
         let mut registry = Registry::default();
+        store.register(&mut registry);
         let requests = Family::<Answered, Counter>::default();
         registry.register("apiserver_request", "Counter of apiserver requests", requests.clone());
         // Seconds, a subset of upstream's buckets.
@@ -131,11 +134,5 @@ impl Metrics {
             Ok(()) => plain(StatusCode::OK, CONTENT_TYPE, text.into()),
             Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string().into()),
         }
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -137,6 +137,8 @@ fn status(error: &ApiError) -> Status {
         }
         ApiError::Plain(_) => Status::new(500, "", text),
         ApiError::Internal(cause) => Status::new(500, "InternalError", text).causes(vec![json!({"message": cause})]),
+        // No reason of metav1 fits, and no wait helps (so no Retry-After): someone must make room.
+        ApiError::InsufficientStorage(_) => Status::new(507, "InsufficientStorage", text),
         ApiError::BadGateway(_) => Status::new(500, "InternalError", text),
         ApiError::Unavailable(_) => Status::new(503, "ServiceUnavailable", text),
         ApiError::FutureVersion { .. } => Status::new(504, "Timeout", text)

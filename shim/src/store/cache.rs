@@ -159,6 +159,7 @@ impl ResourceCache {
 
     /// A snapshot not older than `revision`; waits up to 3 s, then `StoreError::Future`.
     pub async fn at_least(&self, revision: Revision) -> Result<Snapshot, StoreError> {
+        self.check_lost(revision)?;
         if self.applied() < revision.max(Revision(1)) {
             self.latest().await?;
             self.wait_for(revision, CATCH_UP_SECONDS)
@@ -205,6 +206,7 @@ impl ResourceCache {
 
     /// Every change with revision above `after`; `Compacted` when the ring no longer reaches that far back.
     pub fn watch(&self, after: Revision) -> Result<CacheWatch, StoreError> {
+        self.check_lost(after)?;
         let mut state = self.lock();
         if after < state.floor || self.applied() == Revision(0) {
             return Err(StoreError::Compacted { oldest: state.floor });
@@ -220,6 +222,11 @@ impl ResourceCache {
     /// Every cache of this feed has applied all events up to here.
     pub fn applied(&self) -> Revision {
         *self.shared.applied.borrow()
+    }
+
+    /// Who saw a write that a power cut took away must list anew, though all changes since are at hand.
+    fn check_lost(&self, at: Revision) -> Result<(), StoreError> {
+        self.shared.store.lost(at).map_or(Ok(()), |oldest| Err(StoreError::Compacted { oldest }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

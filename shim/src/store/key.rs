@@ -54,6 +54,18 @@ pub(crate) fn prefix_end(prefix: &str) -> Option<String> {
     Some(end)
 }
 
+/// The storage prefix that a key belongs to: `pods`, `services/specs`, `example.com/widgets` (only custom resources and
+/// the two kinds of definitions carry their group, which has a dot; only services have two kinds under one word).
+pub fn resource_of(key: &str) -> &str {
+    let path = key.strip_prefix("/registry/").unwrap_or(key);
+    let first = path.find('/').unwrap_or(path.len());
+    if path[..first] != *"services" && !path[..first].contains('.') {
+        return &path[..first];
+    }
+    let second = path.get(first + 1..).and_then(|rest| rest.find('/')).map_or(path.len(), |end| first + 1 + end);
+    &path[..second]
+}
+
 impl std::borrow::Borrow<str> for StoreKey {
     fn borrow(&self) -> &str {
         &self.0
@@ -69,5 +81,29 @@ impl fmt::Debug for StoreKey {
 impl fmt::Display for StoreKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_tells_its_resource() {
+        for (key, resource) in [
+            ("/registry/pods/d/a", "pods"),
+            ("/registry/minions/n1", "minions"),
+            ("/registry/services/specs/d/a", "services/specs"),
+            ("/registry/services/endpoints/d/a", "services/endpoints"),
+            ("/registry/example.com/widgets/d/a", "example.com/widgets"),
+            (
+                "/registry/apiextensions.k8s.io/customresourcedefinitions/a.b",
+                "apiextensions.k8s.io/customresourcedefinitions",
+            ),
+            ("/registry/x", "x"),
+            ("elsewhere", "elsewhere"),
+        ] {
+            assert_eq!(resource_of(key), resource, "{key}");
+        }
     }
 }

@@ -3,11 +3,14 @@
 //! `log` holds one row per revision, `current` maps each live key to its newest row: a value is written once.
 //! Compaction deletes log rows that a newer one superseded.
 
+mod clock;
 mod lock;
+mod metrics;
 mod read;
 mod schema;
 #[cfg(test)]
 mod tests;
+pub mod tools;
 mod writer;
 
 use super::hub::{History, Hub, HubWatch};
@@ -15,9 +18,10 @@ use super::key::StoreKey;
 use super::{Event, KeyValue, Page, Store, StoreError, WatchStream, Write};
 use crate::revision::Revision;
 use async_trait::async_trait;
+use prometheus_client::registry::Registry;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,6 +32,24 @@ use writer::Request;
 const QUEUED_WRITES: usize = 512;
 /// How long a write waits for a place in the queue before it is refused.
 const QUEUE_WAIT_SECONDS: Duration = Duration::from_secs(10);
+
+/// What an operator can set; the defaults suit a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SqliteOptions {
+    /// Bytes in use from which on writes are refused, but for deletes (etcd's `--quota-backend-bytes` and default);
+    /// 0 is no limit.
+    pub quota_bytes: u64,
+    /// History is kept this long (kube-apiserver's compaction interval of etcd).
+    pub history: Duration,
+    /// History is kept for no more revisions than this; it is then halved.
+    pub history_revisions: u64,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { quota_bytes: 2 << 30, history: Duration::from_secs(300), history_revisions: 50_000 }
+    }
+}
 
 /// Why a store file could not be opened; each names the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +82,7 @@ pub enum OpenError {
     },
 }
 
-/// Revisions that were handed out before a power loss and whose writes are gone: nobody may read at them.
+/// Revisions that may have been handed out before an unclean end, by writes that are gone: nobody may read at them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Lost {
     first: u64,
@@ -74,6 +96,7 @@ struct Shared {
     current: AtomicU64,
     lost: Vec<Lost>,
     readers: read::Pool,
+    metrics: metrics::Metrics,
 }
 
 impl Shared {
@@ -81,13 +104,14 @@ impl Shared {
         Revision(self.current.load(Ordering::Acquire))
     }
 
+    fn lost(&self, at: Revision) -> Option<Revision> {
+        self.lost.iter().find(|l| (l.first..=l.last).contains(&at.0)).map(|l| Revision(l.last + 1))
+    }
+
     /// Refuses revisions lost to a power cut; compaction and the future are checked where the rows are read, since a
     /// reader may see a commit that is only just being acknowledged.
     fn check_lost(&self, at: Revision) -> Result<(), StoreError> {
-        match self.lost.iter().find(|l| (l.first..=l.last).contains(&at.0)) {
-            Some(lost) => Err(StoreError::Compacted { oldest: Revision(lost.last + 1) }),
-            None => Ok(()),
-        }
+        self.lost(at).map_or(Ok(()), |oldest| Err(StoreError::Compacted { oldest }))
     }
 }
 
@@ -101,25 +125,30 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     /// Opens or creates the file (blocking: a few milliseconds), locks it and starts the writer.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
-        // Without a boot id every unclean end counts as a power loss.
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Self::open_in_boot(path, boot.trim())
-    }
-
-    fn open_in_boot(path: &Path, boot: &str) -> Result<Self, OpenError> {
+    ///
+    /// # Errors
+    /// When another process holds the file, or it cannot be read, written or trusted; each error names the remedy.
+    pub fn open(path: &Path, options: SqliteOptions) -> Result<Self, OpenError> {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         let lock = lock::FileLock::take(path)?;
-        let opened = schema::open(path, boot)?;
+        let opened = schema::open(path)?;
         let shared = Arc::new(Shared {
             hub: Hub::new(opened.current),
             current: AtomicU64::new(opened.current.0),
             lost: opened.lost,
             readers: read::Pool::new(path),
+            metrics: metrics::Metrics::new(options.quota_bytes),
         });
         // One place for each permit, and one for each caller of compact and close that got there first.
         let (requests, queue) = std::sync::mpsc::sync_channel(QUEUED_WRITES + 16);
-        let writer = writer::Writer::new(opened.connection, opened.reserved, opened.compacted, shared.clone(), lock);
+        let file = writer::File {
+            connection: opened.connection,
+            reserved: opened.reserved,
+            compacted: opened.compacted,
+            clock: opened.clock,
+            lock,
+        };
+        let writer = writer::Writer::new(file, options, shared.clone());
         let thread =
             std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(&queue)).map_err(io)?;
         Ok(Self {
@@ -137,7 +166,10 @@ impl SqliteStore {
         let closed = || StoreError::Unavailable("the store is closed".into());
         let (reply, answer) = oneshot::channel();
         let requests = self.requests.as_ref().ok_or_else(closed)?;
-        requests.try_send(request(reply)).map_err(|_| closed())?;
+        requests.try_send(request(reply)).map_err(|error| match error {
+            TrySendError::Full(_) => StoreError::Unavailable("the store's queue is full".into()),
+            TrySendError::Disconnected(_) => closed(),
+        })?;
         answer.await.map_err(|_| closed())?
     }
 }
@@ -208,6 +240,14 @@ impl Store for SqliteStore {
         self.shared.hub.end();
         self.ask(|reply| Request::Close { reply }).await
     }
+
+    fn lost(&self, at: Revision) -> Option<Revision> {
+        self.shared.lost(at)
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        self.shared.metrics.register(registry);
+    }
 }
 
 /// Old events, read from the log a page at a time.
@@ -227,7 +267,10 @@ fn store_error(error: &rusqlite::Error) -> StoreError {
     let text = error.to_string();
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::Full(format!("{text}: free disk space for the store")),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(text),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(format!(
+            "{text}: stop the server and run `skiff store check`, then restore a backup with `skiff store restore`"
+        )),
+        Some(ErrorCode::ReadOnly) => StoreError::Unavailable(format!("{text}: make its file system writable")),
         _ => StoreError::Unavailable(text),
     }
 }

@@ -1,9 +1,9 @@
 //! The lock beside a store file: one process opens it, and a second is told which.
 
 use super::OpenError;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Held (flock) as long as the store is open; released by the kernel however the process ends.
@@ -14,6 +14,7 @@ pub(super) struct FileLock {
 impl FileLock {
     pub(super) fn take(store: &Path) -> Result<Self, OpenError> {
         let io = |source| OpenError::Io { path: store.to_owned(), source };
+        make_directory(store).map_err(io)?;
         let mut name = store.as_os_str().to_owned();
         name.push(".lock");
         let mut options = OpenOptions::new();
@@ -32,5 +33,15 @@ impl FileLock {
         file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
         writeln!(file, "{}", std::process::id()).map_err(io)?;
         Ok(Self { _file: file })
+    }
+}
+
+/// Makes the store's directory where it is absent, durably.
+fn make_directory(store: &Path) -> std::io::Result<()> {
+    let Some(directory) = store.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) else { return Ok(()) };
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    match directory.parent().filter(|p| !p.as_os_str().is_empty()) {
+        Some(above) => File::open(above)?.sync_all(),
+        None => Ok(()),
     }
 }

@@ -1,18 +1,20 @@
 //! Opening a store file: permissions, pragmas, format version, integrity, and recovery after an unclean end.
 
+use super::clock::StoreClock;
 use super::{Lost, OpenError};
 use crate::revision::Revision;
 use rusqlite::{Connection, OptionalExtension, params};
-use std::fs::{DirBuilder, OpenOptions, Permissions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// "skif": tells our files from other programs'.
 const APPLICATION_ID: i64 = 0x736b_6966;
 /// Format of the tables below.
 const FORMAT: i64 = 1;
-/// Revisions promised to the disk at once: after a power loss counting resumes above them.
-pub(super) const RESERVE: u64 = 4096;
+/// Revisions promised to the disk at once: after an unclean end counting resumes above them. Less than the watch cache
+/// looks back when it loads, so that watches resume across a `kill -9`; enough that lazy writes seldom need a sync.
+pub(super) const RESERVE: u64 = 512;
 /// Above this size a clean file is not checked page by page at every start (that would cost more than it finds).
 const QUICK_CHECK_BYTES: u64 = 64 << 20;
 
@@ -22,11 +24,11 @@ const TABLES: &str = "
     -- Live keys; expires in Unix milliseconds.
     CREATE TABLE current(key TEXT PRIMARY KEY, revision INTEGER NOT NULL, expires INTEGER) STRICT, WITHOUT ROWID;
     CREATE INDEX expiry ON current(expires) WHERE expires IS NOT NULL;
-    -- compacted, reserved, base, clean, synced: numbers; boot: text.
+    -- compacted, reserved, base: revisions; clean: 0 while open; clock: newest time seen, Unix milliseconds.
     CREATE TABLE meta(name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
-    -- Revisions lost to power cuts.
+    -- Revisions that unclean ends may have lost.
     CREATE TABLE lost(first INTEGER PRIMARY KEY, last INTEGER NOT NULL) STRICT;
-    INSERT INTO meta VALUES ('compacted', 1), ('reserved', 1), ('base', 1), ('clean', 1), ('synced', 0), ('boot', '');
+    INSERT INTO meta VALUES ('compacted', 1), ('reserved', 1), ('base', 1), ('clean', 1), ('clock', 0);
 ";
 
 /// An open file, ready for the writer.
@@ -36,40 +38,62 @@ pub(super) struct Opened {
     pub(super) compacted: u64,
     pub(super) reserved: u64,
     pub(super) lost: Vec<Lost>,
+    pub(super) clock: StoreClock,
 }
 
-pub(super) fn open(path: &Path, boot: &str) -> Result<Opened, OpenError> {
+pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     let size = make_private(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-    let wrap = |source: rusqlite::Error| match source.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
-            OpenError::Corrupt { path: path.to_owned(), detail: source.to_string() }
-        }
-        _ => OpenError::Sqlite { path: path.to_owned(), source },
-    };
+    if size == Some(0) {
+        let detail = "the file is empty".to_owned();
+        return Err(OpenError::Corrupt { path: path.to_owned(), detail });
+    }
+    let wrap = wrap(path);
     let mut connection = Connection::open(path).map_err(wrap)?;
     configure(&connection).map_err(wrap)?;
-    check_format(&mut connection, path, wrap)?;
+    if identify(&connection, path)? == Identity::Empty {
+        create(&mut connection).map_err(wrap)?;
+    }
     let clean = meta(&connection, "clean").map_err(wrap)? == 1;
-    if !clean || size <= QUICK_CHECK_BYTES {
+    if !clean || size.is_none_or(|size| size <= QUICK_CHECK_BYTES) {
         let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(wrap)?;
         if verdict != "ok" {
             return Err(OpenError::Corrupt { path: path.to_owned(), detail: verdict });
         }
     }
-    recover(connection, boot, clean).map_err(wrap)
+    if !clean {
+        tracing::info!(path = %path.display(), "the store was not closed cleanly: checked, and its revisions skip ahead");
+    }
+    recover(connection, clean).map_err(wrap)
 }
 
-/// Creates the file where it is absent, for its owner only; WAL and shared memory files take over its mode.
-fn make_private(path: &Path) -> std::io::Result<u64> {
-    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+/// What an error of SQLite means to one who opens that file.
+pub(super) fn wrap(path: &Path) -> impl Fn(rusqlite::Error) -> OpenError + Copy {
+    move |source: rusqlite::Error| match source.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
+            OpenError::Corrupt { path: path.to_owned(), detail: source.to_string() }
+        }
+        _ => OpenError::Sqlite { path: path.to_owned(), source },
     }
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    let metadata = file.metadata()?;
-    if metadata.permissions().mode() & 0o077 != 0 {
-        file.set_permissions(Permissions::from_mode(0o600))?;
+}
+
+/// Creates the file where it is absent, for its owner only; WAL and shared memory files take over its mode. Returns the
+/// size of a file that was there.
+fn make_private(path: &Path) -> std::io::Result<Option<u64>> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    match options.clone().create_new(true).open(path) {
+        // SQLite syncs the directory with the first commit.
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let file = options.open(path)?;
+            let metadata = file.metadata()?;
+            if metadata.permissions().mode() & 0o077 != 0 {
+                file.set_permissions(Permissions::from_mode(0o600))?;
+            }
+            Ok(Some(metadata.len()))
+        }
+        Err(error) => Err(error),
     }
-    Ok(metadata.len())
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
@@ -88,24 +112,23 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     )
 }
 
-fn check_format(
-    connection: &mut Connection,
-    path: &Path,
-    wrap: impl Fn(rusqlite::Error) -> OpenError,
-) -> Result<(), OpenError> {
-    let number = |c: &Connection, sql: &str| c.query_row(sql, [], |r| r.get::<_, i64>(0));
-    let format = number(connection, "PRAGMA user_version").map_err(&wrap)?;
-    let application = number(connection, "PRAGMA application_id").map_err(&wrap)?;
-    let tables = number(connection, "SELECT count(*) FROM sqlite_schema").map_err(&wrap)?;
+/// Whose tables a file holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Identity {
+    /// Nobody's: a file just made.
+    Empty,
+    /// A store of this format.
+    Store,
+}
+
+/// Refuses other programs' files and those of a newer skiff.
+pub(super) fn identify(connection: &Connection, path: &Path) -> Result<Identity, OpenError> {
+    let number = |sql: &str| connection.query_row(sql, [], |r| r.get::<_, i64>(0)).map_err(wrap(path));
+    let format = number("PRAGMA user_version")?;
+    let application = number("PRAGMA application_id")?;
+    let tables = number("SELECT count(*) FROM sqlite_schema")?;
     if tables == 0 && format == 0 {
-        let mut create = || {
-            let tx = connection.transaction()?;
-            tx.execute_batch(TABLES)?;
-            tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-            tx.pragma_update(None, "user_version", FORMAT)?;
-            tx.commit()
-        };
-        return create().map_err(wrap);
+        return Ok(Identity::Empty);
     }
     if application != APPLICATION_ID {
         return Err(OpenError::Foreign { path: path.to_owned() });
@@ -113,21 +136,27 @@ fn check_format(
     if format > FORMAT {
         return Err(OpenError::Newer { path: path.to_owned(), found: format, known: FORMAT });
     }
-    Ok(())
+    Ok(Identity::Store)
+}
+
+fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let tx = connection.transaction()?;
+    tx.execute_batch(TABLES)?;
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", FORMAT)?;
+    tx.commit()
 }
 
 /// Decides where revisions continue, marks the file as in use and reserves the first block.
-fn recover(mut connection: Connection, boot: &str, clean: bool) -> rusqlite::Result<Opened> {
+fn recover(mut connection: Connection, clean: bool) -> rusqlite::Result<Opened> {
     let tx = connection.transaction()?;
     let compacted = meta(&tx, "compacted")?;
     let reserved = meta(&tx, "reserved")?;
-    let newest: u64 = tx.query_row("SELECT coalesce(max(revision), 0) FROM log", [], |r| r.get(0))?;
-    let known = newest.max(compacted).max(meta(&tx, "base")?);
-    let last_boot: Option<String> =
-        tx.query_row("SELECT value FROM meta WHERE name = 'boot'", [], |r| r.get(0)).optional()?;
-    // Within one boot of the machine the kernel still had every byte that was written, synced or not.
-    let nothing_lost = clean || (!boot.is_empty() && last_boot.as_deref() == Some(boot));
-    let current = if nothing_lost || reserved <= known { known } else { reserved + 1 };
+    let known = newest(&tx)?;
+    // Whether a kill or a power cut ended it cannot be told for certain (a file system may have been rolled back within
+    // one boot of the machine), so any unclean end counts as one that lost what was not synced. After a mere kill that
+    // costs a gap: nobody has seen a revision of it.
+    let current = if clean || reserved <= known { known } else { reserved + 1 };
     if current > known {
         tx.execute("INSERT INTO lost(first, last) VALUES (?1, ?2)", params![known + 1, reserved])?;
     }
@@ -136,13 +165,20 @@ fn recover(mut connection: Connection, boot: &str, clean: bool) -> rusqlite::Res
         .prepare("SELECT first, last FROM lost ORDER BY first")?
         .query_map([], |r| Ok(Lost { first: r.get(0)?, last: r.get(1)? }))?
         .collect::<rusqlite::Result<Vec<_>>>()?;
+    let seen: Option<i64> = tx.query_row("SELECT value FROM meta WHERE name = 'clock'", [], |r| r.get(0)).optional()?;
+    let clock = StoreClock::after(seen.unwrap_or(0));
     let reserved = reserved.max(current + RESERVE);
     set_meta(&tx, "base", current)?;
     set_meta(&tx, "reserved", reserved)?;
     set_meta(&tx, "clean", 0)?;
-    tx.execute("UPDATE meta SET value = ?1 WHERE name = 'boot'", [boot])?;
     tx.commit()?;
-    Ok(Opened { connection, current: Revision(current), compacted, reserved, lost })
+    Ok(Opened { connection, current: Revision(current), compacted, reserved, lost, clock })
+}
+
+/// The newest revision that the file knows of.
+pub(super) fn newest(connection: &Connection) -> rusqlite::Result<u64> {
+    let logged: u64 = connection.query_row("SELECT coalesce(max(revision), 0) FROM log", [], |r| r.get(0))?;
+    Ok(logged.max(meta(connection, "compacted")?).max(meta(connection, "base")?))
 }
 
 pub(super) fn meta(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
@@ -150,6 +186,6 @@ pub(super) fn meta(connection: &Connection, name: &str) -> rusqlite::Result<u64>
 }
 
 pub(super) fn set_meta(connection: &Connection, name: &str, value: u64) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached("UPDATE meta SET value = ?2 WHERE name = ?1")?;
-    statement.execute(params![name, value]).map(drop)
+    let sql = "INSERT INTO meta(name, value) VALUES (?1, ?2) ON CONFLICT(name) DO UPDATE SET value = excluded.value";
+    connection.prepare_cached(sql)?.execute(params![name, value]).map(drop)
 }

@@ -2,14 +2,21 @@
 
 use super::*;
 use crate::store::conformance::{self, delete, events, key, put};
+use crate::store::properties;
 use crate::store::{Class, Expect};
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
-const BOOT: &str = "boot-1";
+fn file(dir: &TempDir) -> PathBuf {
+    dir.path().join("store.db")
+}
 
 fn open_at(dir: &TempDir) -> SqliteStore {
-    SqliteStore::open_in_boot(&dir.path().join("store.db"), BOOT).unwrap()
+    SqliteStore::open(&file(dir), SqliteOptions::default()).unwrap()
+}
+
+fn open_with(dir: &TempDir, options: SqliteOptions) -> SqliteStore {
+    SqliteStore::open(&file(dir), options).unwrap()
 }
 
 fn fresh() -> (TempDir, Arc<dyn Store>) {
@@ -19,6 +26,36 @@ fn fresh() -> (TempDir, Arc<dyn Store>) {
 }
 
 conformance::conformance!(fresh());
+
+/// A store in a directory of its own.
+struct Sqlite(TempDir, Option<Arc<SqliteStore>>);
+
+impl Sqlite {
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let store = Arc::new(open_at(&dir));
+        Self(dir, Some(store))
+    }
+}
+
+#[async_trait]
+impl properties::Subject for Sqlite {
+    fn store(&self) -> Arc<dyn Store> {
+        self.1.clone().unwrap()
+    }
+    async fn reopen(&mut self, cleanly: bool) -> bool {
+        let left = (!cleanly).then(|| copy(&self.0));
+        // Dropping the last handle closes the file.
+        self.1 = None;
+        if let Some(left) = left {
+            self.0 = left;
+        }
+        self.1 = Some(Arc::new(open_at(&self.0)));
+        true
+    }
+}
+
+properties::properties!(Sqlite::new());
 
 /// What a kill leaves behind: the files as they are while the store is open.
 fn copy(dir: &TempDir) -> TempDir {
@@ -59,19 +96,21 @@ async fn everything_is_there_after_a_close_and_reopen() {
 }
 
 #[tokio::test]
-async fn a_kill_loses_nothing_acknowledged_and_skips_no_revision() {
+async fn a_kill_loses_nothing_acknowledged_and_watches_resume() {
     let dir = TempDir::new().unwrap();
     let store = open_at(&dir);
-    let mut last = Revision(0);
+    let mut revisions = Vec::new();
     for i in 0..20 {
         let class = if i % 3 == 0 { Class::Ordinary } else { Class::Lazy };
-        last = store.commit(Write { class, ..put(&format!("k{i:02}"), "1") }).await.unwrap();
+        revisions.push(store.commit(Write { class, ..put(&format!("k{i:02}"), "1") }).await.unwrap());
     }
     let killed = copy(&dir);
     let again = open_at(&killed);
     assert_eq!(names(&again).await.len(), 20);
-    assert_eq!(again.current().await.unwrap(), last);
-    assert_eq!(again.commit(put("next", "1")).await.unwrap(), Revision(last.0 + 1));
+    let mut watch = again.watch("/registry/", revisions[4]).await.unwrap();
+    let next = again.commit(put("next", "1")).await.unwrap();
+    let seen: Vec<_> = events(&mut watch, 16).await.iter().map(|event| event.revision).collect();
+    assert_eq!((&seen[..15], seen[15]), (&revisions[5..], next));
 }
 
 #[tokio::test]
@@ -85,7 +124,7 @@ async fn after_a_power_loss_no_revision_is_used_twice_and_lost_ones_are_gone() {
         lazy = store.commit(Write { class: Class::Lazy, ..put(&format!("lazy{i}"), "1") }).await.unwrap();
     }
     // The machine starts anew with what was on disk before the lazy writes.
-    let again = SqliteStore::open_in_boot(&at_cut.path().join("store.db"), "boot-2").unwrap();
+    let again = open_at(&at_cut);
     assert_eq!(names(&again).await, ["durable"]);
     let current = again.current().await.unwrap();
     assert!(current > lazy);
@@ -98,10 +137,10 @@ async fn after_a_power_loss_no_revision_is_used_twice_and_lost_ones_are_gone() {
     assert_eq!(next, Revision(current.0 + 1));
     let mut watch = again.watch("/registry/", durable).await.unwrap();
     assert_eq!(events(&mut watch, 1).await[0].revision, next);
-    // A clean stop and start in yet another boot keeps the lost range lost, and jumps no further.
+    // A clean stop and start keeps the lost range lost, and jumps no further.
     again.close().await.unwrap();
     drop(again);
-    let again = SqliteStore::open_in_boot(&at_cut.path().join("store.db"), "boot-3").unwrap();
+    let again = open_at(&at_cut);
     assert_eq!(again.current().await.unwrap(), next);
     assert!(matches!(again.watch("/registry/", lazy).await, Err(StoreError::Compacted { .. })));
 }
@@ -115,7 +154,7 @@ async fn reservations_are_renewed_under_load() {
     let revisions: Vec<_> = futures::future::join_all(writes).await.into_iter().map(Result::unwrap).collect();
     let last = revisions.into_iter().max().unwrap();
     let at_cut = copy(&dir);
-    let again = SqliteStore::open_in_boot(&at_cut.path().join("store.db"), "boot-2").unwrap();
+    let again = open_at(&at_cut);
     assert!(again.current().await.unwrap() > last);
 }
 
@@ -124,11 +163,11 @@ async fn a_second_opener_is_told_who_holds_the_file() {
     let dir = TempDir::new().unwrap();
     let store = open_at(&dir);
     let path = dir.path().join("store.db");
-    let Err(error) = SqliteStore::open(&path) else { panic!("opened twice") };
+    let Err(error) = SqliteStore::open(&path, SqliteOptions::default()) else { panic!("opened twice") };
     let pid = std::process::id();
     assert_eq!(error.to_string(), format!("the store {} is in use by process {pid}: stop it first", path.display()));
     drop(store);
-    SqliteStore::open(&path).unwrap();
+    SqliteStore::open(&path, SqliteOptions::default()).unwrap();
 }
 
 #[tokio::test]
@@ -145,7 +184,7 @@ async fn files_are_private() {
 #[tokio::test]
 async fn files_that_are_not_ours_are_refused_with_the_remedy() {
     type Spoil = fn(&Path);
-    let spoil: [(&str, Spoil); 4] = [
+    let spoil: [(&str, Spoil); 6] = [
         ("written by a newer skiff (format 99, this one knows 1)", |path| {
             rusqlite::Connection::open(path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         }),
@@ -158,6 +197,8 @@ async fn files_that_are_not_ours_are_refused_with_the_remedy() {
             bytes[4096..].fill(0x5a);
             std::fs::write(path, bytes).unwrap();
         }),
+        ("is damaged", |path| std::fs::File::options().write(true).open(path).unwrap().set_len(3 * 4096).unwrap()),
+        ("is damaged (the file is empty)", |path| std::fs::write(path, "").unwrap()),
     ];
     for (want, spoil) in spoil {
         let dir = TempDir::new().unwrap();
@@ -167,7 +208,7 @@ async fn files_that_are_not_ours_are_refused_with_the_remedy() {
         drop(store);
         let path = dir.path().join("store.db");
         spoil(&path);
-        let Err(error) = SqliteStore::open(&path) else { panic!("opened: {want}") };
+        let Err(error) = SqliteStore::open(&path, SqliteOptions::default()) else { panic!("opened: {want}") };
         assert!(error.to_string().contains(want), "{error}");
     }
 }
@@ -185,6 +226,95 @@ async fn a_watch_that_nobody_reads_ends_and_holds_up_no_writer() {
         seen += usize::from(matches!(message.unwrap(), super::super::Watched::Events(_)));
     }
     assert_eq!(seen, 1024);
+}
+
+#[tokio::test]
+async fn at_its_quota_the_store_refuses_puts_but_reads_deletes_and_frees_space() {
+    let dir = TempDir::new().unwrap();
+    let store = open_with(&dir, SqliteOptions { quota_bytes: 1 << 20, ..SqliteOptions::default() });
+    let value = "x".repeat(20_000);
+    let mut made = 0;
+    let refusal = loop {
+        match store.commit(put(&format!("k{made:03}"), &value)).await {
+            Ok(_) => made += 1,
+            Err(error) => break error,
+        }
+    };
+    let StoreError::Full(text) = &refusal else { panic!("{refusal}") };
+    assert!(text.contains("the quota is 1048576") && text.contains("--quota-backend-bytes"), "{text}");
+    assert!((30..60).contains(&made), "{made} fit");
+    assert!(matches!(store.commit(put("k000", &value)).await, Err(StoreError::Full(_))), "updates are puts, too");
+    assert_eq!(names(&store).await.len(), made);
+    for i in 0..10 {
+        store.commit(delete(&format!("k{i:03}"))).await.unwrap();
+    }
+    store.commit(put("again", &value)).await.unwrap();
+    // What it replaced over and over is history, which goes before anything is refused.
+    for _ in 0..200 {
+        store.commit(put("again", &value)).await.unwrap();
+    }
+    assert_eq!(names(&store).await.len(), made - 9);
+}
+
+#[tokio::test]
+async fn history_is_kept_by_count_and_its_space_is_given_back() {
+    let dir = TempDir::new().unwrap();
+    let store = open_with(&dir, SqliteOptions { history_revisions: 1000, ..SqliteOptions::default() });
+    let start = store.current().await.unwrap();
+    let value = "x".repeat(2000);
+    let update = |i: usize| store.commit(Write { class: Class::Lazy, ..put(&format!("k{}", i % 10), &value) });
+    for round in 0..20 {
+        futures::future::join_all((0..500).map(|i| update(round * 500 + i)))
+            .await
+            .into_iter()
+            .for_each(|result| assert!(result.is_ok(), "{result:?}"));
+    }
+    assert!(matches!(store.watch("/registry/", start).await, Err(StoreError::Compacted { .. })));
+    let current = store.current().await.unwrap();
+    store.watch("/registry/", Revision(current.0 - 400)).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let size = std::fs::metadata(file(&dir)).unwrap().len();
+    assert!(size < 8 << 20, "{size} bytes for 10 keys and 1000 revisions of 2 kB");
+}
+
+#[tokio::test]
+async fn history_is_kept_by_age() {
+    for (history, gone) in [(Duration::ZERO, true), (Duration::from_secs(300), false)] {
+        let dir = TempDir::new().unwrap();
+        let store = open_with(&dir, SqliteOptions { history, ..SqliteOptions::default() });
+        let first = store.commit(put("a", "1")).await.unwrap();
+        store.commit(put("a", "2")).await.unwrap();
+        // Between two requests the writer looks what is old by now: it notes the newest revision, then compacts to it.
+        for _ in 0..3 {
+            store.compact(Revision(1)).await.unwrap();
+        }
+        let watch = store.watch("/registry/", first).await;
+        assert_eq!(matches!(watch, Err(StoreError::Compacted { .. })), gone, "{history:?}");
+        assert_eq!(names(&store).await, ["a"]);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_race_does_not_pass_for_the_sync_of_a_lazy_write() {
+    let dir = TempDir::new().unwrap();
+    let store = open_at(&dir);
+    store.commit(put("a", "1")).await.unwrap();
+    let synced = || {
+        let mut registry = Registry::default();
+        store.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let line = text.lines().find(|line| line.starts_with("etcd_disk_wal_fsync_duration_seconds_count")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let before = synced();
+    store.commit(Write { class: Class::Lazy, ..put("b", "1") }).await.unwrap();
+    let lost = Write { expect: Expect::Absent, ..put("a", "2") };
+    assert!(matches!(store.commit(lost).await, Err(StoreError::Lost(Some(_)))));
+    assert_eq!(synced(), before, "neither was synced");
+    store.commit(put("a", "2")).await.unwrap();
+    assert_eq!(synced(), before + 1);
 }
 
 #[tokio::test]

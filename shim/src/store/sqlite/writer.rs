@@ -1,39 +1,28 @@
-//! The writer thread: group commit, durability classes, expiry, compaction. It alone writes, and publishes in order.
+//! The writer thread: group commit and durability classes. It alone writes, and publishes in order.
 
+mod upkeep;
+
+use super::clock::StoreClock;
 use super::lock::FileLock;
 use super::schema::{RESERVE, set_meta};
-use super::{Shared, read, store_error};
+use super::{Shared, SqliteOptions, metrics, read, store_error};
 use crate::clock;
 use crate::revision::Revision;
-use crate::store::key::StoreKey;
 use crate::store::{Class, Event, Expect, KeyValue, StoreError, Write};
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, ffi, params};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
+pub(super) use upkeep::drop_superseded;
 
 /// Writes and bytes that share one fsync at most; bounds how long the first of them waits.
 const BATCH_WRITES: usize = 256;
 const BATCH_BYTES: usize = 4 << 20;
-/// Lazy writes reach the disk this long after they were acknowledged (the promise is 5 s).
-const LAZY_SYNC: Duration = Duration::from_secs(4);
-/// History is kept this long (kube-apiserver's etcd compaction interval).
-const HISTORY_SECONDS: Duration = Duration::from_secs(300);
-/// Distance of the marks by which the age of a revision is known.
-const MARK_SECONDS: Duration = Duration::from_secs(30);
-/// History is kept for no more revisions than this; it is then halved.
-const HISTORY_REVISIONS: u64 = 50_000;
-/// Revisions compacted in one transaction, so that writers hardly wait.
-const COMPACT_CHUNK: u64 = 2_000;
-/// Free pages given back to the file system in one step, once a quarter of the file is free.
-const VACUUM_PAGES: u32 = 512;
-/// Expired keys deleted in one transaction, and the least distance of two sweeps.
-const EXPIRE_CHUNK: usize = 256;
-const EXPIRE_DISTANCE: Duration = Duration::from_millis(10);
+/// Bytes that may be written before the file is measured again, where it is not near its quota.
+const MEASURE_BYTES: u64 = 4 << 20;
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -51,8 +40,19 @@ pub(super) struct Commit {
     pub(super) _permit: OwnedSemaphorePermit,
 }
 
+/// The opened file, as the writer takes it over.
+pub(super) struct File {
+    pub(super) connection: Connection,
+    pub(super) reserved: u64,
+    pub(super) compacted: u64,
+    pub(super) clock: StoreClock,
+    pub(super) lock: FileLock,
+}
+
 pub(super) struct Writer {
     connection: Connection,
+    options: SqliteOptions,
+    clock: StoreClock,
     shared: Arc<Shared>,
     /// Newest revision ever assigned, also in transactions that failed: none is used twice.
     assigned: u64,
@@ -61,6 +61,8 @@ pub(super) struct Writer {
     compacted: u64,
     /// How far compaction should get; it does so in chunks between batches.
     compact_to: u64,
+    /// There may be more free pages to give back than one step does.
+    vacuum: bool,
     /// (when, newest revision then), oldest first.
     marks: VecDeque<(Instant, u64)>,
     /// When the oldest unsynced lazy write was acknowledged.
@@ -68,33 +70,50 @@ pub(super) struct Writer {
     /// When the next key expires.
     expiry: Option<Instant>,
     synchronous: Class,
+    /// Bytes that may be written before the file is measured again.
+    room: u64,
+    /// Why nothing can be written any more: a sync failed, and what the kernel then dropped nobody knows.
+    broken: Option<String>,
     _lock: FileLock,
 }
 
+/// Why a write was not made.
+enum Refused {
+    /// Its expectation did not hold; what is there.
+    Lost(Option<KeyValue>),
+    /// The quota is reached.
+    Full(String),
+}
+
 impl Writer {
-    pub(super) fn new(
-        connection: Connection,
-        reserved: u64,
-        compacted: u64,
-        shared: Arc<Shared>,
-        lock: FileLock,
-    ) -> Self {
+    pub(super) fn new(file: File, options: SqliteOptions, shared: Arc<Shared>) -> Self {
         let now = clock::now().mono;
         let assigned = shared.current().0;
-        Self {
-            connection,
+        metrics::set(&shared.metrics.current, assigned);
+        metrics::set(&shared.metrics.compacted, file.compacted);
+        let writer = Self {
+            connection: file.connection,
+            options,
+            clock: file.clock,
             shared,
             assigned,
-            reserved,
-            compacted,
-            compact_to: compacted,
+            reserved: file.reserved,
+            compacted: file.compacted,
+            compact_to: file.compacted,
+            vacuum: false,
             marks: VecDeque::from([(now, assigned)]),
             unsynced: None,
             // Whatever expired while nobody looked goes at once.
             expiry: Some(now),
             synchronous: Class::Ordinary,
-            _lock: lock,
+            room: 0,
+            broken: None,
+            _lock: file.lock,
+        };
+        if let Err(error) = writer.measure() {
+            tracing::warn!(%error, "the store's size could not be read");
         }
+        writer
     }
 
     /// Serves until asked to close or until all handles are gone.
@@ -129,18 +148,6 @@ impl Writer {
         }
     }
 
-    /// When there is something to do though nobody asks.
-    fn deadline(&self) -> Option<Instant> {
-        let now = clock::now().mono;
-        let compaction = if self.compact_to > self.compacted {
-            Some(now)
-        } else {
-            // The newest mark alone has nothing after it that could be compacted.
-            (self.assigned > self.compacted).then(|| self.marks.front().map(|(at, _)| *at + HISTORY_SECONDS)).flatten()
-        };
-        [self.unsynced.map(|at| at + LAZY_SYNC), self.expiry, compaction].into_iter().flatten().min()
-    }
-
     /// Compact and close; true ends the thread.
     fn serve(&mut self, request: Request) -> bool {
         match request {
@@ -149,17 +156,14 @@ impl Writer {
                 false
             }
             Request::Compact { below, reply } => {
-                self.compact_to = self.compact_to.max(below.0);
-                let mut result = Ok(());
-                while result.is_ok() && self.compacted < self.compact_to {
-                    result = self.compact_chunk();
-                }
+                let result = self.compact_below(below.0).map_err(|e| self.failed(&e));
                 // A caller that went away wants no answer.
-                let _ = reply.send(result.map_err(|e| store_error(&e)));
+                let _ = reply.send(result);
                 false
             }
             Request::Close { reply } => {
-                let _ = reply.send(self.finish().map_err(|e| store_error(&e)));
+                let result = self.finish().map_err(|e| self.failed(&e));
+                let _ = reply.send(result);
                 true
             }
         }
@@ -188,17 +192,23 @@ impl Writer {
     fn commit(&mut self, batch: Vec<Commit>) {
         let lazy = batch.iter().all(|c| c.write.class == Class::Lazy);
         let class = if lazy { Class::Lazy } else { Class::Ordinary };
+        let full = self.full(&batch);
+        let clock = self.clock;
         let mut outcomes = Vec::with_capacity(batch.len());
         let result = self.transact(class, batch.len() as u64, |tx, assigned| {
             for commit in &batch {
-                outcomes.push(apply(tx, &commit.write, assigned)?);
+                outcomes.push(match &full {
+                    Some(why) if commit.write.put.is_some() => Err(Refused::Full(why.clone())),
+                    Some(_) | None => apply(tx, &commit.write, assigned, clock)?,
+                });
             }
             Ok(())
         });
         if let Err(error) = result {
+            let error = self.failed(&error);
             tracing::error!(%error, "a commit to the store failed");
             for commit in batch {
-                let _ = commit.reply.send(Err(store_error(&error)));
+                let _ = commit.reply.send(Err(again(&error)));
             }
             return;
         }
@@ -208,14 +218,16 @@ impl Writer {
             let answer = match outcome {
                 Ok(event) => {
                     if let (Some(ttl), Some(_)) = (commit.write.ttl, &event.put) {
-                        let due = clock::now().mono + ttl;
-                        self.expiry = Some(self.expiry.map_or(due, |e| e.min(due)));
+                        // A time too far off to be counted never comes.
+                        let due = clock::now().mono.checked_add(ttl);
+                        self.expiry = [self.expiry, due].into_iter().flatten().min();
                     }
                     let revision = event.revision;
                     events.push(event);
                     Ok(revision)
                 }
-                Err(current) => Err(StoreError::Lost(current)),
+                Err(Refused::Lost(current)) => Err(StoreError::Lost(current)),
+                Err(Refused::Full(why)) => Err(StoreError::Full(why)),
             };
             answers.push((commit, answer));
         }
@@ -225,6 +237,59 @@ impl Writer {
             let _ = commit.reply.send(answer);
         }
         self.publish(events);
+    }
+
+    /// Why this batch's puts are refused, if they are: the quota is reached, and history has nothing more to give.
+    fn full(&mut self, batch: &[Commit]) -> Option<String> {
+        let quota = self.options.quota_bytes;
+        let puts = batch.iter().filter_map(|c| c.write.put.as_ref().map(|put| put.len() + c.write.key.as_str().len()));
+        // A row of the log, one of the current keys, and what splits of pages leave empty.
+        let weight: u64 = puts.map(|bytes| 2 * bytes as u64 + 512).sum();
+        if quota == 0 || weight == 0 {
+            return None;
+        }
+        if self.room < weight {
+            let in_use = match self.measure() {
+                Ok(in_use) if in_use + weight > quota => self.compact_all().and_then(|()| self.measure()),
+                other => other,
+            };
+            match in_use {
+                Ok(in_use) if in_use + weight > quota => {
+                    return Some(format!(
+                        "{in_use} bytes are in use, the quota is {quota}: delete objects, or raise --quota-backend-bytes"
+                    ));
+                }
+                Ok(in_use) => self.room = (quota - in_use).min(MEASURE_BYTES.max(weight)),
+                Err(error) => tracing::warn!(%error, "the store's size could not be read"),
+            }
+        }
+        self.room = self.room.saturating_sub(weight);
+        None
+    }
+
+    /// Reads how big the file is; returns the bytes in use.
+    fn measure(&self) -> rusqlite::Result<u64> {
+        let pragma = |name: &str| self.connection.pragma_query_value(None, name, |r| r.get::<_, u64>(0));
+        let (pages, free, bytes) = (pragma("page_count")?, pragma("freelist_count")?, pragma("page_size")?);
+        let in_use = (pages - free.min(pages)) * bytes;
+        self.shared.metrics.sized(pages * bytes, in_use);
+        Ok(in_use)
+    }
+
+    /// What a failed transaction means from here on.
+    fn failed(&mut self, error: &rusqlite::Error) -> StoreError {
+        if let rusqlite::Error::SqliteFailure(cause, _) = error {
+            let code = cause.extended_code;
+            if self.broken.is_none() && [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC].contains(&code) {
+                // The kernel reports a failed write-back once and may have dropped the pages: a later sync that succeeds
+                // proves nothing. The log as it is on disk is read at the next start.
+                self.broken = Some("the disk failed to sync a write: check it, then restart skiff".into());
+            }
+        }
+        match &self.broken {
+            Some(why) => StoreError::Unavailable(why.clone()),
+            None => store_error(error),
+        }
     }
 
     /// What was committed is the current revision from here on. Revisions that a failed transaction used up never are:
@@ -238,11 +303,13 @@ impl Writer {
     fn publish(&mut self, events: Vec<Event>) {
         let Some(last) = events.last().map(|e| e.revision) else { return };
         self.advance(&events);
+        let deletes = events.iter().filter(|event| event.put.is_none()).count() as u64;
+        let metrics = &self.shared.metrics;
+        metrics.deletes.inc_by(deletes);
+        metrics.puts.inc_by(events.len() as u64 - deletes);
+        metrics::set(&metrics.current, last.0);
         self.shared.hub.publish(events, last);
-        let now = clock::now().mono;
-        if self.marks.back().is_none_or(|(at, _)| now.duration_since(*at) >= MARK_SECONDS) {
-            self.marks.push_back((now, self.assigned));
-        }
+        self.mark();
     }
 
     /// One transaction that may assign `most` revisions, durable as its class says when it returns.
@@ -252,6 +319,10 @@ impl Writer {
         most: u64,
         body: impl FnOnce(&Transaction<'_>, &mut u64) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
+        if self.broken.is_some() {
+            let error = ffi::Error { code: rusqlite::ErrorCode::SystemIoFailure, extended_code: ffi::SQLITE_IOERR };
+            return Err(rusqlite::Error::SqliteFailure(error, None));
+        }
         // A reservation must be on disk before a revision of it is seen: it rides on an ordinary commit.
         let reserve = (self.assigned + most > self.reserved).then_some(self.assigned + most + RESERVE);
         let class = if reserve.is_some() { Class::Ordinary } else { class };
@@ -260,12 +331,24 @@ impl Writer {
         if let Some(reserved) = reserve {
             set_meta(&tx, "reserved", reserved)?;
         }
+        let before = tx.total_changes();
         let out = body(&tx, &mut self.assigned)?;
+        let changed = reserve.is_some() || tx.total_changes() > before;
+        let begun = clock::now().mono;
         tx.commit()?;
+        let took = clock::now().mono.duration_since(begun).as_secs_f64();
         self.reserved = reserve.unwrap_or(self.reserved);
+        // A transaction that changed nothing (every race lost) has synced nothing either.
         match class {
-            Class::Ordinary => self.unsynced = None,
-            Class::Lazy => self.unsynced = self.unsynced.or_else(|| Some(clock::now().mono)),
+            Class::Ordinary | Class::Lazy if !changed => {}
+            Class::Ordinary => {
+                self.shared.metrics.synced.observe(took);
+                self.unsynced = None;
+            }
+            Class::Lazy => {
+                self.shared.metrics.unsynced.observe(took);
+                self.unsynced = self.unsynced.or_else(|| Some(clock::now().mono));
+            }
         }
         Ok(out)
     }
@@ -283,127 +366,39 @@ impl Writer {
         Ok(())
     }
 
-    /// What is due: syncing lazy writes, expiry, a chunk of compaction. Failures are tried again later.
-    fn upkeep(&mut self) {
-        let now = clock::now().mono;
-        if self.unsynced.is_some_and(|at| now >= at + LAZY_SYNC)
-            && let Err(error) = self.sync()
-        {
-            tracing::error!(%error, "lazy writes could not be synced; trying again");
-            self.unsynced = Some(now);
-        }
-        if self.expiry.is_some_and(|at| now >= at)
-            && let Err(error) = self.expire()
-        {
-            tracing::error!(%error, "expired keys could not be deleted; trying again");
-            self.expiry = Some(now + LAZY_SYNC);
-        }
-        while self.marks.front().is_some_and(|(at, _)| now >= *at + HISTORY_SECONDS) {
-            if let Some((_, revision)) = self.marks.pop_front() {
-                self.compact_to = self.compact_to.max(revision);
-            }
-        }
-        if self.marks.is_empty() && self.assigned > self.compact_to {
-            self.marks.push_back((now, self.assigned));
-        }
-        if self.assigned - self.compacted > HISTORY_REVISIONS {
-            self.compact_to = self.compact_to.max(self.assigned - HISTORY_REVISIONS / 2);
-        }
-        if self.compact_to > self.compacted
-            && let Err(error) = self.compact_chunk()
-        {
-            tracing::error!(%error, "the store's history could not be compacted; trying again later");
-            self.compact_to = self.compacted;
-        }
-    }
-
-    /// An ordinary commit syncs everything before it.
-    fn sync(&mut self) -> rusqlite::Result<()> {
-        self.transact(Class::Ordinary, 0, |tx, _| {
-            tx.execute("UPDATE meta SET value = value + 1 WHERE name = 'synced'", []).map(drop)
-        })
-    }
-
-    /// Deletes expired keys and notes when the next one is due.
-    fn expire(&mut self) -> rusqlite::Result<()> {
-        let wall = unix_millis();
-        let sql = "SELECT key, revision FROM current WHERE expires <= ?1 ORDER BY expires LIMIT ?2";
-        let due = self
-            .connection
-            .prepare_cached(sql)?
-            .query_map(params![wall, EXPIRE_CHUNK], |r| Ok((r.get::<_, String>(0)?, r.get::<_, u64>(1)?)))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        if !due.is_empty() {
-            let mut events = Vec::with_capacity(due.len());
-            self.transact(Class::Lazy, due.len() as u64, |tx, assigned| {
-                for (key, revision) in &due {
-                    let delete = Write {
-                        key: StoreKey::from_stored(key),
-                        expect: Expect::At(Revision(*revision)),
-                        put: None,
-                        ttl: None,
-                        class: Class::Lazy,
-                    };
-                    events.extend(apply(tx, &delete, assigned)?.ok());
-                }
-                Ok(())
-            })?;
-            self.publish(events);
-        }
-        let next: Option<i64> = self
-            .connection
-            .prepare_cached("SELECT min(expires) FROM current WHERE expires IS NOT NULL")?
-            .query_row([], |r| r.get(0))
-            .optional()?
-            .flatten();
-        self.expiry = next.map(|at| {
-            let wait = Duration::from_millis(u64::try_from(at - wall).unwrap_or(0));
-            clock::now().mono + wait.max(EXPIRE_DISTANCE)
-        });
-        Ok(())
-    }
-
-    /// Drops superseded rows of some more revisions; then gives free pages back.
-    fn compact_chunk(&mut self) -> rusqlite::Result<()> {
-        let (from, to) = (self.compacted, self.compact_to.min(self.compacted + COMPACT_CHUNK));
-        self.transact(Class::Lazy, 0, |tx, _| {
-            let superseded = "DELETE FROM log WHERE revision IN
-                (SELECT prev FROM log WHERE revision > ?1 AND revision <= ?2 AND prev > 0)";
-            tx.prepare_cached(superseded)?.execute(params![from, to])?;
-            let deletions = "DELETE FROM log WHERE revision > ?1 AND revision <= ?2 AND value IS NULL";
-            tx.prepare_cached(deletions)?.execute(params![from, to])?;
-            set_meta(tx, "compacted", to)
-        })?;
-        self.compacted = to;
-        let pages = |name: &str| self.connection.pragma_query_value(None, name, |r| r.get::<_, u32>(0));
-        let free = pages("freelist_count")?;
-        if free > VACUUM_PAGES && free > pages("page_count")? / 4 {
-            let mut vacuum = self.connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
-            let mut rows = vacuum.query([])?;
-            while rows.next()?.is_some() {}
-        }
-        Ok(())
-    }
-
     /// Makes everything durable, says so in the file and empties the log.
     fn finish(&mut self) -> rusqlite::Result<()> {
         self.shared.hub.end();
         self.shared.readers.close();
-        let newest = self.assigned;
+        let (newest, seen) = (self.assigned, self.seen());
         self.transact(Class::Ordinary, 0, |tx, _| {
             set_meta(tx, "base", newest)?;
+            set_meta(tx, "clock", seen)?;
             set_meta(tx, "clean", 1)
         })?;
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
     }
 }
 
-fn unix_millis() -> i64 {
-    clock::now().wall.as_millisecond()
+/// The same error for another caller of the batch (`StoreError` holds what one caller alone gets).
+fn again(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Full(text) => StoreError::Full(text.clone()),
+        StoreError::Corrupt(text) => StoreError::Corrupt(text.clone()),
+        other => StoreError::Unavailable(match other {
+            StoreError::Unavailable(text) => text.clone(),
+            other => other.to_string(),
+        }),
+    }
 }
 
 /// Makes one write within the transaction, or tells the entry that its expectation met.
-fn apply(tx: &Transaction<'_>, write: &Write, assigned: &mut u64) -> rusqlite::Result<Result<Event, Option<KeyValue>>> {
+fn apply(
+    tx: &Transaction<'_>,
+    write: &Write,
+    assigned: &mut u64,
+    clock: StoreClock,
+) -> rusqlite::Result<Result<Event, Refused>> {
     let have = read::entry(tx, &write.key)?;
     let holds = match write.expect {
         Expect::Any => true,
@@ -411,7 +406,7 @@ fn apply(tx: &Transaction<'_>, write: &Write, assigned: &mut u64) -> rusqlite::R
         Expect::At(revision) => have.as_ref().is_some_and(|kv| kv.revision == revision),
     };
     if !holds || (write.put.is_none() && have.is_none()) {
-        return Ok(Err(have));
+        return Ok(Err(Refused::Lost(have)));
     }
     *assigned += 1;
     let revision = *assigned;
@@ -424,8 +419,7 @@ fn apply(tx: &Transaction<'_>, write: &Write, assigned: &mut u64) -> rusqlite::R
         write.put.as_deref()
     ])?;
     if write.put.is_some() {
-        let ttl = write.ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
-        let expires = ttl.map(|ttl| unix_millis().saturating_add(ttl));
+        let expires = write.ttl.map(|ttl| clock.expiry(ttl));
         let upsert = "INSERT INTO current(key, revision, expires) VALUES (?1, ?2, ?3)
             ON CONFLICT(key) DO UPDATE SET revision = excluded.revision, expires = excluded.expires";
         tx.prepare_cached(upsert)?.execute(params![key, revision, expires])?;

@@ -1,10 +1,13 @@
 //! The agent's actors, one a file: a cheap handle, a private request, a private task; only the supervisor spawns them.
 
+pub mod content;
 pub mod housekeeping;
 pub mod images;
+pub mod mirrors;
 pub mod node;
 pub mod pod_worker;
 pub mod pods;
 pub mod probes;
 pub mod runtime_watch;
+pub mod static_pods;
 pub mod status;

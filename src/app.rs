@@ -1,17 +1,21 @@
 //! Wiring of the agent: the only file that knows all actors.
 
+use crate::actors::content::ContentTask;
 use crate::actors::housekeeping::Housekeeping;
-use crate::actors::images::ImagesHandle;
+use crate::actors::images::{ImagesHandle, PullLimits};
+use crate::actors::mirrors::MirrorsTask;
 use crate::actors::node::{self, NodeDeps, NodeError, NodeHandle};
 use crate::actors::pod_worker::{WorkerContext, WorkerPaths};
-use crate::actors::pods::{PodsHandle, PodsTask};
+use crate::actors::pods::{Inputs, PodsHandle, PodsTask};
 use crate::actors::probes::ProbesHandle;
 use crate::actors::runtime_watch::runtime_watch;
+use crate::actors::static_pods::{StaticPods, StaticPodsTask};
 use crate::actors::status::StatusHandle;
 use crate::cgroups::{CgroupError, Cgroups};
 use crate::clock;
 use crate::cluster::{Cluster, ClusterError, KubeCluster, Recorder};
 use crate::decide::sandbox::parse_resolv_conf;
+use crate::decide::static_pod::MirrorView;
 use crate::ids::PodUid;
 use crate::model::dns::{Dns, NodeDns};
 use crate::model::node::NodeFacts;
@@ -92,14 +96,19 @@ impl Agent {
         tasks.spawn("runtime_watch", watch_task);
         let pods = PodsHandle::default();
         let context = WorkerContext {
-            images: ImagesHandle::new(runtime.clone(), cluster.clone(), recorder.clone(), config.serialize_image_pulls),
+            images: ImagesHandle::new(
+                runtime.clone(),
+                cluster.clone(),
+                recorder.clone(),
+                PullLimits::new(config.serialize_image_pulls, config.registry_pull_qps, config.registry_burst),
+            ),
             probes: ProbesHandle::new(tasks.child(), runtime.clone(), recorder.clone(), dirty),
             services: follow_services(&tasks, &cluster),
             runtime: runtime.clone(),
             cluster: cluster.clone(),
             volumes: volumes.clone(),
             cgroups: Some(cgroups.clone()),
-            recorder,
+            recorder: recorder.clone(),
             status,
             pods: pods.clone(),
             node: node.facts.clone(),
@@ -112,7 +121,11 @@ impl Agent {
             tasks: tasks.clone(),
         };
         let changes = follow_pods(&tasks, &cluster);
-        let pods_task = PodsTask::new(Arc::new(context), tasks.child(), changes, runtime_events);
+        let (mirrors, view) = watch::channel(MirrorView::default());
+        tasks.spawn("mirrors", MirrorsTask::new(cluster.clone(), &config.node_name, view).run());
+        let static_pods = follow_manifests(&config, &tasks, recorder);
+        let inputs = Inputs { changes, runtime_events, static_pods, mirrors };
+        let pods_task = PodsTask::new(Arc::new(context), tasks.child(), inputs);
         tasks.spawn("pods", pods_task.run());
         let serving = server::Deps {
             runtime: runtime.clone(),
@@ -121,6 +134,13 @@ impl Agent {
             node_name: config.node_name.as_str().into(),
         };
         server::start(&config, serving).await?;
+        let content = ContentTask {
+            cluster: cluster.clone(),
+            volumes: volumes.clone(),
+            pods: pods.clone(),
+            tasks: tasks.child(),
+        };
+        tasks.spawn("content", content.run());
         let housekeeping = Housekeeping {
             runtime: runtime.clone(),
             volumes: volumes.clone(),
@@ -235,6 +255,14 @@ fn follow_services(tasks: &Supervisor, cluster: &Arc<dyn Cluster>) -> crate::act
     let cluster = cluster.clone();
     tasks.spawn("services", async move { cluster.follow_services(sender).await });
     receiver
+}
+
+fn follow_manifests(config: &AgentConfig, tasks: &Supervisor, recorder: Recorder) -> watch::Receiver<StaticPods> {
+    let (path, url) = (config.static_pod_path.clone(), config.static_pod_url.clone());
+    let reader = StaticPodsTask::new(path, url, config.http_check_frequency, &config.node_name, recorder);
+    let (static_pods, task) = reader.start();
+    tasks.spawn("static_pods", task);
+    static_pods
 }
 
 fn follow_pods(tasks: &Supervisor, cluster: &Arc<dyn Cluster>) -> mpsc::Receiver<crate::cluster::PodChange> {

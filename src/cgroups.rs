@@ -1,5 +1,6 @@
 //! The cgroup tree of pods as the kubelet lays it out: `kubepods`, a level for each QoS class, one cgroup a pod.
 
+mod resize;
 mod systemd;
 mod values;
 
@@ -7,7 +8,8 @@ pub use crate::model::qos::QosClass;
 pub use values::{CgroupResources, Version, cpu_weight, files, pod_resources};
 
 use crate::ids::PodUid;
-use crate::runtime::translate::{TranslateError, cpu_shares};
+use crate::model::resources::BadQuantity;
+use crate::runtime::translate::cpu_shares;
 use crate::units::{Bytes, Millicores};
 use k8s_openapi::api::core::v1::Pod;
 use nix::sys::signal::{Signal, kill};
@@ -34,10 +36,12 @@ pub enum CgroupError {
     File { path: PathBuf, source: io::Error },
     #[error("{0} still has processes after they were killed")]
     Busy(PathBuf),
+    #[error("attempting to set pod memory limit ({limit}) below current usage ({used})")]
+    BelowUsage { limit: i64, used: i64 },
     #[error("systemd slice {slice}: {message}")]
     Systemd { slice: String, message: String },
     #[error(transparent)]
-    Resources(#[from] TranslateError),
+    Resources(#[from] BadQuantity),
 }
 
 /// Who makes cgroups; it must be the runtime's own choice too.

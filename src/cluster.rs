@@ -15,7 +15,7 @@ pub use self::events::Recorder;
 use crate::ids::{PodKey, PodUid};
 use async_trait::async_trait;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
 use std::sync::Arc;
 
 /// What a caller can branch on.
@@ -49,6 +49,20 @@ pub enum PodChange {
     Deleted(Arc<Pod>),
 }
 
+/// An object whose content volumes show.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ContentRef {
+    pub kind: ContentKind,
+    pub namespace: String,
+    pub name: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ContentKind {
+    ConfigMap,
+    Secret,
+}
+
 /// The API server.
 #[async_trait]
 pub trait Cluster: Send + Sync + 'static {
@@ -56,6 +70,8 @@ pub trait Cluster: Send + Sync + 'static {
     async fn follow_pods(&self, changes: tokio::sync::mpsc::Sender<PodChange>);
     /// Runs until cancelled: keeps the services of all namespaces current (environment variables of pods).
     async fn follow_services(&self, services: tokio::sync::watch::Sender<Option<Arc<Vec<Arc<Service>>>>>);
+    /// Runs until cancelled: names the object whenever it is written. What it holds is read by who is told.
+    async fn follow_content(&self, object: &ContentRef, changed: tokio::sync::mpsc::Sender<ContentRef>);
     async fn pod(&self, key: &PodKey) -> Result<Option<Arc<Pod>>, ClusterError>;
     /// Strategic merge patch on `/status` with the uid as precondition; `None`: the pod is gone.
     async fn patch_pod_status(
@@ -68,6 +84,13 @@ pub trait Cluster: Send + Sync + 'static {
     async fn delete_pod(&self, key: &PodKey, uid: &PodUid) -> Result<(), ClusterError>;
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ClusterError>;
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ClusterError>;
+    async fn persistent_volume_claim(&self, namespace: &str, name: &str)
+    -> Result<PersistentVolumeClaim, ClusterError>;
+    async fn persistent_volume(&self, name: &str) -> Result<PersistentVolume, ClusterError>;
+    /// The handler of a runtime class (`node.k8s.io`).
+    async fn runtime_handler(&self, class: &str) -> Result<String, ClusterError>;
+    /// Mirror pods only: everything else is made by others.
+    async fn create_pod(&self, pod: &Pod) -> Result<(), ClusterError>;
     async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError>;
     async fn create_node(&self, node: &Node) -> Result<Node, ClusterError>;
     async fn patch_node(&self, name: &str, patch: &serde_json::Value) -> Result<Node, ClusterError>;

@@ -13,6 +13,8 @@
 //! | `env`, `env_file` | environment, `$(VAR)` in command and args |
 //! | `sysctl` | which sysctls a pod may set |
 //! | `requests` | what a pod asks of the node |
+//! | `resize` | other resources for containers that run |
+//! | `static_pod` | pods from files, and the mirrors that show them |
 //! | `gc` | which dead containers and sandboxes go |
 //! | `patch` | the strategic merge patch of the status fields that the agent owns |
 
@@ -35,8 +37,10 @@ pub mod gc;
 pub mod init;
 pub mod patch;
 pub mod requests;
+pub mod resize;
 mod restart_all;
 pub mod sandbox;
+pub mod static_pod;
 pub mod status;
 mod sysctl;
 pub mod terminate;
@@ -62,6 +66,8 @@ pub(crate) struct Out {
     pub(crate) steps: Vec<Step>,
     pub(crate) events: Vec<PodEvent>,
     pub(crate) wake: Option<Instant>,
+    /// The resize under way has reached everything.
+    pub(crate) resized: bool,
 }
 
 /// Decides the next pass of one pod.
@@ -80,7 +86,7 @@ pub fn plan(scene: Scene<'_>) -> Plan {
     }
     out.steps.retain(|step| !scene.memory.running.contains(&step.key()) || terminate::is_sharper_kill(&scene, step));
     let status = status::make(&scene, stop.as_ref(), stage, &mut out);
-    Plan { stop, steps: out.steps, events: out.events, status, wake: out.wake, stage }
+    Plan { stop, steps: out.steps, events: out.events, status, resized: out.resized, wake: out.wake, stage }
 }
 
 /// Brings the memory up to what is seen; called before each `plan`.
@@ -105,6 +111,14 @@ pub fn learn(memory: &mut PodMemory, pod: &DesiredPod, seen: &ObservedPod, now: 
     memory.kills.retain(|id, _| alive(id));
     memory.probes.retain(|id, _| alive(id));
     memory.hooks.retain(alive);
+    for container in seen.containers.iter().filter(|c| matches!(c.state, ContainerState::Running { .. })) {
+        // Started by an earlier run of the agent: the status tells what it was given.
+        if !memory.resources.contains_key(&container.id) {
+            let given = resize::given(memory, pod, container);
+            memory.resources.insert(container.id.clone(), given);
+        }
+    }
+    memory.resources.retain(|id, _| alive(id));
     memory.ended.retain(|id, _| seen.containers.iter().any(|c| c.id == *id));
     memory.stopped_sandboxes.retain(|id| seen.sandboxes.iter().any(|s| s.id == *id));
 }

@@ -1,6 +1,7 @@
 //! CRI log files read as `kubectl logs` shows them (`pkg/kubelet/kuberuntime/logs`).
 
 mod lines;
+pub mod rotate;
 
 use crate::clock;
 use bytes::Bytes;

@@ -6,4 +6,5 @@ pub mod node;
 pub mod observed;
 pub mod pod;
 pub mod qos;
+pub mod resources;
 pub mod step;

@@ -1,6 +1,7 @@
-//! Runs one probe once: exec, HTTP, TCP. Whether it passed and what it said; thresholds are the probes actor's business.
+//! Runs one probe once: exec, gRPC, HTTP, TCP. Whether it passed and what it said; thresholds are the probes actor's business.
 
 pub mod exec;
+pub mod grpc;
 pub mod http;
 pub mod tcp;
 

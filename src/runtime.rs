@@ -86,6 +86,8 @@ pub struct Mount {
     pub read_only: bool,
     pub propagation: Propagation,
     pub recursive_read_only: bool,
+    /// The id of the image to mount; then there is no path of the host.
+    pub image: Option<String>,
     pub selinux_relabel: bool,
 }
 
@@ -182,6 +184,14 @@ pub trait Runtime: Send + Sync + 'static {
     async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;
     /// SIGTERM (or the image's stop signal), then SIGKILL after `grace`.
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError>;
+    /// Gives a running container the resources that `container` has in `pod`'s spec now.
+    async fn update_container(
+        &self,
+        id: &ContainerId,
+        pod: &Pod,
+        container: &str,
+        node_memory: i64,
+    ) -> Result<(), RuntimeError>;
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;
     async fn reopen_log(&self, id: &ContainerId) -> Result<(), RuntimeError>;
     async fn image(&self, reference: &str) -> Result<Option<ImageInfo>, RuntimeError>;

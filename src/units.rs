@@ -24,12 +24,33 @@ impl Millicores {
     pub fn parse(quantity: &Quantity) -> Result<Self, QuantityError> {
         parse_scaled(&quantity.0, 3).map(Self)
     }
+
+    /// The canonical form: `250m`, `2`.
+    pub fn quantity(self) -> Quantity {
+        Quantity(if self.0 % 1000 == 0 { (self.0 / 1000).to_string() } else { format!("{}m", self.0) })
+    }
 }
 
 impl Bytes {
     /// `64Mi`, `1G`, `1.5Gi`, `12e6`, … in whole bytes, away from zero when finer; capped at 2^63-1.
     pub fn parse(quantity: &Quantity) -> Result<Self, QuantityError> {
         parse_scaled(&quantity.0, 0).map(Self)
+    }
+
+    /// The canonical form with binary (`64Mi`) or decimal (`64M`) suffixes: the largest that leaves a whole number.
+    pub fn quantity(self, binary: bool) -> Quantity {
+        let (base, suffixes) =
+            if binary { (1024, ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]) } else { (1000, ["k", "M", "G", "T", "P", "E"]) };
+        let mut value = self.0;
+        let mut suffix = "";
+        for next in suffixes {
+            if value == 0 || value % base != 0 {
+                break;
+            }
+            value /= base;
+            suffix = next;
+        }
+        Quantity(format!("{value}{suffix}"))
     }
 }
 
@@ -156,6 +177,22 @@ mod tests {
             let quantity = Quantity(text.into());
             assert_eq!(Millicores::parse(&quantity), Ok(Millicores(millis)), "{text} in thousandths");
             assert_eq!(Bytes::parse(&quantity), Ok(Bytes(value)), "{text}");
+        }
+    }
+
+    #[test]
+    fn quantities_are_written_in_canonical_form() {
+        for (millis, text) in [(0, "0"), (250, "250m"), (2000, "2"), (1500, "1500m")] {
+            assert_eq!(Millicores(millis).quantity().0, text);
+        }
+        for (bytes, binary, text) in [
+            (0, true, "0"),
+            (64 << 20, true, "64Mi"),
+            (1500, true, "1500"),
+            (1_500_000, false, "1500k"),
+            (3 << 30, true, "3Gi"),
+        ] {
+            assert_eq!(Bytes(bytes).quantity(binary).0, text);
         }
     }
 

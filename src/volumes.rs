@@ -1,6 +1,7 @@
 //! The pod's volumes on the host: placed before its containers start, removed after they ended.
 
 mod atomic;
+mod backing;
 mod collect;
 mod container;
 mod content;
@@ -18,6 +19,7 @@ mod tests;
 mod tokens;
 
 use self::atomic::Payload;
+use self::backing::Backing;
 use self::collect::{Sources, fs_group};
 use self::container::{MountJob, container_mounts, termination_log};
 use self::empty_dir::Medium;
@@ -30,7 +32,7 @@ use crate::model::node::NodeFacts;
 use crate::runtime::Mount;
 use crate::units::Bytes;
 use k8s_openapi::api::core::v1::{Pod, Volume};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -60,7 +62,23 @@ pub enum VolumeError {
 #[derive(Clone, Debug, Default)]
 pub struct Placed {
     pub paths: BTreeMap<String, PathBuf>,
+    /// Volumes that no container may write to.
+    pub read_only: BTreeSet<String>,
+    /// Images that image volumes show, which the runtime mounts itself.
+    pub images: BTreeMap<String, String>,
 }
+
+impl Placed {
+    fn add(&mut self, (name, path, read_only): One) {
+        if read_only {
+            self.read_only.insert(name.clone());
+        }
+        self.paths.insert(name, path);
+    }
+}
+
+/// One placed volume: its name, where it lies, and whether it is read-only.
+type One = (String, PathBuf, bool);
 
 /// Places and removes volumes under `<root-dir>/pods/<uid>/`; cheap to clone.
 #[derive(Clone)]
@@ -100,9 +118,14 @@ impl Volumes {
         let made = dir.clone();
         self.on_disk(move || make_pod_dirs(&made)).await.map_err(|message| VolumeError::Mount(message.to_string()))?;
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
-        let placed = futures::future::join_all(volumes.iter().map(|volume| self.place_one(pod, &dir, volume))).await;
-        let paths = placed.into_iter().collect::<Result<BTreeMap<_, _>, _>>()?;
-        Ok(Placed { paths })
+        // The runtime mounts images.
+        let volumes = volumes.iter().filter(|volume| volume.image.is_none());
+        let placed = futures::future::join_all(volumes.map(|volume| self.place_one(pod, &dir, volume))).await;
+        let mut all = Placed::default();
+        for one in placed {
+            all.add(one?);
+        }
+        Ok(all)
     }
 
     /// Idempotent: refreshes configMap, secret, downwardAPI and projected content of a running pod.
@@ -191,7 +214,7 @@ impl Volumes {
         }
     }
 
-    async fn place_one(&self, pod: &Arc<Pod>, dir: &PodDir, volume: &Volume) -> Result<(String, PathBuf), VolumeError> {
+    async fn place_one(&self, pod: &Arc<Pod>, dir: &PodDir, volume: &Volume) -> Result<One, VolumeError> {
         let failed = |message: String| VolumeError::SetUp { volume: volume.name.clone(), message };
         if !is_file_name(&volume.name) {
             return Err(failed("a volume's name must be a single file name".into()));
@@ -216,7 +239,7 @@ impl Volumes {
                 atomic::write(&target, &payload, group, clock::now().wall)
             };
             self.on_disk(write).await.map_err(|error| failed(error.to_string()))?;
-            return Ok((name, path));
+            return Ok((name, path, false));
         }
         if let Some(source) = &volume.empty_dir {
             let medium = match source.medium.as_deref().unwrap_or_default() {
@@ -231,14 +254,17 @@ impl Volumes {
             let (target, marker) = (path.clone(), name.clone());
             let make = move || empty_dir::set_up(&dir, &target, &marker, medium, group);
             self.on_disk(make).await.map_err(|error| failed(error.to_string()))?;
-            return Ok((name, path));
+            return Ok((name, path, false));
         }
-        if let Some(source) = &volume.host_path {
-            let path = PathBuf::from(&source.path);
-            let (checked, kind) = (path.clone(), source.type_.clone().unwrap_or_default());
-            let check = move || Ok(host_path::check(&checked, &kind));
-            self.on_disk(check).await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
-            return Ok((name, path));
+        match Backing::of(volume, pod, &*self.inner.cluster).await {
+            Some(Ok(backing)) => {
+                let (dir, group, read_only) = (dir.clone(), fs_group(pod), backing.read_only);
+                let place = move || backing.place(&dir, group);
+                let path = self.on_disk(place).await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+                return Ok((name, path, read_only));
+            }
+            Some(Err(why)) => return Err(VolumeError::Mount(why)),
+            None => {}
         }
         Err(failed("this kind of volume is not supported by this node".into()))
     }

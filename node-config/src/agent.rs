@@ -51,6 +51,12 @@ pub struct AgentConfig {
     pub container_log_max_files: u32,
     pub serialize_image_pulls: bool,
     pub registry_pull_qps: u32,
+    pub registry_burst: u32,
+    /// Folder (or file) of manifests of pods that this node runs by itself; `None`: none.
+    pub static_pod_path: Option<PathBuf>,
+    /// The same from a web server, asked every `http_check_frequency`.
+    pub static_pod_url: Option<String>,
+    pub http_check_frequency: Duration,
     pub event_record_qps: u32,
     pub event_burst: u32,
 }
@@ -98,6 +104,10 @@ impl AgentConfig {
             container_log_max_files: 5,
             serialize_image_pulls: true,
             registry_pull_qps: 5,
+            registry_burst: 10,
+            static_pod_path: None,
+            static_pod_url: None,
+            http_check_frequency: Duration::from_secs(20),
             event_record_qps: 50,
             event_burst: 100,
         }

@@ -12,6 +12,7 @@ mod root_ca;
 mod scheduler;
 mod service_account;
 mod taint_eviction;
+mod volumes;
 
 use crate::task::Tasks;
 use futures::future::BoxFuture;
@@ -87,6 +88,24 @@ const CONTROLLERS: &[Controller] = &[
         alias: "podgc",
         identity: Identity::ServiceAccount("pod-garbage-collector"),
         run: |client, _| Box::pin(pod_gc::run(client)),
+    },
+    Controller {
+        name: "persistentvolume-binder-controller",
+        alias: "persistentvolume-binder",
+        identity: Identity::ServiceAccount("persistent-volume-binder"),
+        run: |client, _| Box::pin(volumes::run(client)),
+    },
+    Controller {
+        name: "persistentvolumeclaim-protection-controller",
+        alias: "pvc-protection",
+        identity: Identity::ServiceAccount("pvc-protection-controller"),
+        run: |client, _| Box::pin(volumes::protect_claims(client)),
+    },
+    Controller {
+        name: "persistentvolume-protection-controller",
+        alias: "pv-protection",
+        identity: Identity::ServiceAccount("pv-protection-controller"),
+        run: |client, _| Box::pin(volumes::protect_volumes(client)),
     },
 ];
 

@@ -154,22 +154,42 @@ async fn decide(api: &Api, user: &User, attributes: &Attributes<'_>) -> Result<D
         Some(_)
             if matches!(
                 attributes.resource,
-                "secrets" | "configmaps" | "persistentvolumeclaims" | "serviceaccounts"
+                "secrets" | "configmaps" | "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts"
             ) =>
         {
             Some(api.cache("pods")?.consistent().await?)
         }
         _ => None,
     };
+    // A pod uses a volume through the claim that has it.
+    let holder = match (&pods, attributes.resource) {
+        (Some(_), "persistentvolumes") => claim_of(api, attributes.name).await?,
+        _ => None,
+    };
     let related = |node: &str, a: &Attributes<'_>| {
         let Some(pods) = &pods else { return false };
-        let prefix = crate::store::key::StoreKey::prefix("pods", Some(a.namespace));
+        let (namespace, resource, name) = match (a.resource, &holder) {
+            ("persistentvolumes", Some((namespace, name))) => (&**namespace, "persistentvolumeclaims", &**name),
+            ("persistentvolumes", None) => return false,
+            _ => (a.namespace, a.resource, a.name),
+        };
+        let prefix = crate::store::key::StoreKey::prefix("pods", Some(namespace));
         pods.range(&prefix, None).any(|entry| {
             entry.fields.get("spec.nodeName").is_some_and(|n| **n == *node)
-                && stored::value(&entry.bytes).is_ok_and(|pod| authz::node::pod_uses(&pod, a.resource, a.name))
+                && stored::value(&entry.bytes).is_ok_and(|pod| authz::node::pod_uses(&pod, resource, name))
         })
     };
     Ok(authz::decide(user, attributes, &related))
+}
+
+/// Namespace and name of the claim that a volume is bound to.
+async fn claim_of(api: &Api, volume: &str) -> Result<Option<(String, String)>, ApiError> {
+    let volumes = api.cache("persistentvolumes")?.consistent().await?;
+    let key = crate::store::key::StoreKey::object("persistentvolumes", None, volume);
+    let Some(entry) = volumes.get(&key) else { return Ok(None) };
+    let volume = stored::value(&entry.bytes)?;
+    let text = |field: &str| volume["spec"]["claimRef"][field].as_str().map(str::to_owned);
+    Ok(text("namespace").zip(text("name")))
 }
 
 async fn authorize(api: &Api, user: &User, attributes: &Attributes<'_>) -> Result<(), ApiError> {

@@ -2,6 +2,7 @@
 
 use crate::actors::pods::PodsHandle;
 use crate::ids::{ContainerId, PodUid};
+use crate::logs::rotate;
 use crate::model::observed::ContainerState;
 use crate::runtime::Runtime;
 use crate::volumes::Volumes;
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 /// How often (the kubelet's `syncFrequency`, 1 min, bounds how late volume content may be).
 const PERIOD: Duration = Duration::from_secs(60);
+/// How often logs are measured (`containerLogMonitorInterval`).
+const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// The housekeeper; `run` it under the supervisor.
 pub struct Housekeeping {
@@ -29,12 +32,16 @@ pub struct Housekeeping {
 
 impl Housekeeping {
     pub async fn run(self) {
+        let mut due = crate::clock::now().mono + PERIOD;
         loop {
-            tokio::time::sleep(PERIOD).await;
+            tokio::time::sleep(LOG_PERIOD).await;
             let pods = self.pods.list();
-            self.refresh_volumes(&pods).await;
-            self.remove_orphans(&pods).await;
             self.rotate_logs(&pods).await;
+            if crate::clock::now().mono >= due {
+                self.refresh_volumes(&pods).await;
+                self.remove_orphans(&pods).await;
+                due = crate::clock::now().mono + PERIOD;
+            }
         }
     }
 
@@ -86,21 +93,15 @@ impl Housekeeping {
     }
 
     async fn rotate(&self, id: &ContainerId, log: &Path) -> io::Result<()> {
-        let size = match tokio::fs::metadata(log).await {
-            Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
+        let (path, max_bytes, max_files) = (log.to_owned(), self.log_max_bytes, self.log_max_files);
+        let now = crate::clock::now().wall;
+        let work = move || match rotate::is_due(&path, max_bytes)? {
+            true => rotate::rotate(&path, max_files, now).map(Some),
+            false => Ok(None),
         };
-        if size < self.log_max_bytes {
-            return Ok(());
-        }
-        drop_oldest(log, self.log_max_files).await?;
-        let stamp = crate::clock::now().wall.strftime("%Y%m%d-%H%M%S").to_string();
-        let rotated = PathBuf::from(format!("{}.{stamp}", log.display()));
-        tokio::fs::rename(log, &rotated).await?;
+        let Some(rotated) = tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?? else { return Ok(()) };
         if let Err(error) = self.runtime.reopen_log(id).await {
-            // The runtime goes on writing to the renamed file: give it its name back.
-            tokio::fs::rename(&rotated, log).await?;
+            rotate::undo(log, &rotated)?;
             return Err(io::Error::other(error.to_string()));
         }
         Ok(())
@@ -110,27 +111,6 @@ impl Housekeeping {
 fn is_running(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     phase == Some("Running") && pod.metadata.deletion_timestamp.is_none()
-}
-
-/// Keeps room for one more rotated file: at most `max_files` with the one being written.
-async fn drop_oldest(log: &Path, max_files: u32) -> io::Result<()> {
-    let (Some(folder), Some(name)) = (log.parent(), log.file_name().and_then(|name| name.to_str())) else {
-        return Ok(());
-    };
-    let prefix = format!("{name}.");
-    let mut rotated = Vec::new();
-    let mut entries = tokio::fs::read_dir(folder).await?;
-    while let Some(entry) = entries.next_entry().await? {
-        if entry.file_name().to_str().is_some_and(|file| file.starts_with(&prefix)) {
-            rotated.push(entry.path());
-        }
-    }
-    rotated.sort();
-    let keep = usize::try_from(max_files.saturating_sub(2)).unwrap_or(usize::MAX);
-    for old in rotated.iter().take(rotated.len().saturating_sub(keep)) {
-        tokio::fs::remove_file(old).await?;
-    }
-    Ok(())
 }
 
 /// Removes `<namespace>_<name>_<uid>` folders whose pod is gone.

@@ -1,11 +1,12 @@
 //! Gets images onto the node: by pull policy, with pull secrets, and one pull at a time unless configured otherwise.
 
+use crate::clock::rate::TokenBucket;
 use crate::cluster::{Cluster, Recorder};
 use crate::model::pod::{DesiredPod, Wanted};
 use crate::runtime::Runtime;
 use base64::Engine;
 use k8s_openapi::api::core::v1::Secret;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 /// Pulls at once where they are not serialised (`maxParallelImagePulls` has no limit of its own).
@@ -19,6 +20,24 @@ pub struct ImagesHandle {
     recorder: Recorder,
     /// Bounds pulls; waiters queue in order, at most one a container.
     permits: Arc<Semaphore>,
+    /// `registryPullQPS` and `registryBurst`; what exceeds them fails, and is tried again after its back-off.
+    rate: Arc<Mutex<TokenBucket>>,
+}
+
+/// How many pulls there may be (`serializeImagePulls`, `maxParallelImagePulls`, `registryPullQPS`, `registryBurst`).
+#[derive(Clone, Copy, Debug)]
+pub struct PullLimits {
+    /// At once.
+    pub parallel: usize,
+    /// Pulls begun a second; 0 is no limit.
+    pub qps: u32,
+    pub burst: u32,
+}
+
+impl PullLimits {
+    pub fn new(serialize: bool, qps: u32, burst: u32) -> Self {
+        Self { parallel: if serialize { 1 } else { PARALLEL_PULLS }, qps, burst }
+    }
 }
 
 /// Why a container has no image: the waiting reason and message of its status.
@@ -29,6 +48,15 @@ pub struct ImageFailure {
     pub message: String,
 }
 
+/// An image that a pod wants, and where its events point.
+struct Wish<'a> {
+    pod: &'a DesiredPod,
+    image: &'a str,
+    /// `imagePullPolicy`.
+    policy: Option<&'a str>,
+    path: Option<String>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Policy {
     Always,
@@ -37,64 +65,90 @@ enum Policy {
 }
 
 impl ImagesHandle {
-    pub fn new(runtime: Arc<dyn Runtime>, cluster: Arc<dyn Cluster>, recorder: Recorder, serialize: bool) -> Self {
-        let permits = Arc::new(Semaphore::new(if serialize { 1 } else { PARALLEL_PULLS }));
-        Self { runtime, cluster, recorder, permits }
+    pub fn new(runtime: Arc<dyn Runtime>, cluster: Arc<dyn Cluster>, recorder: Recorder, limits: PullLimits) -> Self {
+        let permits = Arc::new(Semaphore::new(limits.parallel));
+        let burst = if limits.qps == 0 { f64::INFINITY } else { f64::from(limits.burst.max(1)) };
+        let rate = Arc::new(Mutex::new(TokenBucket::new(f64::from(limits.qps), burst)));
+        Self { runtime, cluster, recorder, permits, rate }
     }
 
     /// The id of the image to run, once it is on the node. Records the events of the way.
     pub async fn ensure(&self, pod: &DesiredPod, wanted: Wanted<'_>) -> Result<String, ImageFailure> {
-        let result = self.find_or_pull(pod, wanted).await;
+        let wish = Wish {
+            pod,
+            image: wanted.image(),
+            policy: wanted.spec.image_pull_policy.as_deref(),
+            path: Some(pod.field_path(&wanted.spec.name)),
+        };
+        let result = self.find_or_pull(&wish).await;
         if let Err(failure) = &result {
-            self.note(pod, wanted, true, "Failed", format!("Error: {}", failure.reason));
+            self.note(&wish, true, "Failed", format!("Error: {}", failure.reason));
         }
         result
     }
 
-    async fn find_or_pull(&self, pod: &DesiredPod, wanted: Wanted<'_>) -> Result<String, ImageFailure> {
-        let image = wanted.image();
+    /// The same for the image that an image volume shows: its events are the pod's, its failure each mounting container's.
+    pub async fn ensure_volume(&self, pod: &DesiredPod, volume: &str) -> Result<String, ImageFailure> {
+        let volumes = pod.spec().volumes.iter().flatten();
+        let source = volumes.filter(|known| known.name == volume).find_map(|known| known.image.as_ref());
+        let Some(source) = source else {
+            return Err(ImageFailure { reason: "ErrImagePull", message: format!("volume {volume:?} left the pod") });
+        };
+        let image = source.reference.as_deref().unwrap_or_default();
+        let wish = Wish { pod, image, policy: source.pull_policy.as_deref(), path: None };
+        let result = self.find_or_pull(&wish).await;
+        if let Err(failure) = &result {
+            let all = pod.all_containers().chain(pod.ephemeral_containers());
+            let mounts = |w: &Wanted<'_>| w.spec.volume_mounts.iter().flatten().any(|mount| mount.name == volume);
+            for wanted in all.filter(mounts) {
+                let wish = Wish { path: Some(pod.field_path(&wanted.spec.name)), ..wish };
+                self.note(&wish, true, "Failed", format!("Error: {}", failure.reason));
+            }
+        }
+        result
+    }
+
+    async fn find_or_pull(&self, wish: &Wish<'_>) -> Result<String, ImageFailure> {
+        let image = wish.image;
         let reference = with_default_tag(image).map_err(|why| {
             let message =
                 format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {why}");
-            self.note(pod, wanted, true, "InspectFailed", message.clone());
+            self.note(wish, true, "InspectFailed", message.clone());
             ImageFailure { reason: "InvalidImageName", message }
         })?;
-        let secrets = self.pull_secrets(pod).await;
+        let secrets = self.pull_secrets(wish.pod).await;
         let present = self.runtime.image(&reference).await.map_err(|error| {
             let message = format!("Failed to inspect image {image:?}: {error}");
-            self.note(pod, wanted, true, "InspectFailed", message.clone());
+            self.note(wish, true, "InspectFailed", message.clone());
             ImageFailure { reason: "ImageInspectError", message }
         })?;
-        match (policy(wanted, &reference), present) {
+        match (policy(wish.policy, &reference), present) {
             (Policy::IfNotPresent | Policy::Never, Some(found)) => {
                 let message =
                     format!("Container image {image:?} already present on machine and can be accessed by the pod");
-                self.note(pod, wanted, false, "Pulled", message);
+                self.note(wish, false, "Pulled", message);
                 Ok(found.id)
             }
             (Policy::Never, None) => {
                 let message = format!("Container image {image:?} is not present with pull policy of Never");
-                self.note(pod, wanted, true, "ErrImageNeverPull", message.clone());
+                self.note(wish, true, "ErrImageNeverPull", message.clone());
                 Err(ImageFailure { reason: "ErrImageNeverPull", message })
             }
-            (Policy::Always, _) | (Policy::IfNotPresent, None) => self.pull(pod, wanted, &reference, secrets).await,
+            (Policy::Always, _) | (Policy::IfNotPresent, None) => self.pull(wish, &reference, &secrets).await,
         }
     }
 
-    async fn pull(
-        &self,
-        pod: &DesiredPod,
-        wanted: Wanted<'_>,
-        reference: &str,
-        secrets: Vec<Arc<Secret>>,
-    ) -> Result<String, ImageFailure> {
-        let image = wanted.image();
+    async fn pull(&self, wish: &Wish<'_>, reference: &str, secrets: &[Arc<Secret>]) -> Result<String, ImageFailure> {
+        let image = wish.image;
         let asked = crate::clock::now().mono;
+        self.note(wish, false, "Pulling", format!("Pulling image {image:?}"));
+        if !self.rate.lock().unwrap_or_else(PoisonError::into_inner).try_take(crate::clock::now()) {
+            return Err(self.failed(wish, "pull QPS exceeded".to_owned()));
+        }
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await;
-        self.note(pod, wanted, false, "Pulling", format!("Pulling image {image:?}"));
         let begun = crate::clock::now().mono;
-        let auth = credentials(reference, &secrets);
+        let auth = credentials(reference, secrets);
         match self.runtime.pull_image(reference, auth).await {
             Ok(id) => {
                 let now = crate::clock::now().mono;
@@ -105,14 +159,16 @@ impl ImagesHandle {
                     go_fraction(took),
                     go_fraction(waited),
                 );
-                self.note(pod, wanted, false, "Pulled", message);
+                self.note(wish, false, "Pulled", message);
                 Ok(id)
             }
-            Err(error) => {
-                self.note(pod, wanted, true, "Failed", format!("Failed to pull image {image:?}: {error}"));
-                Err(ImageFailure { reason: "ErrImagePull", message: error.to_string() })
-            }
+            Err(error) => Err(self.failed(wish, error.to_string())),
         }
+    }
+
+    fn failed(&self, wish: &Wish<'_>, message: String) -> ImageFailure {
+        self.note(wish, true, "Failed", format!("Failed to pull image {:?}: {message}", wish.image));
+        ImageFailure { reason: "ErrImagePull", message }
     }
 
     /// The pull secrets that can be read; the others are named in an event, and the pull is tried without them.
@@ -135,13 +191,13 @@ impl ImagesHandle {
         found
     }
 
-    fn note(&self, pod: &DesiredPod, wanted: Wanted<'_>, warning: bool, reason: &'static str, message: String) {
-        self.recorder.pod(&pod.pod, Some(pod.field_path(&wanted.spec.name)), warning, reason, message);
+    fn note(&self, wish: &Wish<'_>, warning: bool, reason: &'static str, message: String) {
+        self.recorder.pod(&wish.pod.pod, wish.path.clone(), warning, reason, message);
     }
 }
 
-fn policy(wanted: Wanted<'_>, reference: &str) -> Policy {
-    match wanted.spec.image_pull_policy.as_deref() {
+fn policy(written: Option<&str>, reference: &str) -> Policy {
+    match written {
         Some("Always") => Policy::Always,
         Some("Never") => Policy::Never,
         Some("IfNotPresent") => Policy::IfNotPresent,

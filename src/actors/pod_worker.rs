@@ -5,6 +5,7 @@ mod context;
 mod hooks;
 mod job;
 mod look;
+mod resize;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -12,10 +13,13 @@ mod tests;
 pub use self::context::{Services, WorkerContext, WorkerPaths};
 
 use self::job::{Done, Outcome};
+use crate::actors::images::ImageFailure;
+use crate::actors::status::Shown;
 use crate::clock;
+use crate::decide::resize as resizing;
 use crate::decide::{self, Scene, backoff};
-use crate::ids::PodUid;
-use crate::model::memory::{ImageState, PodMemory, Retry, StartError, StopCause, VolumesState};
+use crate::ids::{ContainerId, PodUid};
+use crate::model::memory::{ImageState, PodMemory, Resize, Retry, StartError, StopCause, VolumesState};
 use crate::model::observed::ObservedPod;
 use crate::model::pod::DesiredPod;
 use crate::model::step::{Plan, Stage, Step, StepKey};
@@ -23,7 +27,7 @@ use crate::volumes::Placed;
 use futures::future::{AbortHandle, Abortable, BoxFuture};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{PodCondition, PodStatus, ResourceRequirements};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,7 +132,9 @@ impl PodWorker {
             }
         }
         self.context.probes.forget(&self.pod.uid);
-        self.context.status.forget(&self.pod.uid);
+        if let Some(shown) = Shown::of(&self.pod) {
+            self.context.status.forget(&shown.uid);
+        }
     }
 
     /// Looks, and acts only on what was seen: an error means wait, never "nothing is there".
@@ -168,6 +174,9 @@ impl PodWorker {
             self.drop_unneeded_jobs();
         }
         self.memory.stop = plan.stop;
+        if plan.resized {
+            self.memory.resize = None;
+        }
         self.stage = plan.stage;
         self.publish(plan.status);
         let stopping = self.memory.stop.is_some();
@@ -183,8 +192,11 @@ impl PodWorker {
         let changed = status != self.memory.status;
         let status = Arc::new(status);
         self.context.pods.update(&self.pod, &status, &self.seen);
-        if (changed || self.republish) && !gone {
-            self.context.status.publish(&self.pod.uid, &self.pod.key, &self.pod.pod, &status);
+        if (changed || self.republish)
+            && !gone
+            && let Some(shown) = Shown::of(&self.pod)
+        {
+            self.context.status.publish(&shown, &status);
         }
         self.republish = false;
         self.memory.status = Arc::unwrap_or_clone(status);
@@ -193,7 +205,7 @@ impl PodWorker {
     /// A pod that stops needs no images, volumes or hooks any more; calls that make things are let end.
     fn drop_unneeded_jobs(&mut self) {
         for (key, abort) in &self.aborts {
-            if matches!(key, StepKey::Image(_) | StepKey::Volumes) {
+            if matches!(key, StepKey::Image(_) | StepKey::VolumeImage(_) | StepKey::Volumes) {
                 abort.abort();
             }
         }
@@ -245,7 +257,17 @@ impl PodWorker {
 
     fn input_changed(&mut self, handle_dropped: bool) {
         if !handle_dropped {
-            self.pod = self.desired.borrow_and_update().clone();
+            let pod = self.desired.borrow_and_update().clone();
+            if let Some(resize) = resizing::begins(&self.pod, &pod) {
+                self.memory.resize = Some(resize);
+            }
+            // A static pod that was running before its mirror was known: what users see of it goes on.
+            if let (None, Some(mirror)) = (&self.pod.mirror, &pod.mirror)
+                && let Some(shown) = mirror.status.as_ref().and_then(|status| status.start_time.clone())
+            {
+                self.memory.status.start_time = Some(shown);
+            }
+            self.pod = pod;
             self.republish = true;
         }
     }
@@ -284,14 +306,15 @@ impl PodWorker {
                 drop(self.memory.images.insert(name, ImageState::Present { reference }));
             }
             Outcome::Image(name, Err(failure)) => {
-                let failures = match self.memory.images.get(&name) {
-                    Some(ImageState::Failed { retry, .. }) => retry.failures + 1,
-                    Some(ImageState::Present { .. }) | None => 1,
-                };
-                let at = now + backoff::delay(failures);
-                let retry = Retry { message: failure.message, failures, at };
-                let state = ImageState::Failed { reason: failure.reason, retry, since: now };
+                let state = failed_pull(self.memory.images.get(&name), failure, now);
                 self.memory.images.insert(name, state);
+            }
+            Outcome::VolumeImage(volume, Ok(reference)) => {
+                drop(self.memory.volume_images.insert(volume, ImageState::Present { reference }));
+            }
+            Outcome::VolumeImage(volume, Err(failure)) => {
+                let state = failed_pull(self.memory.volume_images.get(&volume), failure, now);
+                self.memory.volume_images.insert(volume, state);
             }
             Outcome::Sandbox(result) => {
                 let before = self.memory.sandbox_retry.take();
@@ -302,6 +325,7 @@ impl PodWorker {
                 self.memory.start_errors.remove(&name);
                 // The next start looks again: the policy may be Always, the image may be gone.
                 self.memory.images.remove(&name);
+                self.memory.resources.insert(started.id.clone(), started.resources);
                 if started.has_hook {
                     self.memory.hooks.insert(started.id.clone());
                     let hook = hooks::post_start(self.context.clone(), self.pod.clone(), name, started.id);
@@ -331,6 +355,7 @@ impl PodWorker {
                 self.look_now();
             }
             Outcome::Failed => self.look_at = Some(now + LOOK_RETRY),
+            Outcome::Resized { generation, given, failed } => self.resized(generation, given, failed),
             Outcome::Cleaned(Ok(())) => {
                 self.memory.cleaned = true;
                 self.memory.cleanup_retry = None;
@@ -339,6 +364,29 @@ impl PodWorker {
                 self.memory.cleanup_retry = Some(next_retry(self.memory.cleanup_retry.as_ref(), message, now));
             }
             Outcome::Confirmed => self.memory.confirmed = true,
+        }
+    }
+
+    /// What containers have now; the rest of the resize is tried again later.
+    fn resized(
+        &mut self,
+        generation: Option<i64>,
+        given: Vec<(ContainerId, ResourceRequirements)>,
+        failed: Option<String>,
+    ) {
+        self.memory.resources.extend(given);
+        let Some(resize) = self.memory.resize.as_mut().filter(|resize| resize.generation == generation) else { return };
+        let now = clock::now().mono;
+        match failed {
+            None => {
+                resize.pod_done = true;
+                resize.error = None;
+            }
+            Some(why) => {
+                let message = resizing::message("Pod resize error", &self.pod, Some(&why));
+                self.context.recorder.pod(&self.pod.pod, None, true, "ResizeError", message);
+                resize.error = Some(next_retry(resize.error.as_ref(), why, now));
+            }
         }
     }
 
@@ -359,6 +407,16 @@ impl PodWorker {
     }
 }
 
+/// A pull that failed, and when to try again.
+fn failed_pull(before: Option<&ImageState>, failure: ImageFailure, now: Instant) -> ImageState {
+    let failures = match before {
+        Some(ImageState::Failed { retry, .. }) => retry.failures + 1,
+        Some(ImageState::Present { .. }) | None => 1,
+    };
+    let retry = Retry { message: failure.message, failures, at: now + backoff::delay(failures) };
+    ImageState::Failed { reason: failure.reason, retry, since: now }
+}
+
 fn next_retry(before: Option<&Retry>, message: String, now: Instant) -> Retry {
     let failures = before.map_or(0, |retry| retry.failures) + 1;
     let wait = FIRST_STEP_RETRY.saturating_mul(1 << (failures - 1).min(10)).min(MAX_STEP_RETRY);
@@ -367,7 +425,7 @@ fn next_retry(before: Option<&Retry>, message: String, now: Instant) -> Retry {
 
 /// What a worker remembers at its start: the API's status, so that nothing it shows is taken back.
 pub(crate) fn remembered(pod: &DesiredPod) -> PodMemory {
-    let status = pod.pod.status.clone().unwrap_or_default();
+    let status = pod.shown_as().and_then(|shown| shown.status.clone()).unwrap_or_default();
     let mut memory = PodMemory::default();
     for shown in status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten()) {
         let running = shown.state.as_ref().is_some_and(|state| state.running.is_some());
@@ -381,6 +439,11 @@ pub(crate) fn remembered(pod: &DesiredPod) -> PodMemory {
             memory.probes.insert(crate::ids::ContainerId::new(id), view);
         }
     }
+    let in_progress = |condition: &&PodCondition| condition.type_ == resizing::IN_PROGRESS;
+    memory.resize = status.conditions.iter().flatten().find(in_progress).map(|condition| {
+        let generation = condition.observed_generation.or(pod.generation());
+        Resize { generation, pod_done: false, error: None }
+    });
     memory.status = status;
     memory
 }

@@ -1,16 +1,20 @@
 //! The pods of this node: which exist, one worker for each, and the table that others read them from.
 
 use crate::actors::pod_worker::{self, Beginning, PodWorker, WorkerContext, WorkerHandle};
+use crate::actors::static_pods::StaticPods;
 use crate::cluster::PodChange;
 use crate::decide::admit;
+use crate::decide::resize::{self, Verdict};
+use crate::decide::static_pod::{self, MirrorView};
 use crate::ids::{PodKey, PodUid};
 use crate::model::memory::Rejection;
-use crate::model::observed::{ObservedPod, RuntimePod, Shape};
-use crate::model::pod::DesiredPod;
+use crate::model::observed::{ObservedPod, Shape};
+use crate::model::pod::{CONFIG_MIRROR, DesiredPod};
+use crate::model::resources::Allocation;
 use crate::runtime::RuntimeEvent;
 use crate::supervisor::Supervisor;
-use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -118,12 +122,21 @@ impl PodsHandle {
     }
 }
 
+/// What the actor hears from, and whom it tells of static pods.
+pub struct Inputs {
+    pub changes: mpsc::Receiver<PodChange>,
+    pub runtime_events: mpsc::Receiver<RuntimeEvent>,
+    pub static_pods: watch::Receiver<StaticPods>,
+    pub mirrors: watch::Sender<MirrorView>,
+}
+
 /// The actor: turns changes of the API and of the runtime into inputs of workers.
 pub struct PodsTask {
     context: Arc<WorkerContext>,
     supervisor: Supervisor,
-    changes: mpsc::Receiver<PodChange>,
-    runtime_events: mpsc::Receiver<RuntimeEvent>,
+    inputs: Inputs,
+    /// The API server's copies of static pods.
+    mirrors: BTreeMap<PodKey, Arc<Pod>>,
     workers: BTreeMap<PodUid, WorkerHandle>,
     ended: (mpsc::Sender<PodUid>, mpsc::Receiver<PodUid>),
     /// Pods that the runtime held when it was last asked; a pod that comes later is new to it.
@@ -134,17 +147,12 @@ pub struct PodsTask {
 }
 
 impl PodsTask {
-    pub fn new(
-        context: Arc<WorkerContext>,
-        supervisor: Supervisor,
-        changes: mpsc::Receiver<PodChange>,
-        runtime_events: mpsc::Receiver<RuntimeEvent>,
-    ) -> Self {
+    pub fn new(context: Arc<WorkerContext>, supervisor: Supervisor, inputs: Inputs) -> Self {
         Self {
             context,
             supervisor,
-            changes,
-            runtime_events,
+            inputs,
+            mirrors: BTreeMap::new(),
             workers: BTreeMap::new(),
             ended: mpsc::channel(ENDED_WORKERS),
             in_runtime: None,
@@ -155,6 +163,8 @@ impl PodsTask {
 
     /// Runs until the supervisor stops it.
     pub async fn run(mut self) {
+        // Before the first audit: what runs of them is no orphan.
+        self.sync_static().await;
         loop {
             let audit_at = self.audit_at;
             let audit = async {
@@ -165,15 +175,16 @@ impl PodsTask {
             };
             // Every arm is cancel-safe: channels keep what was not received.
             tokio::select! {
-                change = self.changes.recv() => match change {
+                change = self.inputs.changes.recv() => match change {
                     Some(change) => self.pod_changed(change).await,
                     None => return,
                 },
-                event = self.runtime_events.recv() => match event {
+                Ok(()) = self.inputs.static_pods.changed() => self.sync_static().await,
+                event = self.inputs.runtime_events.recv() => match event {
                     Some(event) => self.runtime_changed(event),
                     None => return,
                 },
-                Some(uid) = self.ended.1.recv() => self.worker_ended(&uid),
+                Some(uid) = self.ended.1.recv() => self.worker_ended(&uid).await,
                 () = audit => self.audit().await,
             }
         }
@@ -187,12 +198,13 @@ impl PodsTask {
                     self.apply(pod).await;
                 }
             }
-            PodChange::Deleted(pod) => {
-                if let Some(pod) = DesiredPod::new(pod) {
-                    self.gone(pod);
-                }
-            }
+            PodChange::Deleted(pod) => match DesiredPod::new(pod) {
+                Some(pod) if is_mirror(&pod) => self.mirror_gone(&pod),
+                Some(pod) => self.gone(pod),
+                None => {}
+            },
         }
+        self.retry_resizes().await;
     }
 
     /// The complete list: what has a worker and is not in it is gone.
@@ -203,18 +215,84 @@ impl PodsTask {
         let present: BTreeSet<PodUid> = pods.iter().map(pod_worker::uid_of).collect();
         let missing: Vec<_> = self.workers.iter().filter(|(uid, _)| !present.contains(*uid)).collect();
         let missing: Vec<_> = missing.into_iter().map(|(_, worker)| worker.desired()).collect();
-        missing.into_iter().for_each(|pod| self.gone(pod));
+        missing.into_iter().filter(|pod| !pod.is_static).for_each(|pod| self.gone(pod));
+        let shown: BTreeSet<PodKey> = pods.iter().filter(|pod| is_mirror(pod)).map(|pod| pod.key.clone()).collect();
+        let lost: Vec<_> = self.mirrors.iter().filter(|(key, _)| !shown.contains(*key)).collect();
+        let lost: Vec<_> = lost.into_iter().filter_map(|(_, mirror)| DesiredPod::new(mirror.clone())).collect();
+        lost.iter().for_each(|mirror| self.mirror_gone(mirror));
         for pod in pods {
             self.apply(pod).await;
         }
         self.listed = true;
+        self.tell_mirrors();
         self.audit_at = Some(crate::clock::now().mono);
     }
 
     async fn apply(&mut self, pod: DesiredPod) {
-        if let Some(worker) = self.workers.get(&pod.uid) {
-            return worker.desire(pod);
+        if is_mirror(&pod) {
+            return self.mirror_seen(&pod);
         }
+        if let Some(worker) = self.workers.get(&pod.uid) {
+            let granted = Allocation::of(worker.desired().spec());
+            return self.desire(pod, &granted);
+        }
+        let granted = pod.pod.status.as_ref().filter(|status| has_pending_resize(status));
+        match granted.map(|status| Allocation::shown(pod.spec(), status)) {
+            // A change of resources was pending when we stopped: what runs is what was granted before.
+            Some(granted) => {
+                self.begin(pod.granted(&granted)).await;
+                self.desire(pod, &granted);
+            }
+            None => self.begin(pod).await,
+        }
+    }
+
+    /// Tells the worker what is wanted now, with the resources that the node grants.
+    fn desire(&self, mut pod: DesiredPod, granted: &Allocation) {
+        let Some(worker) = self.workers.get(&pod.uid) else { return };
+        let before = worker.desired();
+        let verdict = resize::judge(&pod, granted, &self.others(&pod.uid), &self.context.node.borrow());
+        let told = matches!(&verdict, Verdict::Pending(pending) if before.resize.as_ref() == Some(pending));
+        if let Some((warning, reason, message)) = resize::event(&pod, &verdict).filter(|_| !told) {
+            self.context.recorder.pod(&pod.pod, None, warning, reason, message);
+        }
+        match verdict {
+            Verdict::Unchanged | Verdict::Granted => {}
+            Verdict::Pending(pending) => {
+                pod.resize = Some(pending);
+                pod = pod.granted(granted);
+            }
+        }
+        pod.mirror = before.mirror;
+        worker.desire(pod);
+    }
+
+    /// Resizes that wait for room are judged again when others change.
+    async fn retry_resizes(&mut self) {
+        let waiting: Vec<_> =
+            self.workers.values().map(WorkerHandle::desired).filter(|pod| pod.resize.is_some()).collect();
+        for pod in waiting {
+            // The worker has the granted resources only: the API has those that are wanted.
+            if let Ok(Some(wanted)) = self.context.cluster.pod(&pod.key).await
+                && let Some(wanted) = DesiredPod::new(wanted).filter(|wanted| wanted.uid == pod.uid)
+            {
+                self.desire(wanted, &Allocation::of(pod.spec()));
+            }
+        }
+    }
+
+    /// The pods of this node that have not ended, but for one.
+    fn others(&self, uid: &PodUid) -> Vec<Arc<Pod>> {
+        let ended = |pod: &Pod| {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            matches!(phase, Some("Succeeded" | "Failed"))
+        };
+        let is_other = |pod: &Pod| pod.metadata.uid.as_deref() != Some(uid.as_str());
+        self.context.pods.list().into_iter().filter(|pod| is_other(pod) && !ended(pod)).collect()
+    }
+
+    /// Judges a pod that has no worker and gives it one.
+    async fn begin(&mut self, pod: DesiredPod) {
         let mut memory = pod_worker::remembered(&pod);
         memory.rejected = self.admit(&pod).await;
         if let Some(rejection) = &memory.rejected {
@@ -223,6 +301,59 @@ impl PodsTask {
         let fresh = self.listed && self.in_runtime.as_ref().is_some_and(|known| !known.contains(&pod.uid));
         self.context.pods.insert(&pod);
         self.start(Beginning { pod, memory, fresh });
+    }
+
+    /// Starts static pods that are new, stops those that no manifest wants any more. A changed manifest is another pod:
+    /// it starts when the one before has ended.
+    async fn sync_static(&mut self) {
+        let wanted = self.inputs.static_pods.borrow_and_update().clone();
+        let uids: BTreeSet<&str> = wanted.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+        let statics: Vec<_> = self.workers.values().map(WorkerHandle::desired).filter(|pod| pod.is_static).collect();
+        for pod in statics.iter().filter(|pod| !pod.gone && !uids.contains(pod.uid.as_str())) {
+            self.gone(withdrawn(pod));
+        }
+        for pod in wanted.iter().filter_map(|pod| DesiredPod::new(pod.clone())) {
+            let taken = self.workers.contains_key(&pod.uid) || statics.iter().any(|other| other.key == pod.key);
+            if !taken {
+                let mirror = self.mirrors.get(&pod.key).filter(|mirror| static_pod::shows(mirror, &pod.pod)).cloned();
+                self.begin(DesiredPod { is_static: true, mirror, ..pod }).await;
+            }
+        }
+        self.tell_mirrors();
+    }
+
+    fn mirror_seen(&mut self, mirror: &DesiredPod) {
+        self.mirrors.insert(mirror.key.clone(), mirror.pod.clone());
+        self.show_static(&mirror.key, Some(&mirror.pod));
+        self.tell_mirrors();
+    }
+
+    fn mirror_gone(&mut self, mirror: &DesiredPod) {
+        self.mirrors.remove(&mirror.key);
+        self.show_static(&mirror.key, None);
+        self.tell_mirrors();
+    }
+
+    /// The static pod of that name is shown by this object from now on.
+    fn show_static(&self, key: &PodKey, mirror: Option<&Arc<Pod>>) {
+        for worker in self.workers.values() {
+            let pod = worker.desired();
+            if pod.is_static && pod.key == *key && !pod.gone {
+                let mirror = mirror.filter(|mirror| static_pod::shows(mirror, &pod.pod)).cloned();
+                worker.desire(DesiredPod { mirror, ..pod });
+            }
+        }
+    }
+
+    fn tell_mirrors(&self) {
+        let workers: Vec<_> = self.workers.values().map(WorkerHandle::desired).filter(|pod| pod.is_static).collect();
+        let (ending, running): (Vec<_>, Vec<_>) = workers.into_iter().partition(|pod| pod.gone);
+        self.inputs.mirrors.send_replace(MirrorView {
+            statics: running.into_iter().map(|pod| (pod.key, pod.pod)).collect(),
+            mirrors: self.mirrors.clone(),
+            ending: ending.into_iter().map(|pod| pod.key).collect(),
+            listed: self.listed,
+        });
     }
 
     /// A pod that has been taken before, or is ending, is not judged again.
@@ -234,11 +365,7 @@ impl PodsTask {
         if taken || pod.pod.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        let ended = |pod: &Pod| {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            matches!(phase, Some("Succeeded" | "Failed"))
-        };
-        let others: Vec<_> = self.context.pods.list().into_iter().filter(|other| !ended(other)).collect();
+        let others = self.others(&pod.uid);
         let mut node = self.context.node.borrow().clone();
         let rejection = admit::admit(&pod.pod, &others, &node).err()?;
         if rejection.reason != admit::NODE_AFFINITY {
@@ -284,7 +411,7 @@ impl PodsTask {
     }
 
     /// A worker that is over has left nothing; if its pod was asked for again meanwhile, a new one starts.
-    fn worker_ended(&mut self, uid: &PodUid) {
+    async fn worker_ended(&mut self, uid: &PodUid) {
         let Some(worker) = self.workers.remove(uid) else { return };
         let desired = worker.desired();
         if desired.gone {
@@ -293,6 +420,10 @@ impl PodsTask {
         if let Some(known) = &mut self.in_runtime {
             known.remove(uid);
         }
+        if desired.is_static {
+            self.sync_static().await;
+        }
+        self.retry_resizes().await;
     }
 
     /// Has those workers look whose pod is not as they last saw it. Once the API's list is in, what the runtime holds and
@@ -314,7 +445,11 @@ impl PodsTask {
                         continue;
                     }
                     tracing::info!(pod = %orphan.key, uid = %orphan.uid, "stopping a pod that the API server does not know");
-                    let beginning = Beginning { pod: orphan_pod(orphan), memory: Default::default(), fresh: false };
+                    let beginning = Beginning {
+                        pod: DesiredPod::forgotten(orphan.uid.clone(), orphan.key.clone()),
+                        memory: Default::default(),
+                        fresh: false,
+                    };
                     self.start(beginning);
                 }
                 self.in_runtime = Some(held.into_iter().map(|pod| pod.uid).collect());
@@ -328,14 +463,19 @@ impl PodsTask {
     }
 }
 
-/// As much of a pod as its sandbox's labels tell.
-fn orphan_pod(orphan: &RuntimePod) -> DesiredPod {
-    let metadata = ObjectMeta {
-        name: Some(orphan.key.name.to_string()),
-        namespace: Some(orphan.key.namespace.to_string()),
-        uid: Some(orphan.uid.to_string()),
-        ..Default::default()
-    };
-    let pod = Pod { metadata, spec: Some(PodSpec::default()), status: None };
-    DesiredPod { pod: Arc::new(pod), uid: orphan.uid.clone(), key: orphan.key.clone(), gone: true }
+/// The API server's copy of a static pod; it is never run.
+fn is_mirror(pod: &DesiredPod) -> bool {
+    pod.annotation(CONFIG_MIRROR).is_some()
+}
+
+/// A static pod whose manifest is gone stops within its own grace.
+fn withdrawn(pod: &DesiredPod) -> DesiredPod {
+    let mut object = Pod::clone(&pod.pod);
+    object.metadata.deletion_timestamp = Some(Time(crate::clock::now().wall));
+    object.metadata.deletion_grace_period_seconds = i64::try_from(pod.grace().as_secs()).ok();
+    DesiredPod { pod: Arc::new(object), ..pod.clone() }
+}
+
+fn has_pending_resize(status: &PodStatus) -> bool {
+    status.conditions.iter().flatten().any(|condition| condition.type_ == resize::PENDING)
 }

@@ -246,7 +246,13 @@ impl Prober {
                 Err(error) => Verdict::Failed(error),
             };
         }
-        Verdict::Failed("this kind of probe is not supported".to_owned())
+        if let Some(grpc) = &self.probe.grpc {
+            return match u16::try_from(grpc.port) {
+                Ok(port) => probe::grpc::run(ip, port, grpc.service.as_deref().unwrap_or_default(), timeout).await,
+                Err(_) => Verdict::Failed(format!("invalid port number: {}", grpc.port)),
+            };
+        }
+        Verdict::Failed("missing probe handler".to_owned())
     }
 
     /// Applies the thresholds; true when this probe has nothing more to say.

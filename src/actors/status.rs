@@ -4,6 +4,7 @@ use crate::clock;
 use crate::cluster::{Cluster, ClusterError};
 use crate::decide::patch::status_patch;
 use crate::ids::{PodKey, PodUid};
+use crate::model::pod::DesiredPod;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -19,6 +20,23 @@ const MAX_IN_FLIGHT: usize = 16;
 /// A failed write waits this long, doubling up to `MAX_RETRY`.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const MAX_RETRY: Duration = Duration::from_secs(10);
+
+/// The object at the API server that shows a pod: the pod itself, or a static pod's mirror.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    pub uid: PodUid,
+    pub key: PodKey,
+    pub object: Arc<Pod>,
+}
+
+impl Shown {
+    /// `None`: a static pod without a mirror, which nobody sees.
+    pub fn of(pod: &DesiredPod) -> Option<Self> {
+        let object = pod.shown_as()?;
+        let uid = PodUid::new(object.metadata.uid.as_deref()?);
+        Some(Self { uid, key: pod.key.clone(), object: object.clone() })
+    }
+}
 
 /// Publishes statuses; cheap to clone, never waits.
 #[derive(Clone, Debug)]
@@ -62,14 +80,14 @@ impl StatusHandle {
     }
 
     /// This is the pod's status now; an older one that was not written yet is forgotten.
-    pub fn publish(&self, uid: &PodUid, key: &PodKey, pod: &Arc<Pod>, status: &Arc<PodStatus>) {
-        self.put(uid, key, pod, status, false, None);
+    pub fn publish(&self, shown: &Shown, status: &Arc<PodStatus>) {
+        self.put(shown, status, false, None);
     }
 
     /// Publishes the last status and, if asked, deletes the object; completes when the API server has both.
-    pub async fn confirm(&self, uid: &PodUid, key: &PodKey, pod: &Arc<Pod>, status: &Arc<PodStatus>, delete: bool) {
+    pub async fn confirm(&self, shown: &Shown, status: &Arc<PodStatus>, delete: bool) {
         let (done, confirmed) = oneshot::channel();
-        self.put(uid, key, pod, status, delete, Some(done));
+        self.put(shown, status, delete, Some(done));
         // The sender is only dropped with the task: then the agent is stopping.
         drop(confirmed.await);
     }
@@ -79,15 +97,8 @@ impl StatusHandle {
         self.state().written.remove(uid);
     }
 
-    fn put(
-        &self,
-        uid: &PodUid,
-        key: &PodKey,
-        pod: &Arc<Pod>,
-        status: &Arc<PodStatus>,
-        delete: bool,
-        done: Option<oneshot::Sender<()>>,
-    ) {
+    fn put(&self, shown: &Shown, status: &Arc<PodStatus>, delete: bool, done: Option<oneshot::Sender<()>>) {
+        let Shown { uid, key, object: pod } = shown;
         let mut state = self.state();
         let update = state.pending.entry(uid.clone()).or_insert_with(|| Update {
             key: key.clone(),

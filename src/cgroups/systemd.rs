@@ -18,6 +18,30 @@ pub(super) fn start_slice(slice: &str, parent: &str, resources: &CgroupResources
         set(accounting, "b", "true".into());
     }
     set("DefaultDependencies", "b", "false".into());
+    properties.extend(limits(resources, version));
+    let count = properties.len() + 1;
+    let mut arguments = call("StartTransientUnit", "ssa(sv)a(sa(sv))");
+    arguments.extend([slice.to_owned(), "replace".to_owned(), count.to_string()]);
+    // Wants pulls the parent up: an array of one string.
+    arguments.extend(["Wants", "as", "1", parent].map(str::to_owned));
+    arguments.extend(properties.into_iter().flatten());
+    arguments.push("0".to_owned());
+    arguments
+}
+
+/// Arguments of `SetUnitProperties`: other limits for a slice that is there, until the next boot.
+pub(super) fn set_properties(slice: &str, resources: &CgroupResources, version: Version) -> Vec<String> {
+    let properties = limits(resources, version);
+    let mut arguments = call("SetUnitProperties", "sba(sv)");
+    arguments.extend([slice.to_owned(), "true".to_owned(), properties.len().to_string()]);
+    arguments.extend(properties.into_iter().flatten());
+    arguments
+}
+
+/// Limits as systemd names them: property, type, value.
+fn limits(resources: &CgroupResources, version: Version) -> Vec<[String; 3]> {
+    let mut properties: Vec<[String; 3]> = Vec::new();
+    let mut set = |name: &str, kind: &str, value: String| properties.push([name.into(), kind.into(), value]);
     if let Some(shares) = resources.cpu_shares {
         match version {
             Version::V1 => set("CPUShares", "t", shares.to_string()),
@@ -39,14 +63,7 @@ pub(super) fn start_slice(slice: &str, parent: &str, resources: &CgroupResources
     if let Some(pids) = resources.pids {
         set("TasksMax", "t", pids.to_string());
     }
-    let count = properties.len() + 1;
-    let mut arguments = call("StartTransientUnit", "ssa(sv)a(sa(sv))");
-    arguments.extend([slice.to_owned(), "replace".to_owned(), count.to_string()]);
-    // Wants pulls the parent up: an array of one string.
-    arguments.extend(["Wants", "as", "1", parent].map(str::to_owned));
-    arguments.extend(properties.into_iter().flatten());
-    arguments.push("0".to_owned());
-    arguments
+    properties
 }
 
 pub(super) fn stop_unit(slice: &str) -> Vec<String> {
@@ -98,6 +115,8 @@ mod tests {
             text.contains("CPUWeight t 39 CPUQuotaPerSecUSec t 500000 MemoryMax t 1048576 TasksMax t 100 0"),
             "{text}"
         );
+        let text = set_properties("a-b.slice", &resources, Version::V1).join(" ");
+        assert!(text.contains("SetUnitProperties sba(sv) a-b.slice true 4 CPUShares t 1024 "), "{text}");
         assert!(stop_unit("a-b.slice").join(" ").ends_with("StopUnit ss a-b.slice replace"));
     }
 }

@@ -1,11 +1,10 @@
 //! A pod's resources as cgroup files: pure, for v1 and v2 alike (`cm/helpers_linux.go`, `cm/cgroup_manager_linux.go`).
 
 use crate::model::qos::QosClass;
-use crate::runtime::translate::{
-    CPU_PERIOD_MICROSECONDS, TranslateError, cpu_quota, cpu_shares, pod_limits, pod_requests,
-};
+use crate::model::resources::{BadQuantity, all_limited, pod_limits, pod_requests};
+use crate::runtime::translate::{CPU_PERIOD_MICROSECONDS, cpu_quota, cpu_shares};
 use crate::units::Millicores;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 /// Which tree the controllers are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +25,7 @@ pub struct CgroupResources {
 }
 
 /// What the kubelet gives a pod's cgroup (`ResourceConfigForPod`): limits only where every container has one.
-pub fn pod_resources(pod: &Pod, pids: Option<i64>) -> Result<CgroupResources, TranslateError> {
+pub fn pod_resources(pod: &Pod, pids: Option<i64>) -> Result<CgroupResources, BadQuantity> {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let requests = pod_requests(spec, true)?;
@@ -47,19 +46,6 @@ pub fn pod_resources(pod: &Pod, pids: Option<i64>) -> Result<CgroupResources, Tr
         QosClass::BestEffort => CgroupResources { cpu_shares: Some(cpu_shares(Millicores(0))), ..Default::default() },
     };
     Ok(CgroupResources { pids, ..resources })
-}
-
-fn all_limited(spec: &PodSpec, name: &str) -> bool {
-    let in_pod =
-        spec.resources.as_ref().and_then(|r| r.limits.as_ref()).is_some_and(|limits| limits.contains_key(name));
-    let limited = |c: &Container| {
-        c.resources
-            .as_ref()
-            .and_then(|r| r.limits.as_ref())
-            .and_then(|limits| limits.get(name))
-            .is_some_and(|q| q.0 != "0")
-    };
-    in_pod || spec.containers.iter().chain(spec.init_containers.iter().flatten()).all(limited)
 }
 
 /// (controller, file, value), in the order in which they are written.

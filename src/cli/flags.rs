@@ -161,6 +161,12 @@ pub(crate) struct NodeFlags {
     /// When the node is under pressure, as in memory.available<100Mi,nodefs.available<10%; '' is never
     #[arg(long, value_parser = thresholds, value_name = "thresholds")]
     eviction_hard: Option<BTreeMap<String, String>>,
+    /// Directory (or file) of the manifests of static pods
+    #[arg(long, value_name = "path")]
+    pod_manifest_path: Option<PathBuf>,
+    /// URL of the manifests of static pods
+    #[arg(long, value_name = "url")]
+    manifest_url: Option<String>,
     /// DNS servers of pods with policy ClusterFirst
     #[arg(long, value_delimiter = ',', value_name = "ips")]
     cluster_dns: Vec<IpAddr>,
@@ -189,6 +195,8 @@ impl NodeFlags {
             port: self.port,
             healthz_bind_address: self.healthz_bind_address,
             healthz_port: self.healthz_port,
+            static_pod_path: self.pod_manifest_path.clone(),
+            static_pod_url: self.manifest_url.clone(),
             cluster_dns: self.cluster_dns.clone(),
             cluster_domain: self.cluster_domain.clone(),
             resolv_conf: self.resolv_conf.clone(),

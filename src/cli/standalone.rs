@@ -6,6 +6,7 @@ pub(crate) mod certificates;
 pub(crate) mod containerd;
 mod network;
 mod process;
+mod shims;
 
 use super::flags::{DataDirFlags, NodeFlags, ServerFlags};
 use super::logging::Format;
@@ -265,7 +266,11 @@ async fn shut_down(node: Node, stop_pods: bool, tasks: &Supervisor) {
         tracing::warn!(seconds = SERVER_STOP_LIMIT.as_secs(), "the API server did not stop in time");
     }
     if let Some(containerd) = node.containerd {
+        let socket = containerd.socket().to_owned();
         containerd.stop().await;
+        if stop_pods {
+            shims::end_empty(&socket);
+        }
     }
     if stop_pods {
         node.network.remove_bridge(tasks).await;

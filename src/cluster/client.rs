@@ -3,12 +3,15 @@
 use super::objects::{self, Objects};
 use super::watch::{self, Change, Collection, Sink};
 use super::write::Api;
-use super::{Cluster, ClusterError, PodChange};
+use super::{Cluster, ClusterError, ContentKind, ContentRef, PodChange};
 use crate::ids::{PodKey, PodUid};
 use async_trait::async_trait;
 use http::{HeaderValue, header};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
+};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -65,6 +68,27 @@ impl Sink<Pod> for Pods {
     }
 }
 
+/// Tells that one object was written.
+struct Content {
+    object: ContentRef,
+    out: mpsc::Sender<ContentRef>,
+}
+
+#[async_trait]
+impl<T: Send + Sync + 'static> Sink<T> for Content {
+    async fn change(&mut self, change: Change<T>) -> ControlFlow<()> {
+        match change {
+            // What a removed object showed stays, as in the kubelet.
+            Change::Deleted(_) => ControlFlow::Continue(()),
+            // The first list too: it may be newer than what the pod was given.
+            Change::Listed(_) | Change::Applied(_) => match self.out.send(self.object.clone()).await {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            },
+        }
+    }
+}
+
 struct Services {
     known: BTreeMap<(String, String), Arc<Service>>,
     out: channel::Sender<Option<Arc<Vec<Arc<Service>>>>>,
@@ -96,13 +120,29 @@ impl Sink<Service> for Services {
 impl Cluster for KubeCluster {
     async fn follow_pods(&self, changes: mpsc::Sender<PodChange>) {
         let selector = watch::encode(&format!("spec.nodeName={}", self.node_name));
-        let pods = Collection { path: "/api/v1/pods", field_selector: Some(selector) };
+        let pods = Collection { path: "/api/v1/pods".to_owned(), field_selector: Some(selector) };
         watch::follow(&self.api, &pods, &mut Pods(changes)).await;
     }
 
     async fn follow_services(&self, services: channel::Sender<Option<Arc<Vec<Arc<Service>>>>>) {
-        let all = Collection { path: "/api/v1/services", field_selector: None };
+        let all = Collection { path: "/api/v1/services".to_owned(), field_selector: None };
         watch::follow(&self.api, &all, &mut Services { known: BTreeMap::new(), out: services }).await;
+    }
+
+    async fn follow_content(&self, object: &ContentRef, changed: mpsc::Sender<ContentRef>) {
+        let plural = match object.kind {
+            ContentKind::ConfigMap => "configmaps",
+            ContentKind::Secret => "secrets",
+        };
+        let one = Collection {
+            path: format!("/api/v1/namespaces/{}/{plural}", watch::encode(&object.namespace)),
+            field_selector: Some(watch::encode(&format!("metadata.name={}", object.name))),
+        };
+        let mut sink = Content { object: object.clone(), out: changed };
+        match object.kind {
+            ContentKind::ConfigMap => watch::follow::<ConfigMap>(&self.api, &one, &mut sink).await,
+            ContentKind::Secret => watch::follow::<Secret>(&self.api, &one, &mut sink).await,
+        }
     }
 
     async fn pod(&self, key: &PodKey) -> Result<Option<Arc<Pod>>, ClusterError> {
@@ -132,6 +172,29 @@ impl Cluster for KubeCluster {
 
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ClusterError> {
         self.objects.secret(&self.api, namespace, name).await
+    }
+
+    async fn persistent_volume_claim(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<PersistentVolumeClaim, ClusterError> {
+        let (ns, name) = (watch::encode(namespace), watch::encode(name));
+        self.api.get(&format!("/api/v1/namespaces/{ns}/persistentvolumeclaims/{name}")).await
+    }
+
+    async fn persistent_volume(&self, name: &str) -> Result<PersistentVolume, ClusterError> {
+        self.api.get(&format!("/api/v1/persistentvolumes/{}", watch::encode(name))).await
+    }
+
+    async fn runtime_handler(&self, class: &str) -> Result<String, ClusterError> {
+        let path = format!("/apis/node.k8s.io/v1/runtimeclasses/{}", watch::encode(class));
+        let class: RuntimeClass = self.api.get(&path).await?;
+        Ok(class.handler)
+    }
+
+    async fn create_pod(&self, pod: &Pod) -> Result<(), ClusterError> {
+        self.api.create_pod(pod).await
     }
 
     async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError> {

@@ -4,6 +4,7 @@ mod correlate;
 
 use self::correlate::{Correlator, Outcome};
 use super::{Cluster, ClusterError, EventSubject};
+use crate::clock::rate::TokenBucket;
 use crate::clock::{self, Now};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
@@ -184,50 +185,6 @@ fn event(noted: Noted, host: &str) -> Event {
 /// `<object>.<hex of unix nanoseconds>`.
 fn event_name(object: &str, at: Timestamp) -> String {
     format!("{object}.{:x}", at.as_nanosecond())
-}
-
-/// A rate limit on monotonic time.
-#[derive(Clone, Debug)]
-struct TokenBucket {
-    /// Tokens per second; 0: no limit.
-    rate: f64,
-    burst: f64,
-    tokens: f64,
-    read: Option<tokio::time::Instant>,
-}
-
-impl TokenBucket {
-    fn new(rate: f64, burst: f64) -> Self {
-        Self { rate, burst, tokens: burst, read: None }
-    }
-
-    fn refill(&mut self, now: Now) {
-        if let Some(read) = self.read {
-            let passed = now.mono.saturating_duration_since(read).as_secs_f64();
-            self.tokens = (self.tokens + passed * self.rate).min(self.burst);
-        }
-        self.read = Some(now.mono);
-    }
-
-    /// Takes a token if there is one.
-    fn try_take(&mut self, now: Now) -> bool {
-        self.refill(now);
-        if self.tokens < 1.0 {
-            return false;
-        }
-        self.tokens -= 1.0;
-        true
-    }
-
-    /// Takes a token, on credit if need be: how long to wait for it.
-    fn take(&mut self, now: Now) -> Duration {
-        if self.rate <= 0.0 {
-            return Duration::ZERO;
-        }
-        self.refill(now);
-        self.tokens -= 1.0;
-        if self.tokens >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-self.tokens / self.rate) }
-    }
 }
 
 #[cfg(test)]

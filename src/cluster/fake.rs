@@ -1,10 +1,12 @@
 //! A scripted cluster for tests: objects in memory, watches that follow them, and failures on demand.
 
-use super::{Cluster, ClusterError, PodChange};
+use super::{Cluster, ClusterError, ContentRef, PodChange};
 use crate::ids::{PodKey, PodUid};
 use async_trait::async_trait;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -209,6 +211,10 @@ impl Cluster for FakeCluster {
         services.closed().await;
     }
 
+    async fn follow_content(&self, _: &ContentRef, changed: mpsc::Sender<ContentRef>) {
+        changed.closed().await;
+    }
+
     async fn pod(&self, key: &PodKey) -> Result<Option<Arc<Pod>>, ClusterError> {
         Ok(self.enter("pod", &key.to_string())?.pods.get(key).cloned())
     }
@@ -250,6 +256,40 @@ impl Cluster for FakeCluster {
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ClusterError> {
         let state = self.enter("secret", &format!("{namespace}/{name}"))?;
         state.secrets.get(&(namespace.into(), name.into())).cloned().ok_or_else(|| absent("secret", name))
+    }
+
+    async fn persistent_volume_claim(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<PersistentVolumeClaim, ClusterError> {
+        drop(self.enter("persistent_volume_claim", &format!("{namespace}/{name}"))?);
+        Err(absent("persistentvolumeclaims", name))
+    }
+
+    async fn persistent_volume(&self, name: &str) -> Result<PersistentVolume, ClusterError> {
+        drop(self.enter("persistent_volume", name)?);
+        Err(absent("persistentvolumes", name))
+    }
+
+    async fn runtime_handler(&self, class: &str) -> Result<String, ClusterError> {
+        drop(self.enter("runtime_handler", class)?);
+        Err(absent("runtimeclasses.node.k8s.io", class))
+    }
+
+    async fn create_pod(&self, pod: &Pod) -> Result<(), ClusterError> {
+        let mut state = self.enter("create_pod", &key(pod).to_string())?;
+        if state.pods.contains_key(&key(pod)) {
+            return Err(ClusterError::Conflict(format!("pods {:?} already exists", pod.metadata.name)));
+        }
+        let mut pod = pod.clone();
+        let revision = state.next_revision();
+        pod.metadata.uid = Some(format!("made-{revision}"));
+        pod.metadata.resource_version = Some(revision);
+        let pod = Arc::new(pod);
+        state.pods.insert(key(&pod), pod.clone());
+        state.tell(PodChange::Applied(pod));
+        Ok(())
     }
 
     async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError> {

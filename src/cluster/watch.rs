@@ -51,7 +51,7 @@ impl<T: Metadata<Ty = ObjectMeta> + DeserializeOwned + Clone + Send + Sync + 'st
 /// A collection to follow.
 pub(super) struct Collection {
     /// e.g. `/api/v1/pods`.
-    pub path: &'static str,
+    pub path: String,
     /// Already percent-encoded, e.g. `spec.nodeName%3Dn1`.
     pub field_selector: Option<String>,
 }

@@ -124,6 +124,11 @@ impl Api {
         }
     }
 
+    pub(super) async fn create_pod(&self, pod: &Pod) -> Result<(), ClusterError> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+        self.post::<serde::de::IgnoredAny>(&format!("/api/v1/namespaces/{namespace}/pods"), pod).await.map(drop)
+    }
+
     pub(super) async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError> {
         absent_is_none(self.get(&format!("/api/v1/nodes/{name}")).await)
     }

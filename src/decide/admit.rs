@@ -27,7 +27,8 @@ fn predicate(reason: &'static str, message: &str) -> Rejection {
     Rejection { reason, message: format!("Predicate {reason} failed: {message}") }
 }
 
-fn fits(spec: &PodSpec, others: &[Arc<Pod>], node: &NodeFacts) -> Result<(), Rejection> {
+/// Is there room for what the pod asks for?
+pub(crate) fn fits(spec: &PodSpec, others: &[Arc<Pod>], node: &NodeFacts) -> Result<(), Rejection> {
     let refuse = |reason: &'static str, requested: i64, used: i64, capacity: i64| {
         Err(Rejection {
             reason,

@@ -1,6 +1,6 @@
 //! The conditions of a pod that the agent owns (`pkg/kubelet/status/generate.go`).
 
-use super::{Scene, patch, restart_all, status};
+use super::{Scene, patch, resize, restart_all, status};
 use crate::model::pod::ContainerKind;
 use crate::model::step::Stage;
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
@@ -39,6 +39,7 @@ pub(crate) fn set(scene: &Scene<'_>, stage: Stage, status: &mut PodStatus) {
     for fresh in fresh {
         merge(scene, &mut list, fresh);
     }
+    resize_conditions(scene, stage, &mut list);
     let restarts_all = stage == Stage::Sync && restart_all::is_due(scene);
     if restarts_all || list.iter().any(|condition| condition.type_ == restart_all::CONDITION) {
         merge(scene, &mut list, Fresh::new(restart_all::CONDITION, restarts_all));
@@ -46,6 +47,32 @@ pub(crate) fn set(scene: &Scene<'_>, stage: Stage, status: &mut PodStatus) {
         list.iter_mut().filter(|c| c.type_ == restart_all::CONDITION).for_each(|c| c.observed_generation = None);
     }
     status.conditions = Some(list);
+}
+
+/// They show while a resize waits or is under way, and speak of the generation that asks for it.
+fn resize_conditions(scene: &Scene<'_>, stage: Stage, list: &mut Vec<PodCondition>) {
+    let syncs = stage == Stage::Sync;
+    let pending = scene.pod.resize.as_ref().filter(|_| syncs).map(|pending| {
+        let fresh = Fresh::because(resize::PENDING, pending.reason, Some(pending.message.clone()));
+        (Fresh { truth: true, ..fresh }, pending.generation)
+    });
+    let in_progress = scene.memory.resize.as_ref().filter(|_| syncs).map(|resize| {
+        let error = resize.error.as_ref();
+        let fresh = Fresh {
+            reason: error.map(|_| "Error"),
+            message: error.map(|error| error.message.clone()),
+            ..Fresh::new(resize::IN_PROGRESS, true)
+        };
+        (fresh, resize.generation)
+    });
+    for (name, due) in [(resize::PENDING, pending), (resize::IN_PROGRESS, in_progress)] {
+        let Some((fresh, generation)) = due else {
+            list.retain(|condition| condition.type_ != name);
+            continue;
+        };
+        merge(scene, list, fresh);
+        list.iter_mut().filter(|c| c.type_ == name).for_each(|c| c.observed_generation = generation);
+    }
 }
 
 /// Ours as shown last, those of others as the API server has them now: readiness gates look at them.
@@ -83,9 +110,15 @@ fn merge(scene: &Scene<'_>, list: &mut Vec<PodCondition>, fresh: Fresh) {
 }
 
 fn sandbox(scene: &Scene<'_>, stage: Stage) -> Fresh {
+    let name = "PodReadyToStartContainers";
+    // The kubelet writes a static pod's end to its mirror at once, and what its cleaning up would change no more.
+    if scene.pod.is_static && stage > Stage::Sync {
+        let shown = scene.memory.status.conditions.iter().flatten().find(|condition| condition.type_ == name);
+        return Fresh::new(name, shown.is_some_and(|condition| condition.status == "True"));
+    }
     let ready =
         scene.sandbox().is_some_and(|sandbox| sandbox.ready && (scene.pod.host_network() || !sandbox.ips.is_empty()));
-    Fresh::new("PodReadyToStartContainers", ready && status::sandbox_shown(scene) && stage < Stage::Terminated)
+    Fresh::new(name, ready && status::sandbox_shown(scene) && stage < Stage::Terminated)
 }
 
 fn initialized(scene: &Scene<'_>, status: &PodStatus) -> Fresh {
@@ -100,7 +133,7 @@ fn initialized(scene: &Scene<'_>, status: &PodStatus) -> Fresh {
         .filter(|wanted| {
             status::previous(status, &wanted.spec.name).is_none_or(|shown| match wanted.kind {
                 ContainerKind::Sidecar => shown.started != Some(true),
-                ContainerKind::Init | ContainerKind::Regular => !shown.ready,
+                ContainerKind::Init | ContainerKind::Regular | ContainerKind::Ephemeral => !shown.ready,
             })
         })
         .map(|wanted| wanted.spec.name.as_str())

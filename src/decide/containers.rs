@@ -2,13 +2,14 @@
 
 use super::backoff::{self, Due};
 use super::sandbox::{self, Need};
-use super::{CONTAINER_HASH, Out, Scene, init, is_alive, restart_all, restart_count, terminate};
+use super::{CONTAINER_HASH, Out, Scene, init, is_alive, resize, restart_all, restart_count, terminate};
 use crate::ids::SandboxId;
 use crate::model::memory::{ImageState, VolumesState};
 use crate::model::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::model::pod::{ContainerKind, DesiredPod, RestartPolicy, Wanted, container_hash};
 use crate::model::step::{PodEvent, StartContainer, Step, StepKey};
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule};
+use std::collections::BTreeMap;
 
 /// A container that is to start as soon as its sandbox, volumes and image are there.
 #[derive(Clone, Copy, Debug)]
@@ -22,16 +23,18 @@ pub(crate) fn sync(scene: &Scene<'_>, out: &mut Out) {
     match sandbox::need(scene) {
         Need::Keep(_) if restart_all::steps(scene, out) => {}
         Need::Keep(current) => {
-            let candidates = next(scene, Some(&current.id), out);
+            let mut candidates = next(scene, Some(&current.id), out);
+            ephemeral(scene, &mut candidates, out);
             for candidate in candidates {
                 start(scene, current, candidate, out);
             }
+            resize::steps(scene, out);
         }
         Need::Create { attempt } => {
             if replace_old_sandbox(scene, out) {
                 sandbox::run(scene, attempt, out);
                 for candidate in next(scene, None, out) {
-                    image(scene, candidate, out);
+                    images(scene, candidate, out);
                 }
             }
         }
@@ -54,6 +57,21 @@ fn next<'a>(scene: &Scene<'a>, sandbox: Option<&SandboxId>, out: &mut Out) -> Ve
         }
     }
     candidates
+}
+
+/// Ephemeral containers start once, at any time of a pod's life in its sandbox; what has been seen of one never runs again.
+fn ephemeral<'a>(scene: &Scene<'a>, candidates: &mut Vec<Candidate<'a>>, out: &mut Out) {
+    for wanted in scene.pod.ephemeral_containers() {
+        let name = wanted.spec.name.as_str();
+        let shown = super::status::previous(&scene.memory.status, name).and_then(|status| status.state.as_ref());
+        let ran = shown.is_some_and(|state| state.running.is_some() || state.terminated.is_some());
+        match scene.newest(name) {
+            None if !ran => candidates.push(Candidate { wanted }),
+            // Made but never started: the agent died in between.
+            Some(made) if made.state == ContainerState::Created => consider(scene, wanted, Some(made), candidates, out),
+            Some(_) | None => {}
+        }
+    }
 }
 
 fn volumes(scene: &Scene<'_>, out: &mut Out) {
@@ -132,7 +150,7 @@ fn reason_to_kill(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedCon
     if hash.is_some_and(|hash| *hash != container_hash(wanted.spec)) {
         let message = match wanted.kind {
             ContainerKind::Init => format!("Init container {name} definition changed"),
-            ContainerKind::Sidecar | ContainerKind::Regular => {
+            ContainerKind::Sidecar | ContainerKind::Regular | ContainerKind::Ephemeral => {
                 format!("Container {name} definition changed, will be restarted")
             }
         };
@@ -143,15 +161,17 @@ fn reason_to_kill(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedCon
         ContainerKind::Init | ContainerKind::Sidecar => format!("Init container {name} failed {} probe", failure.probe),
         // Never restarted: the kubelet then only says that it stops (`computePodActions`).
         ContainerKind::Regular if !should_restart(scene.pod, wanted, 137) => format!("Stopping container {name}"),
-        ContainerKind::Regular => format!("Container {name} failed {} probe, will be restarted", failure.probe),
+        ContainerKind::Regular | ContainerKind::Ephemeral => {
+            format!("Container {name} failed {} probe, will be restarted", failure.probe)
+        }
     };
     Some(terminate::kill(scene, container, failure.grace.unwrap_or(scene.pod.grace()), message))
 }
 
-/// Starts a candidate once volumes and image are there.
+/// Starts a candidate once volumes and images are there.
 fn start(scene: &Scene<'_>, sandbox: &ObservedSandbox, candidate: Candidate<'_>, out: &mut Out) {
     let name = candidate.wanted.name();
-    let Some(image_ref) = image(scene, candidate, out) else { return };
+    let Some((image_ref, volume_images)) = images(scene, candidate, out) else { return };
     if let Some(error) = scene.memory.start_errors.get(&name)
         && error.retry.at > scene.now.mono
     {
@@ -163,17 +183,48 @@ fn start(scene: &Scene<'_>, sandbox: &ObservedSandbox, candidate: Candidate<'_>,
         sandbox: sandbox.id.clone(),
         sandbox_attempt: sandbox.attempt,
         image_ref,
+        volume_images,
         ips: super::status::pod_ips(scene, Some(sandbox)),
     }));
 }
 
-/// The image to run, or the step that gets it: beside the sandbox, but as in the kubelet not before the volumes are there.
-fn image(scene: &Scene<'_>, candidate: Candidate<'_>, out: &mut Out) -> Option<String> {
+/// The image to run and those of the image volumes it mounts, or the steps that get them: beside the sandbox, but as in
+/// the kubelet not before the volumes are there, and the container's own after those of its volumes.
+fn images(scene: &Scene<'_>, candidate: Candidate<'_>, out: &mut Out) -> Option<(String, BTreeMap<String, String>)> {
     if scene.memory.volumes != VolumesState::Placed {
         return None;
     }
+    let mut of_volumes = BTreeMap::new();
+    let mut missing = false;
+    for (volume, _) in image_volumes(scene.pod, candidate.wanted) {
+        let step = Step::EnsureVolumeImage { volume: volume.to_owned() };
+        match available(scene, scene.memory.volume_images.get(volume), step, out) {
+            Some(reference) => drop(of_volumes.insert(volume.to_owned(), reference)),
+            None => missing = true,
+        }
+    }
+    if missing {
+        return None;
+    }
     let name = candidate.wanted.name();
-    match scene.memory.images.get(&name) {
+    let step = Step::EnsureImage { container: name.clone() };
+    let own = available(scene, scene.memory.images.get(&name), step, out)?;
+    Some((own, of_volumes))
+}
+
+/// Image volumes that a container mounts, with the image that each shows.
+pub(crate) fn image_volumes<'a>(pod: &'a DesiredPod, wanted: Wanted<'a>) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let volumes = pod.spec().volumes.iter().flatten();
+    let images = volumes.filter_map(|volume| Some((volume.name.as_str(), volume.image.as_ref()?)));
+    let mounts = &wanted.spec.volume_mounts;
+    images
+        .filter(move |(name, _)| mounts.iter().flatten().any(|mount| mount.name == *name))
+        .map(|(name, source)| (name, source.reference.as_deref().unwrap_or_default()))
+}
+
+/// The image if it is there; else the step that gets it, or when to try again.
+fn available(scene: &Scene<'_>, state: Option<&ImageState>, step: Step, out: &mut Out) -> Option<String> {
+    match state {
         Some(ImageState::Present { reference }) => return Some(reference.clone()),
         Some(ImageState::Failed { retry, since, .. }) if retry.at > scene.now.mono => {
             out.wake_at(retry.at);
@@ -182,7 +233,8 @@ fn image(scene: &Scene<'_>, candidate: Candidate<'_>, out: &mut Out) -> Option<S
                 out.wake_at(shows_back_off);
             }
         }
-        Some(ImageState::Failed { .. }) | None => out.steps.push(Step::EnsureImage { container: name }),
+        Some(ImageState::Failed { .. }) | None if out.steps.contains(&step) => {}
+        Some(ImageState::Failed { .. }) | None => out.steps.push(step),
     }
     None
 }
@@ -211,8 +263,10 @@ pub(crate) fn has_ended_for_good(pod: &DesiredPod, wanted: Wanted<'_>, container
 
 /// Does a container that ended with this code start again? Rules of the container, then its policy, then the pod's.
 pub(crate) fn should_restart(pod: &DesiredPod, wanted: Wanted<'_>, exit_code: i32) -> bool {
-    if wanted.kind == ContainerKind::Sidecar {
-        return true;
+    match wanted.kind {
+        ContainerKind::Sidecar => return true,
+        ContainerKind::Ephemeral => return false,
+        ContainerKind::Init | ContainerKind::Regular => {}
     }
     let rule = matching_rule(wanted.spec, exit_code);
     if rule.is_some_and(|rule| matches!(rule.action.as_str(), "Restart" | "RestartAllContainers")) {
@@ -225,7 +279,7 @@ pub(crate) fn should_restart(pod: &DesiredPod, wanted: Wanted<'_>, exit_code: i3
     match (policy, wanted.kind) {
         (RestartPolicy::Never, _) => false,
         (RestartPolicy::OnFailure, _) | (RestartPolicy::Always, ContainerKind::Init) => exit_code != 0,
-        (RestartPolicy::Always, ContainerKind::Sidecar | ContainerKind::Regular) => true,
+        (RestartPolicy::Always, ContainerKind::Sidecar | ContainerKind::Regular | ContainerKind::Ephemeral) => true,
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn next<'a>(
         let passed = over || list[index + 1..].iter().any(|later| current(&later.spec.name).is_some());
         let open = match candidate.kind {
             ContainerKind::Sidecar => sidecar(scene, candidate, seen, wanted, out),
-            ContainerKind::Init | ContainerKind::Regular => {
+            ContainerKind::Init | ContainerKind::Regular | ContainerKind::Ephemeral => {
                 passed || init_container(scene, candidate, seen, wanted, out)
             }
         };

@@ -4,8 +4,16 @@ use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Map, Value, json};
 
 /// Conditions that only the agent writes: what it does not show is not there.
-pub(crate) const KUBELET_CONDITIONS: [&str; 6] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", "AllContainersRestarting"];
+pub(crate) const KUBELET_CONDITIONS: [&str; 8] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "AllContainersRestarting",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
 /// Written by the agent and by others; those that are in neither list belong to somebody else.
 const SHARED_CONDITION: &str = "DisruptionTarget";
 

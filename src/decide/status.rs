@@ -7,11 +7,10 @@ use crate::model::memory::{ImageState, Stop, StopCause};
 use crate::model::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::model::pod::{ContainerKind, RestartPolicy, Wanted};
 use crate::model::qos::QosClass;
+use crate::model::resources::{List, all_limited, pod_limits, pod_requests, quantities};
 use crate::model::step::{PodEvent, Stage, StepKey};
 use k8s_openapi::api::core::v1 as api;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -37,15 +36,16 @@ pub(crate) fn make(scene: &Scene<'_>, stop: Option<&Stop>, stage: Stage, out: &m
     // Cleaned up: dead containers may be gone from the runtime, what they left is what was shown.
     if !(scene.memory.cleaned && is_terminal(&status)) {
         addresses(scene, &mut status);
-        pod_resources(scene, &mut status);
         let ended = stage >= Stage::Terminated;
-        status.init_container_statuses = statuses(scene, stop, &scene.memory.status, true, out);
-        status.container_statuses = statuses(scene, stop, &scene.memory.status, false, out);
+        status.init_container_statuses = statuses(scene, stop, scene.pod.init_containers(), out);
+        status.container_statuses = statuses(scene, stop, scene.pod.regular_containers(), out);
+        status.ephemeral_container_statuses = statuses(scene, stop, scene.pod.ephemeral_containers(), out);
         let phase = phase(scene, &status, ended);
         if ended {
             mark_unknown(stop, &mut status);
         }
         status.phase = Some(shown_phase(scene, phase, stop, ended).to_owned());
+        pod_resources(scene, status.phase.as_deref() == Some("Running"), &mut status);
         if stop.is_none() {
             tell_pull_back_off(scene, &status, out);
         }
@@ -69,7 +69,7 @@ pub(crate) fn is_terminal(status: &api::PodStatus) -> bool {
 
 /// The status shown before of one container.
 pub(crate) fn previous<'a>(status: &'a api::PodStatus, name: &str) -> Option<&'a api::ContainerStatus> {
-    let lists = [&status.init_container_statuses, &status.container_statuses];
+    let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
     lists.into_iter().flatten().flatten().find(|status| status.name == name)
 }
 
@@ -100,17 +100,15 @@ pub(crate) fn pod_ips(scene: &Scene<'_>, sandbox: Option<&ObservedSandbox>) -> V
     }
 }
 
-fn statuses(
-    scene: &Scene<'_>,
+fn statuses<'a>(
+    scene: &Scene<'a>,
     stop: Option<&Stop>,
-    before: &api::PodStatus,
-    init: bool,
+    wanted: impl Iterator<Item = Wanted<'a>>,
     out: &mut Out,
 ) -> Option<Vec<api::ContainerStatus>> {
-    let wanted = scene.pod.all_containers().filter(|wanted| (wanted.kind != ContainerKind::Regular) == init);
     let list: Vec<_> = wanted
         .map(|wanted| {
-            let previous = previous(before, &wanted.spec.name);
+            let previous = previous(&scene.memory.status, &wanted.spec.name);
             match scene.newest(&wanted.spec.name) {
                 Some(container) => shown(scene, stop, wanted, container, previous, out),
                 None => unseen(scene, wanted, previous),
@@ -126,7 +124,7 @@ fn blank(wanted: Wanted<'_>) -> api::ContainerStatus {
     api::ContainerStatus {
         name: wanted.spec.name.clone(),
         image: wanted.image().to_owned(),
-        started: Some(false),
+        started: (wanted.kind != ContainerKind::Ephemeral).then_some(false),
         volume_mounts: (!mounts.is_empty()).then_some(mounts),
         ..Default::default()
     }
@@ -159,7 +157,7 @@ fn unseen(scene: &Scene<'_>, wanted: Wanted<'_>, previous: Option<&api::Containe
         let mut status = previous.clone();
         if state.running.is_some() {
             status.ready = false;
-            status.started = Some(false);
+            status.started = status.started.map(|_| false);
             status.state = Some(terminated_state(lost("deleted", " The container used to be Running")));
         }
         return status;
@@ -203,7 +201,7 @@ fn shown(
         status.image = container.image.clone();
     }
     status.image_id = container.image_ref.clone();
-    resources(scene.pod.spec(), wanted, &mut status);
+    resources(scene, wanted, container, &mut status);
     status.user = container.user.as_ref().map(|(uid, gid, groups)| api::ContainerUser {
         linux: Some(api::LinuxContainerUser {
             uid: *uid,
@@ -220,8 +218,15 @@ fn shown(
             let running = api::ContainerStateRunning { started_at: Some(Time(whole_seconds(*started_at))) };
             status.state = Some(api::ContainerState { running: Some(running), ..Default::default() });
             let started = is_started(scene, wanted, container);
-            status.started = Some(started);
-            status.ready = started && wanted.kind != ContainerKind::Init && is_ready(scene, wanted, container);
+            match wanted.kind {
+                // Nobody waits for one of these: it is neither started nor ready.
+                ContainerKind::Ephemeral => {}
+                ContainerKind::Init => status.started = Some(started),
+                ContainerKind::Sidecar | ContainerKind::Regular => {
+                    status.started = Some(started);
+                    status.ready = started && is_ready(scene, wanted, container);
+                }
+            }
         }
         ContainerState::Exited { exit_code, .. } => {
             let state = terminated_state(terminated(container));
@@ -266,22 +271,22 @@ fn is_ready(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedContainer
     wanted.spec.readiness_probe.is_none() || scene.memory.probes.get(&container.id).is_some_and(|view| view.ready)
 }
 
-type Amounts = BTreeMap<String, Quantity>;
-
-fn some(list: Option<&Amounts>) -> Option<Amounts> {
+fn some(list: Option<&List>) -> Option<List> {
     list.filter(|list| !list.is_empty()).cloned()
 }
 
-/// What a container was given and what its cgroup says: without limits of its own it runs under the pod's, and without
+/// What a container is granted, and what its cgroup has: without limits of its own it runs under the pod's, and without
 /// a CPU request its weight is that of the limit (`convertToAPIContainerStatuses`).
-fn resources(spec: &api::PodSpec, wanted: Wanted<'_>, status: &mut api::ContainerStatus) {
-    let Some(resources) = &wanted.spec.resources else { return };
-    let (mut limits, mut requests) = (some(resources.limits.as_ref()), some(resources.requests.as_ref()));
+fn resources(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedContainer, status: &mut api::ContainerStatus) {
+    let Some(granted) = &wanted.spec.resources else { return };
+    status.allocated_resources = some(granted.requests.as_ref());
+    let running = matches!(container.state, ContainerState::Running { .. });
+    let actual = scene.memory.resources.get(&container.id).filter(|_| running).unwrap_or(granted);
+    let (mut limits, mut requests) = (some(actual.limits.as_ref()), some(actual.requests.as_ref()));
     if limits.is_none() && requests.is_none() {
         return;
     }
-    status.allocated_resources = requests.clone();
-    let pod_limits = spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let pod_limits = scene.pod.spec().resources.as_ref().and_then(|resources| resources.limits.as_ref());
     for name in ["cpu", "memory"] {
         let Some(limit) = pod_limits.and_then(|list| list.get(name)) else { continue };
         limits.get_or_insert_default().entry(name.to_owned()).or_insert_with(|| limit.clone());
@@ -292,12 +297,31 @@ fn resources(spec: &api::PodSpec, wanted: Wanted<'_>, status: &mut api::Containe
     status.resources = Some(api::ResourceRequirements { limits, requests, claims: None });
 }
 
-/// What the pod as a whole was given, where it asks as a whole.
-fn pod_resources(scene: &Scene<'_>, status: &mut api::PodStatus) {
-    let Some(resources) = &scene.pod.spec().resources else { return };
-    let (limits, requests) = (some(resources.limits.as_ref()), some(resources.requests.as_ref()));
-    status.allocated_resources = requests.clone();
-    status.resources = Some(api::ResourceRequirements { limits, requests, claims: None });
+/// What the pod as a whole is granted, and what its cgroup has once it runs (`convertToAPIPodLevelResourcesStatus`): CPU
+/// and memory, limits only where every container has one. A memory request is in no cgroup: the one shown first stays.
+fn pod_resources(scene: &Scene<'_>, running: bool, status: &mut api::PodStatus) {
+    let spec = scene.pod.spec();
+    // A static pod's may be unreadable: then it has no cgroup either.
+    let (Ok(requests), Ok(limits)) = (pod_requests(spec, true), pod_limits(spec, true)) else { return };
+    let (mut requests, mut limits) = (quantities(&requests, spec), quantities(&limits, spec));
+    status.allocated_resources = some(Some(&requests));
+    let own = spec.resources.clone().unwrap_or_default();
+    if running {
+        let of_pod = |list: &Option<List>, name: &str| list.as_ref().is_some_and(|list| list.contains_key(name));
+        requests.retain(|name, _| matches!(name.as_str(), "cpu" | "memory") || of_pod(&own.requests, name));
+        limits.retain(|name, _| match name.as_str() {
+            "cpu" | "memory" => all_limited(spec, name),
+            _ => of_pod(&own.limits, name),
+        });
+        let before = scene.memory.status.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        let ran = scene.memory.status.phase.as_deref() == Some("Running");
+        if let Some(shown) = before.and_then(|list| list.get("memory")).filter(|_| ran) {
+            requests.entry("memory".to_owned()).and_modify(|request| request.clone_from(shown));
+        }
+    }
+    let shown =
+        api::ResourceRequirements { limits: some(Some(&limits)), requests: some(Some(&requests)), claims: None };
+    status.resources = Some(shown).filter(|shown| *shown != api::ResourceRequirements::default());
 }
 
 /// How the instance before this one ended.
@@ -384,17 +408,26 @@ fn default_waiting(scene: &Scene<'_>) -> api::ContainerState {
 
 /// What keeps a container from starting.
 fn waiting(scene: &Scene<'_>, wanted: Wanted<'_>) -> Option<api::ContainerState> {
-    let name = wanted.name();
-    if let Some(ImageState::Failed { reason, retry, since }) = scene.memory.images.get(&name) {
+    if let Some((image, ImageState::Failed { reason, retry, since })) = missing_image(scene, wanted) {
         let backs_off = *reason == "ErrImagePull" && scene.now.mono >= *since + PULL_ERROR_SHOWN;
         if backs_off {
-            let message = format!("Back-off pulling image {:?}: ErrImagePull: {}", wanted.image(), retry.message);
+            let message = format!("Back-off pulling image {image:?}: ErrImagePull: {}", retry.message);
             return Some(waiting_state("ImagePullBackOff", message));
         }
         return Some(waiting_state(reason, retry.message.clone()));
     }
-    let error = scene.memory.start_errors.get(&name)?;
+    let error = scene.memory.start_errors.get(&wanted.name())?;
     Some(waiting_state(error.reason, error.retry.message.clone()))
+}
+
+/// The image that a container waits for: one that it mounts, or its own.
+fn missing_image<'a>(scene: &Scene<'a>, wanted: Wanted<'a>) -> Option<(&'a str, &'a ImageState)> {
+    let mut mounted = containers::image_volumes(scene.pod, wanted);
+    let failed = |state: &&ImageState| matches!(state, ImageState::Failed { .. });
+    let of_volume =
+        mounted.find_map(|(volume, image)| Some((image, scene.memory.volume_images.get(volume).filter(failed)?)));
+    let own = scene.memory.images.get(&wanted.name()).filter(failed);
+    of_volume.or_else(|| Some((wanted.spec.image.as_deref().unwrap_or_default(), own?)))
 }
 
 /// Says once of each back-off that a pull waits (`image_manager.go`, `imageNotReady`).
@@ -403,16 +436,19 @@ fn tell_pull_back_off(scene: &Scene<'_>, status: &api::PodStatus, out: &mut Out)
         let waiting = previous(status, name).and_then(|status| status.state.as_ref()?.waiting.as_ref());
         waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("ImagePullBackOff"))
     };
-    for wanted in scene.pod.all_containers() {
+    for wanted in scene.pod.all_containers().chain(scene.pod.ephemeral_containers()) {
         let name = &wanted.spec.name;
         if !backs_off(status, name) || backs_off(&scene.memory.status, name) {
             continue;
         }
-        let mut say = |warning, reason, message| {
-            out.events.push(PodEvent { container: Some(wanted.name()), warning, reason, message });
+        let image = missing_image(scene, wanted).map_or(wanted.image(), |(image, _)| image);
+        // An image volume belongs to the pod.
+        let container = (image == wanted.image()).then(|| wanted.name());
+        let mut say = |container, warning, reason, message| {
+            out.events.push(PodEvent { container, warning, reason, message });
         };
-        say(false, "BackOff", format!("Back-off pulling image {:?}", wanted.image()));
-        say(true, "Failed", "Error: ImagePullBackOff".to_owned());
+        say(container, false, "BackOff", format!("Back-off pulling image {image:?}"));
+        say(Some(wanted.name()), true, "Failed", "Error: ImagePullBackOff".to_owned());
     }
 }
 
@@ -499,6 +535,8 @@ fn tally(scene: &Scene<'_>, status: &api::PodStatus) -> Tally {
                 tally.pending_init += usize::from(shown.started != Some(true));
             }
             ContainerKind::Sidecar => tally.pending_init += usize::from(ended.is_none() && !ran_before),
+            // They come and go without a word in the pod's phase.
+            ContainerKind::Ephemeral => {}
             ContainerKind::Regular if running => tally.running += 1,
             ContainerKind::Regular => match ended {
                 Some(end) => {
@@ -562,7 +600,7 @@ pub(crate) fn had_initialized(scene: &Scene<'_>) -> bool {
         ContainerKind::Sidecar => {
             status.started == Some(true) && status.state.as_ref().is_some_and(|state| state.running.is_some())
         }
-        ContainerKind::Init | ContainerKind::Regular => {
+        ContainerKind::Init | ContainerKind::Regular | ContainerKind::Ephemeral => {
             ended(status.state.as_ref()) || ended(status.last_state.as_ref())
         }
     });

@@ -739,7 +739,7 @@ fn without_limits_of_its_own_a_container_shows_the_pods() {
     let Case { seen, memory, .. } = healthy();
     let now = Now { wall: time(NOW), mono: Instant::now() };
     let status = plan(Scene { pod: &pod, seen: &seen, memory: &memory, now, node_ips: &[] }).status;
-    assert_eq!(json!(status.allocated_resources), json!({"cpu": "50m"}));
+    assert_eq!(json!(status.allocated_resources), json!({"cpu": "50m", "memory": "16Mi"}));
     let shown = status.container_statuses.expect("statuses");
     assert_eq!(json!(shown[0].resources), json!(null));
     assert_eq!(json!(shown[1].allocated_resources), json!({"memory": "16Mi"}));

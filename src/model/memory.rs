@@ -2,7 +2,7 @@
 
 use crate::ids::{ContainerId, ContainerName, SandboxId};
 use crate::model::step::StepKey;
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{PodStatus, ResourceRequirements};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -35,11 +35,27 @@ pub struct PodMemory {
     pub probes: BTreeMap<ContainerId, ProbeView>,
     /// Containers that were started and whose postStart hook has not ended.
     pub hooks: BTreeSet<ContainerId>,
+    /// What containers that run were given, at their start or by a resize since.
+    pub resources: BTreeMap<ContainerId, ResourceRequirements>,
+    /// A resize that was granted and has not reached everything yet.
+    pub resize: Option<Resize>,
+    /// Images of the pod's image volumes, by volume.
+    pub volume_images: BTreeMap<String, ImageState>,
     /// Volumes and cgroups of the stopped pod are removed.
     pub cleaned: bool,
     pub cleanup_retry: Option<Retry>,
     /// The terminal status is published and, where asked for, the object deleted.
     pub confirmed: bool,
+}
+
+/// A resize under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resize {
+    /// The generation of the pod that asks for it.
+    pub generation: Option<i64>,
+    /// The pod's cgroup has what is granted.
+    pub pod_done: bool,
+    pub error: Option<Retry>,
 }
 
 /// Why the node refused a pod: `reason` and `message` of its status.

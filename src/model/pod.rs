@@ -1,7 +1,9 @@
 //! What is wanted: one v1 Pod, parsed once into what decisions ask for.
 
 use crate::ids::{ContainerName, PodKey, PodUid};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use crate::model::resources::Allocation;
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,23 @@ pub struct DesiredPod {
     pub key: PodKey,
     /// The object no longer exists at the API server: stop its containers, report nothing.
     pub gone: bool,
+    /// Given to the node by a file or URL, not by the API server.
+    pub is_static: bool,
+    /// Ephemeral containers as containers: a runtime and the rules of starting see no difference.
+    pub ephemeral: Arc<[Container]>,
+    /// A change of resources that the node has not granted (yet): `pod` has those that are.
+    pub resize: Option<PendingResize>,
+    /// What the API shows of a static pod; its uid and status are the mirror's.
+    pub mirror: Option<Arc<Pod>>,
+}
+
+/// Why resources that the spec asks for are not granted: condition `PodResizePending`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingResize {
+    /// `Deferred` or `Infeasible`.
+    pub reason: &'static str,
+    pub message: String,
+    pub generation: Option<i64>,
 }
 
 /// When a container that ended is started again.
@@ -31,6 +50,8 @@ pub enum ContainerKind {
     /// A restartable init container: started in order, then kept running until the rest has ended.
     Sidecar,
     Regular,
+    /// Added to a running pod to look into it: started once, never again.
+    Ephemeral,
 }
 
 /// A container of the spec with its kind.
@@ -45,8 +66,34 @@ impl DesiredPod {
     pub fn new(pod: Arc<Pod>) -> Option<Self> {
         let uid = PodUid::new(pod.metadata.uid.as_deref()?);
         let key = PodKey::new(pod.metadata.namespace.as_deref()?, pod.metadata.name.as_deref()?);
-        pod.spec.as_ref()?;
-        Some(Self { pod, uid, key, gone: false })
+        let ephemeral = pod.spec.as_ref()?.ephemeral_containers.iter().flatten().map(as_container).collect();
+        Some(Self { pod, uid, key, gone: false, is_static: false, ephemeral, resize: None, mirror: None })
+    }
+
+    /// A pod of which nothing but its name is known any more: all of it is to go.
+    pub fn forgotten(uid: PodUid, key: PodKey) -> Self {
+        let metadata = ObjectMeta {
+            name: Some(key.name.to_string()),
+            namespace: Some(key.namespace.to_string()),
+            uid: Some(uid.to_string()),
+            ..Default::default()
+        };
+        let pod = Arc::new(Pod { metadata, spec: Some(PodSpec::default()), status: None });
+        Self { pod, uid, key, gone: true, is_static: false, ephemeral: Arc::default(), resize: None, mirror: None }
+    }
+
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// The same pod with other resources: those that the node grants.
+    pub fn granted(&self, allocation: &Allocation) -> Self {
+        Self { pod: allocation.apply(&self.pod), ..self.clone() }
+    }
+
+    /// The object at the API server that shows this pod's status; `None`: a static pod without a mirror.
+    pub fn shown_as(&self) -> Option<&Arc<Pod>> {
+        if self.is_static { self.mirror.as_ref() } else { Some(&self.pod) }
     }
 
     pub fn spec(&self) -> &PodSpec {
@@ -68,8 +115,13 @@ impl DesiredPod {
         self.init_containers().chain(self.regular_containers())
     }
 
+    pub fn ephemeral_containers(&self) -> impl Iterator<Item = Wanted<'_>> {
+        self.ephemeral.iter().map(|spec| Wanted { spec, kind: ContainerKind::Ephemeral })
+    }
+
+    /// The container of that name, of whatever kind.
     pub fn container(&self, name: &str) -> Option<Wanted<'_>> {
-        self.all_containers().find(|wanted| wanted.spec.name == name)
+        self.all_containers().chain(self.ephemeral_containers()).find(|wanted| wanted.spec.name == name)
     }
 
     pub fn restart_policy(&self) -> RestartPolicy {
@@ -103,8 +155,46 @@ impl DesiredPod {
 
     /// Where an event about one of its containers points: `spec.containers{c}`.
     pub fn field_path(&self, container: &str) -> String {
-        let init = self.init_containers().any(|wanted| wanted.spec.name == container);
-        format!("spec.{}{{{container}}}", if init { "initContainers" } else { "containers" })
+        let list = match self.container(container).map(|wanted| wanted.kind) {
+            Some(ContainerKind::Init | ContainerKind::Sidecar) => "initContainers",
+            Some(ContainerKind::Ephemeral) => "ephemeralContainers",
+            Some(ContainerKind::Regular) | None => "containers",
+        };
+        format!("spec.{list}{{{container}}}")
+    }
+}
+
+/// Where a pod came from, and the hash of the file that it was made from: the kubelet's annotations of static pods.
+pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
+/// On the API server's copy of a static pod: the hash of the pod that it shows.
+pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// The fields that an ephemeral container shares with every other (`EphemeralContainerCommon`).
+pub fn as_container(ephemeral: &EphemeralContainer) -> Container {
+    let e = ephemeral.clone();
+    Container {
+        name: e.name,
+        image: e.image,
+        image_pull_policy: e.image_pull_policy,
+        command: e.command,
+        args: e.args,
+        working_dir: e.working_dir,
+        env: e.env,
+        env_from: e.env_from,
+        ports: e.ports,
+        resources: e.resources,
+        lifecycle: e.lifecycle,
+        security_context: e.security_context,
+        stdin: e.stdin,
+        stdin_once: e.stdin_once,
+        tty: e.tty,
+        termination_message_path: e.termination_message_path,
+        termination_message_policy: e.termination_message_policy,
+        volume_mounts: e.volume_mounts,
+        volume_devices: e.volume_devices,
+        ..Default::default()
     }
 }
 

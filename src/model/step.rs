@@ -2,6 +2,7 @@
 
 use crate::ids::{ContainerId, ContainerName, SandboxId};
 use k8s_openapi::api::core::v1::PodStatus;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -16,6 +17,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     pub events: Vec<PodEvent>,
     pub status: PodStatus,
+    /// The resize that was under way is complete.
+    pub resized: bool,
     /// Look again then, even if nothing happens.
     pub wake: Option<Instant>,
     /// Where the worker stands.
@@ -44,6 +47,10 @@ pub enum Step {
     EnsureImage {
         container: ContainerName,
     },
+    /// The same for the image of an image volume.
+    EnsureVolumeImage {
+        volume: String,
+    },
     RunSandbox {
         attempt: u32,
     },
@@ -58,6 +65,10 @@ pub enum Step {
     StopContainer(StopContainer),
     RemoveContainer {
         id: ContainerId,
+    },
+    /// Give the pod's cgroup and these containers, which run, the resources that are granted now.
+    Resize {
+        containers: Vec<(ContainerName, ContainerId)>,
     },
     /// Unmount and remove the pod's volumes, then its cgroups.
     Cleanup,
@@ -75,6 +86,8 @@ pub struct StartContainer {
     /// Also its restart count.
     pub attempt: u32,
     pub image_ref: String,
+    /// Images of the image volumes that it mounts, by volume.
+    pub volume_images: BTreeMap<String, String>,
     pub ips: Vec<IpAddr>,
 }
 
@@ -94,12 +107,14 @@ pub struct StopContainer {
 pub enum StepKey {
     Volumes,
     Image(ContainerName),
+    VolumeImage(String),
     Sandbox,
     StopSandbox(SandboxId),
     RemoveSandbox(SandboxId),
     Start(ContainerName),
     Stop(ContainerId),
     Remove(ContainerId),
+    Resize,
     Cleanup,
     Confirm,
 }
@@ -109,12 +124,14 @@ impl Step {
         match self {
             Self::PlaceVolumes => StepKey::Volumes,
             Self::EnsureImage { container } => StepKey::Image(container.clone()),
+            Self::EnsureVolumeImage { volume } => StepKey::VolumeImage(volume.clone()),
             Self::RunSandbox { .. } => StepKey::Sandbox,
             Self::StopSandbox { id } => StepKey::StopSandbox(id.clone()),
             Self::RemoveSandbox { id } => StepKey::RemoveSandbox(id.clone()),
             Self::StartContainer(start) => StepKey::Start(start.name.clone()),
             Self::StopContainer(stop) => StepKey::Stop(stop.id.clone()),
             Self::RemoveContainer { id } => StepKey::Remove(id.clone()),
+            Self::Resize { .. } => StepKey::Resize,
             Self::Cleanup => StepKey::Cleanup,
             Self::Confirm { .. } => StepKey::Confirm,
         }

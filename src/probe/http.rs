@@ -7,15 +7,41 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Read of an answer at most (`maxRespBodyLength`: 10 KiB).
 const MAX_BODY_BYTES: usize = 10 * 1024;
+
+/// Read of manifests at most; what is longer is refused by its parser.
+const MAX_MANIFEST_BYTES: usize = 3 * 1024 * 1024;
+/// A server of manifests that does not answer within this (the kubelet's client waits as long).
+const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Who asks: it is in the user agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     Probe,
     Lifecycle,
+    /// Static pods from a URL.
+    Manifests,
+}
+
+impl Caller {
+    fn agent(self) -> &'static str {
+        match self {
+            Self::Probe => "kube-probe/1.36",
+            Self::Lifecycle => "kube-lifecycle/1.36",
+            Self::Manifests => "kubelet/1.36",
+        }
+    }
+
+    /// Read of an answer at most.
+    fn max_body_bytes(self) -> usize {
+        match self {
+            Self::Probe | Self::Lifecycle => MAX_BODY_BYTES,
+            Self::Manifests => MAX_MANIFEST_BYTES,
+        }
+    }
 }
 
 /// Where to, parsed once.
@@ -54,6 +80,23 @@ impl Target {
     }
 }
 
+/// What a URL shows.
+pub async fn fetch(url: &str) -> Result<String, String> {
+    let uri: http::Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
+    let https = uri.scheme_str() == Some("https");
+    let target = Target {
+        https,
+        host: uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned(),
+        port: uri.port_u16().unwrap_or(if https { 443 } else { 80 }),
+        path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+        headers: Vec::new(),
+    };
+    match tokio::time::timeout(FETCH_DEADLINE, get(&target, Caller::Manifests)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(format!("{url} did not answer within {FETCH_DEADLINE:?}")),
+    }
+}
+
 /// The answer's body, or what went wrong as Go's client words it. The caller bounds the time.
 pub async fn get(target: &Target, caller: Caller) -> Result<String, String> {
     let failed = |what: String| format!("Get \"{}\": {what}", target.url());
@@ -66,18 +109,15 @@ pub async fn get(target: &Target, caller: Caller) -> Result<String, String> {
     let request = request(target, caller)?;
     let (status, body) = if target.https {
         let stream = tls(target, address, stream).await.map_err(failed)?;
-        exchange(TokioIo::new(stream), request).await.map_err(failed)?
+        exchange(TokioIo::new(stream), request, caller.max_body_bytes()).await.map_err(failed)?
     } else {
-        exchange(TokioIo::new(stream), request).await.map_err(failed)?
+        exchange(TokioIo::new(stream), request, caller.max_body_bytes()).await.map_err(failed)?
     };
     if (200..400).contains(&status) { Ok(body) } else { Err(format!("HTTP probe failed with statuscode: {status}")) }
 }
 
 fn request(target: &Target, caller: Caller) -> Result<Request<Empty<bytes::Bytes>>, String> {
-    let agent = match caller {
-        Caller::Probe => "kube-probe/1.36",
-        Caller::Lifecycle => "kube-lifecycle/1.36",
-    };
+    let agent = caller.agent();
     let mut request = Request::get(&target.path).body(Empty::new()).map_err(|error| error.to_string())?;
     let headers = request.headers_mut();
     let own: Vec<_> = target
@@ -106,7 +146,11 @@ fn request(target: &Target, caller: Caller) -> Result<Request<Empty<bytes::Bytes
     Ok(request)
 }
 
-async fn exchange<S>(stream: S, request: Request<Empty<bytes::Bytes>>) -> Result<(u16, String), String>
+async fn exchange<S>(
+    stream: S,
+    request: Request<Empty<bytes::Bytes>>,
+    max_body_bytes: usize,
+) -> Result<(u16, String), String>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
@@ -115,7 +159,7 @@ where
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
+        let body = Limited::new(response.into_body(), max_body_bytes).collect().await;
         let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
         Ok((status, body))
     };

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use k8s_cri::v1 as pb;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
+use k8s_openapi::api::core::v1::Pod;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -269,6 +270,24 @@ impl Runtime for CriRuntime {
         let request = pb::StopContainerRequest { container_id: id.to_string(), timeout };
         let deadline = grace.saturating_add(REQUEST_TIMEOUT);
         call("StopContainer", deadline, self.client().stop_container(request)).await.map(drop)
+    }
+
+    async fn update_container(
+        &self,
+        id: &ContainerId,
+        pod: &Pod,
+        container: &str,
+        node_memory: i64,
+    ) -> Result<(), RuntimeError> {
+        let linux = translate::container_resources(pod, container, node_memory, &self.facts)?;
+        let request = pb::UpdateContainerResourcesRequest {
+            container_id: id.to_string(),
+            linux: Some(linux),
+            ..Default::default()
+        };
+        let mut client = self.client();
+        let answer = client.update_container_resources(request);
+        call("UpdateContainerResources", REQUEST_TIMEOUT, answer).await.map(drop)
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {

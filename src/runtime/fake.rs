@@ -9,6 +9,7 @@ use crate::ids::{ContainerId, ContainerName, PodKey, PodUid, SandboxId};
 use crate::model::observed::{ContainerState, ObservedContainer, ObservedPod, ObservedSandbox, RuntimePod};
 use crate::model::pod::container_hash;
 use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Pod;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -295,6 +296,19 @@ impl Runtime for FakeRuntime {
         end(container, if stubborn { 137 } else { 0 });
         state.tell(&uid);
         Ok(())
+    }
+
+    async fn update_container(
+        &self,
+        id: &ContainerId,
+        pod: &Pod,
+        container: &str,
+        _node_memory: i64,
+    ) -> Result<(), RuntimeError> {
+        let all = pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+        let limits = all.filter(|c| c.name == container).find_map(|c| c.resources.as_ref()?.limits.as_ref());
+        let cpu = limits.and_then(|limits| limits.get("cpu")).map_or("unlimited", |cpu| cpu.0.as_str());
+        self.enter("update_container", &format!("{id} {cpu}")).await
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {

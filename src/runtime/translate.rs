@@ -4,13 +4,14 @@ mod resources;
 mod security;
 
 pub use super::facts::HostFacts;
-pub use resources::{Amounts, CPU_PERIOD_MICROSECONDS, cpu_quota, cpu_shares, pod_limits, pod_requests};
+pub use resources::{CPU_PERIOD_MICROSECONDS, cpu_quota, cpu_shares};
 
 use super::{ContainerInput, Propagation, RuntimeError, SandboxInput};
-use crate::model::pod::container_hash;
+use crate::model::pod::{as_container, container_hash};
+use crate::model::resources::BadQuantity;
 use jiff::Timestamp;
 use k8s_cri::v1 as pb;
-use k8s_openapi::api::core::v1::{Container, ContainerPort, EphemeralContainer, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec};
 use std::collections::HashMap;
 
 /// What about a pod cannot be said to the runtime; nothing that a pod demands is dropped silently.
@@ -22,8 +23,8 @@ pub enum TranslateError {
     NoSuchContainer(String),
     #[error("user namespaces (hostUsers: false) are not supported by this node")]
     UserNamespace,
-    #[error("{field}: cannot parse quantity {value:?}")]
-    Quantity { field: String, value: String },
+    #[error(transparent)]
+    Quantity(#[from] BadQuantity),
 }
 
 impl From<TranslateError> for RuntimeError {
@@ -132,6 +133,18 @@ pub fn container_config(
     })
 }
 
+/// `LinuxContainerResources` of one container, as an update of one that runs.
+pub fn container_resources(
+    pod: &Pod,
+    container: &str,
+    node_memory: i64,
+    facts: &HostFacts,
+) -> Result<pb::LinuxContainerResources, TranslateError> {
+    let spec = pod.spec.as_ref().ok_or(TranslateError::NoSpec)?;
+    let found = find_container(spec, container).ok_or_else(|| TranslateError::NoSuchContainer(container.to_owned()))?;
+    resources::container(pod, &found, node_memory, facts)
+}
+
 /// `targetContainerName` of an ephemeral container.
 pub fn target_container_name(input: &ContainerInput) -> Option<&str> {
     let ephemeral = input.pod.spec.as_ref()?.ephemeral_containers.as_ref()?;
@@ -147,26 +160,6 @@ fn find_container<'a>(spec: &'a PodSpec, name: &str) -> Option<std::borrow::Cow<
         let ephemeral = spec.ephemeral_containers.iter().flatten().find(|c| c.name == name)?;
         Some(Cow::Owned(as_container(ephemeral)))
     })
-}
-
-/// The fields of an ephemeral container that a runtime config is made from.
-fn as_container(ephemeral: &EphemeralContainer) -> Container {
-    let e = ephemeral.clone();
-    Container {
-        name: e.name,
-        image: e.image,
-        working_dir: e.working_dir,
-        ports: e.ports,
-        resources: e.resources,
-        lifecycle: e.lifecycle,
-        termination_message_path: e.termination_message_path,
-        termination_message_policy: e.termination_message_policy,
-        security_context: e.security_context,
-        stdin: e.stdin,
-        stdin_once: e.stdin_once,
-        tty: e.tty,
-        ..Default::default()
-    }
 }
 
 fn identity_labels(pod: &Pod) -> [(String, String); 3] {
@@ -278,6 +271,7 @@ fn mount(mount: &super::Mount) -> pb::Mount {
         selinux_relabel: mount.selinux_relabel,
         propagation: propagation.into(),
         recursive_read_only: mount.recursive_read_only,
+        image: mount.image.as_ref().map(|image| pb::ImageSpec { image: image.clone(), ..Default::default() }),
         ..Default::default()
     }
 }

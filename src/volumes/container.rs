@@ -68,10 +68,15 @@ impl MountJob {
     }
 
     fn volume_mount(&self, index: usize, mount: &VolumeMount) -> Result<Mount, String> {
+        if let Some(image) = self.placed.images.get(&mount.name) {
+            return image_mount(mount, image);
+        }
         let volume = self.placed.paths.get(&mount.name).ok_or_else(|| {
             format!("cannot find volume {:?} to mount into container {:?}", mount.name, self.container)
         })?;
-        let read_only = mount.read_only.unwrap_or(false) || self.is_content(&mount.name);
+        let read_only = mount.read_only.unwrap_or(false)
+            || self.placed.read_only.contains(&mount.name)
+            || self.is_content(&mount.name);
         let recursive_read_only = match mount.recursive_read_only.as_deref() {
             Some("Enabled") => true,
             Some("IfPossible") => self.recursive_read_only,
@@ -91,6 +96,7 @@ impl MountJob {
                 _ => Propagation::Private,
             },
             recursive_read_only,
+            image: None,
             selinux_relabel: false,
         })
     }
@@ -170,8 +176,22 @@ fn plain_mount(host_path: PathBuf, container_path: String) -> Mount {
         read_only: false,
         propagation: Propagation::Private,
         recursive_read_only: false,
+        image: None,
         selinux_relabel: false,
     }
+}
+
+/// An image as a volume: always read-only. CRI's field for a path within is younger than the API that we speak.
+fn image_mount(mount: &VolumeMount, image: &str) -> Result<Mount, String> {
+    let has = |path: &Option<String>| path.as_deref().is_some_and(|path| !path.is_empty());
+    if has(&mount.sub_path) || has(&mount.sub_path_expr) {
+        return Err(format!("subPath of image volume {:?} is not supported by this node", mount.name));
+    }
+    Ok(Mount {
+        image: Some(image.to_owned()),
+        read_only: true,
+        ..plain_mount(PathBuf::new(), absolute(&mount.mount_path))
+    })
 }
 
 /// Relative container paths count from the root.

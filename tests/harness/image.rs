@@ -49,7 +49,7 @@ fn layer(busybox: &[u8]) -> Vec<u8> {
         layer.append_data(&mut header, folder, &[][..]).expect("a tar entry");
     }
     add(&mut layer, "bin/busybox", busybox, 0o755);
-    add(&mut layer, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n", 0o644);
+    add(&mut layer, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n", 0o644);
     add(&mut layer, "etc/group", b"root:x:0:\n", 0o644);
     for applet in String::from_utf8_lossy(&applets).lines().filter(|applet| *applet != "busybox") {
         let mut header = header(tar::EntryType::Symlink, 0, 0o777);

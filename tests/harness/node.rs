@@ -85,6 +85,11 @@ impl Node {
         node
     }
 
+    /// One more flag for `skiff standalone`.
+    pub fn flag(&mut self, flag: String) {
+        self.flags.push(flag);
+    }
+
     /// Moves the node into a network namespace that has no route, no DNS and no address but loopback.
     pub fn without_network(mut self) -> Self {
         let name = self.slot.link();

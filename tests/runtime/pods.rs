@@ -3,9 +3,9 @@
 use super::containerd::{Containerd, Line};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use skiff::actors::images::ImagesHandle;
+use skiff::actors::images::{ImagesHandle, PullLimits};
 use skiff::actors::pod_worker::{WorkerContext, WorkerPaths};
-use skiff::actors::pods::{PodsHandle, PodsTask};
+use skiff::actors::pods::{Inputs, PodsHandle, PodsTask};
 use skiff::actors::probes::ProbesHandle;
 use skiff::actors::runtime_watch::runtime_watch;
 use skiff::actors::status::StatusHandle;
@@ -80,7 +80,7 @@ impl Node {
         let follower = cluster.clone();
         tasks.spawn("pod_watch", async move { follower.follow_pods(sender).await });
         let context = WorkerContext {
-            images: ImagesHandle::new(runtime.clone(), cluster.clone(), recorder.clone(), true),
+            images: ImagesHandle::new(runtime.clone(), cluster.clone(), recorder.clone(), PullLimits::new(true, 5, 10)),
             probes: ProbesHandle::new(tasks.child(), runtime.clone(), recorder.clone(), dirty),
             services: watch::channel(Some(Arc::default())).1,
             volumes: Volumes::new(&self.folder.join("kubelet"), "cluster.local", cluster.clone(), node.clone()),
@@ -95,7 +95,10 @@ impl Node {
             paths: WorkerPaths { pod_logs: self.folder.join("pod-logs") },
             tasks: Supervisor::new(),
         };
-        let task = PodsTask::new(Arc::new(context), tasks.child(), changes, events);
+        let (_static_pods, static_pods) = watch::channel(Arc::default());
+        let (mirrors, _) = watch::channel(Default::default());
+        let inputs = Inputs { changes, runtime_events: events, static_pods, mirrors };
+        let task = PodsTask::new(Arc::new(context), tasks.child(), inputs);
         tasks.spawn("pods", task.run());
         Ok(Life { tasks, _facts: facts })
     }

@@ -93,6 +93,23 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     (
+        "persistent-volume-binder",
+        &[
+            rule(&[""], &["persistentvolumes"], &["create", "delete", "get", "list", "patch", "update", "watch"]),
+            rule(&[""], &["persistentvolumes/status"], &["patch", "update"]),
+            rule(&[""], &["persistentvolumeclaims"], &["get", "list", "patch", "update", "watch"]),
+            rule(&[""], &["persistentvolumeclaims/status"], &["patch", "update"]),
+        ],
+    ),
+    (
+        "pvc-protection-controller",
+        &[
+            rule(&[""], &["persistentvolumeclaims"], &["get", "list", "patch", "update", "watch"]),
+            rule(&[""], &["pods"], READ),
+        ],
+    ),
+    ("pv-protection-controller", &[rule(&[""], &["persistentvolumes"], &["get", "list", "patch", "update", "watch"])]),
+    (
         "endpoint-controller",
         &[
             rule(&[""], &["services", "pods"], READ),

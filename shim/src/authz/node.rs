@@ -82,7 +82,12 @@ pub fn pod_uses(pod: &Value, resource: &str, name: &str) -> bool {
     let volumes = list(&spec["volumes"]);
     match resource {
         "serviceaccounts" => is(&spec["serviceAccountName"]),
-        "persistentvolumeclaims" => volumes.iter().any(|v| is(&v["persistentVolumeClaim"]["claimName"])),
+        "persistentvolumeclaims" => volumes.iter().any(|v| {
+            // The claim that is made for an ephemeral volume of the pod.
+            let of_pod = || Some(format!("{}-{}", pod["metadata"]["name"].as_str()?, v["name"].as_str()?));
+            is(&v["persistentVolumeClaim"]["claimName"])
+                || (v["ephemeral"].is_object() && of_pod().as_deref() == Some(name))
+        }),
         "secrets" => {
             volumes.iter().any(|v| {
                 is(&v["secret"]["secretName"])

@@ -22,7 +22,12 @@ pub const KUBELET_VERSION: &str = "v1.36.2";
 const MAX_IMAGES: usize = 50;
 const MAX_IMAGE_NAMES: usize = 5;
 /// What of `status.declaredFeatures` this agent does.
-const DECLARED_FEATURES: [&str; 2] = ["ExtendWebSocketsToKubelet", "RestartAllContainersOnContainerExits"];
+const DECLARED_FEATURES: [&str; 4] = [
+    "ExtendWebSocketsToKubelet",
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
 
 /// What the machine lacks at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,7 +153,8 @@ pub(super) fn resources(inputs: &Inputs<'_>) -> (BTreeMap<String, Quantity>, BTr
         ),
         (
             "ephemeral-storage".to_owned(),
-            bytes_quantity((disk - reserved("ephemeral-storage", bytes) - disk_threshold).max(0)),
+            // As the kubelet computes it: whole bytes.
+            Quantity((disk - reserved("ephemeral-storage", bytes) - disk_threshold).max(0).to_string()),
         ),
         ("pods".to_owned(), Quantity(config.max_pods.to_string())),
     ]);

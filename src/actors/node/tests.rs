@@ -9,6 +9,7 @@ use crate::runtime::{
     ContainerInput, ContainerStats, ExecOutput, RuntimeError, RuntimeEvent, SandboxInput, StreamOptions,
 };
 use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Pod;
 use std::sync::Mutex;
 
 type Answer<T> = Result<T, RuntimeError>;
@@ -50,6 +51,9 @@ impl Runtime for Health {
         unasked()
     }
     async fn stop_container(&self, _: &ContainerId, _: Duration) -> Answer<()> {
+        unasked()
+    }
+    async fn update_container(&self, _: &ContainerId, _: &Pod, _: &str, _: i64) -> Answer<()> {
         unasked()
     }
     async fn remove_container(&self, _: &ContainerId) -> Answer<()> {

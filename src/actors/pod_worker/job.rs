@@ -1,8 +1,9 @@
 //! Carries out one step: calls the runtime, the volumes and the rest; makes no choices, reports what came of it.
 
 use super::start::{self, StartFailure, Started};
-use super::{WorkerContext, cleanup, hooks};
+use super::{WorkerContext, cleanup, hooks, resize};
 use crate::actors::images::ImageFailure;
+use crate::actors::status::Shown;
 use crate::decide::sandbox;
 use crate::ids::{ContainerId, ContainerName, SandboxId};
 use crate::model::memory::PodMemory;
@@ -12,6 +13,7 @@ use crate::runtime::{DnsConfig, RuntimeError, SandboxInput};
 use crate::volumes::Placed;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use std::sync::Arc;
 
 /// A job that ended.
@@ -23,6 +25,7 @@ pub(super) struct Done {
 pub(super) enum Outcome {
     Volumes(Result<Placed, String>),
     Image(ContainerName, Result<String, ImageFailure>),
+    VolumeImage(String, Result<String, ImageFailure>),
     Sandbox(Result<(), String>),
     Started(ContainerName, Result<Started, StartFailure>),
     Hook {
@@ -35,6 +38,12 @@ pub(super) enum Outcome {
     SandboxStopped(SandboxId),
     /// The runtime could not: look again a little later, and plan anew.
     Failed,
+    /// What containers were given, as far as it went.
+    Resized {
+        generation: Option<i64>,
+        given: Vec<(ContainerId, ResourceRequirements)>,
+        failed: Option<String>,
+    },
     Cleaned(Result<(), String>),
     Confirmed,
 }
@@ -48,6 +57,7 @@ pub(super) fn run(
     step: Step,
 ) -> BoxFuture<'static, Done> {
     let key = step.key();
+    let generation = memory.resize.as_ref().and_then(|resize| resize.generation);
     let status = matches!(step, Step::Confirm { .. }).then(|| Arc::new(memory.status.clone()));
     async move {
         let outcome = match step {
@@ -58,6 +68,10 @@ pub(super) fn run(
                     None => Err(ImageFailure { reason: "ErrImagePull", message: "container left the pod".to_owned() }),
                 };
                 Outcome::Image(container, result)
+            }
+            Step::EnsureVolumeImage { volume } => {
+                let result = context.images.ensure_volume(&pod, &volume).await;
+                Outcome::VolumeImage(volume, result)
             }
             Step::RunSandbox { attempt } => Outcome::Sandbox(run_sandbox(&context, &pod, attempt).await),
             Step::StopSandbox { id } => match done("StopPodSandbox", context.runtime.stop_sandbox(&id).await) {
@@ -74,10 +88,13 @@ pub(super) fn run(
             }
             Step::StopContainer(step) => stop(&context, &pod, &step).await,
             Step::RemoveContainer { id } => done("RemoveContainer", context.runtime.remove_container(&id).await),
+            Step::Resize { containers } => resize::apply(&context, &pod, generation, containers).await,
             Step::Cleanup => Outcome::Cleaned(cleanup::clean(&context, &pod).await),
             Step::Confirm { delete } => {
                 let status = status.unwrap_or_default();
-                context.status.confirm(&pod.uid, &pod.key, &pod.pod, &status, delete).await;
+                if let Some(shown) = Shown::of(&pod) {
+                    context.status.confirm(&shown, &status, delete).await;
+                }
                 Outcome::Confirmed
             }
         };
@@ -106,7 +123,19 @@ async fn place(context: &WorkerContext, pod: &DesiredPod) -> Result<Placed, Stri
 }
 
 async fn run_sandbox(context: &WorkerContext, pod: &DesiredPod, attempt: u32) -> Result<(), String> {
-    let input = sandbox_input(context, pod, attempt);
+    let input = match sandbox_input(context, pod, attempt).await {
+        Ok(input) => input,
+        Err(message) => {
+            context.recorder.pod(
+                &pod.pod,
+                None,
+                true,
+                "FailedCreatePodSandBox",
+                format!("Failed to create pod sandbox: {message}"),
+            );
+            return Err(message);
+        }
+    };
     // The runtime writes container logs below it and does not make it.
     let made = tokio::fs::create_dir_all(&input.log_directory).await;
     let made = made.map_err(|error| format!("cannot make {}: {error}", input.log_directory.display()));
@@ -136,16 +165,32 @@ async fn remove_sandbox(context: &WorkerContext, id: &SandboxId) -> Result<(), R
     }
 }
 
-pub(super) fn sandbox_input(context: &WorkerContext, pod: &DesiredPod, attempt: u32) -> SandboxInput {
+pub(super) async fn sandbox_input(
+    context: &WorkerContext,
+    pod: &DesiredPod,
+    attempt: u32,
+) -> Result<SandboxInput, String> {
     let dns = sandbox::dns(pod, &context.dns);
-    SandboxInput {
+    Ok(SandboxInput {
         pod: pod.pod.clone(),
         attempt,
         log_directory: context.paths.pod_logs.join(log_directory_name(pod)),
         hostname: sandbox::hostname(pod, &context.dns.cluster_domain),
         dns: DnsConfig { servers: dns.servers, searches: dns.searches, options: dns.options },
         cgroup_parent: context.cgroups.as_ref().map(|cgroups| cgroups.pod_parent(&pod.pod)).unwrap_or_default(),
-        runtime_handler: String::new(),
+        runtime_handler: runtime_handler(context, pod).await?,
+    })
+}
+
+/// The handler of the pod's runtime class; empty is the runtime's default.
+async fn runtime_handler(context: &WorkerContext, pod: &DesiredPod) -> Result<String, String> {
+    match pod.spec().runtime_class_name.as_deref().filter(|class| !class.is_empty()) {
+        None => Ok(String::new()),
+        Some(class) => context
+            .cluster
+            .runtime_handler(class)
+            .await
+            .map_err(|error| format!("failed to get sandbox runtime: {error}")),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::model::step::StartContainer;
 use crate::runtime::{ContainerInput, RuntimeError};
 use crate::units::Bytes;
 use crate::volumes::Placed;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,8 @@ const SERVICES_WAIT: Duration = Duration::from_secs(5);
 pub(super) struct Started {
     pub(super) id: ContainerId,
     pub(super) has_hook: bool,
+    /// What it was given.
+    pub(super) resources: ResourceRequirements,
 }
 
 /// Why not: the waiting reason and message of the container's status.
@@ -56,7 +59,7 @@ pub(super) async fn start(
     context.runtime.start_container(&id).await.map_err(|error| failed("RunContainerError", description(error)))?;
     note(false, "Started", "Container started".to_owned());
     let has_hook = wanted.spec.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some());
-    Ok(Started { id, has_hook })
+    Ok(Started { id, has_hook, resources: wanted.spec.resources.clone().unwrap_or_default() })
 }
 
 /// What grpc's `Status.Message` gives: without code.
@@ -84,7 +87,8 @@ async fn input(
     let environment = env::environment(pod, wanted.spec, &node, &sources?).map_err(|error| error.to_string())?;
     let (uid, user) = image.as_ref().map_or((None, ""), |image| (image.uid, image.username.as_str()));
     env::check_non_root(pod, wanted.spec, uid, user)?;
-    let sandbox = job::sandbox_input(context, pod, step.sandbox_attempt);
+    let sandbox = job::sandbox_input(context, pod, step.sandbox_attempt).await?;
+    let placed = &Placed { images: step.volume_images.clone(), ..placed.clone() };
     let logs = sandbox.log_directory.join(step.name.as_str());
     let made = tokio::fs::create_dir_all(&logs);
     let mounts = context.volumes.mounts(&pod.pod, step.name.as_str(), step.attempt, placed, &step.ips, &environment);

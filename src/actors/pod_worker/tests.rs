@@ -1,13 +1,16 @@
 //! Workers on a scripted runtime and cluster: starts, crashes, deletion, restarts of the agent. Time is paused.
 
-use crate::actors::images::ImagesHandle;
+use crate::actors::images::{ImagesHandle, PullLimits};
+use crate::actors::mirrors::MirrorsTask;
 use crate::actors::pod_worker::{WorkerContext, WorkerPaths};
-use crate::actors::pods::{PodsHandle, PodsTask};
+use crate::actors::pods::{Inputs, PodsHandle, PodsTask};
 use crate::actors::probes::ProbesHandle;
 use crate::actors::runtime_watch::runtime_watch;
+use crate::actors::static_pods::StaticPods;
 use crate::actors::status::StatusHandle;
 use crate::cluster::fake::FakeCluster;
 use crate::cluster::{Cluster, Recorder};
+use crate::decide::static_pod::{MirrorView, Origin};
 use crate::ids::{PodKey, PodUid};
 use crate::model::dns::NodeDns;
 use crate::model::node::NodeFacts;
@@ -33,6 +36,7 @@ struct World {
 struct Life {
     tasks: Supervisor,
     pods: PodsHandle,
+    static_pods: watch::Sender<StaticPods>,
     // Receivers live as long as their senders.
     _facts: watch::Sender<NodeFacts>,
 }
@@ -73,7 +77,7 @@ impl World {
         let (_services, services) = watch::channel(Some(Arc::default()));
         let pods = PodsHandle::default();
         let context = WorkerContext {
-            images: ImagesHandle::new(runtime.clone(), cluster.clone(), recorder.clone(), true),
+            images: ImagesHandle::new(runtime.clone(), cluster.clone(), recorder.clone(), PullLimits::new(true, 0, 0)),
             probes: ProbesHandle::new(tasks.child(), runtime.clone(), recorder.clone(), dirty),
             services,
             volumes: Volumes::new(self.dir.path(), "cluster.local", cluster.clone(), node.clone()),
@@ -88,9 +92,13 @@ impl World {
             paths: WorkerPaths { pod_logs: self.dir.path().join("logs") },
             tasks: Supervisor::new(),
         };
-        let task = PodsTask::new(Arc::new(context), tasks.child(), changes, events);
+        let (static_pods, reader) = watch::channel(Arc::default());
+        let (mirrors, view) = watch::channel(MirrorView::default());
+        tasks.spawn("mirrors", MirrorsTask::new(self.cluster.clone(), "n", view).run());
+        let inputs = Inputs { changes, runtime_events: events, static_pods: reader, mirrors };
+        let task = PodsTask::new(Arc::new(context), tasks.child(), inputs);
         tasks.spawn("pods", task.run());
-        Life { tasks, pods, _facts: facts }
+        Life { tasks, pods, static_pods, _facts: facts }
     }
 
     fn put(&self, change: impl FnOnce(&mut Value)) {
@@ -308,5 +316,150 @@ async fn a_shorter_grace_cuts_a_running_termination_short() {
     world.put(delete(1));
     world.until_gone().await;
     assert!(begun.elapsed() < Duration::from_secs(60));
+    life.tasks.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ephemeral_container_runs_once_and_changes_nothing_of_the_pod() {
+    let world = World::new();
+    let life = world.start_agent();
+    world.put(|_| {});
+    world.until("ready", is_ready).await;
+    let debug = |pod: &mut Value| {
+        pod["spec"]["ephemeralContainers"] = json!([{"name": "dbg", "image": "busybox:1", "imagePullPolicy": "Never"}]);
+    };
+    let of = |status: &Value, state: &str| status["ephemeralContainerStatuses"][0]["state"][state].is_object();
+    world.put(debug);
+    world.until("debugging", |s| of(s, "running")).await;
+    assert!(is_ready(&world.status()));
+    world.runtime.exit(&uid(), "dbg", 3);
+    world.until("debugged", |s| of(s, "terminated")).await;
+    let calls = world.runtime.calls();
+    for _ in 0..400 {
+        step().await;
+    }
+    assert_eq!(world.runtime.calls(), calls, "it is not started again");
+    assert_eq!(world.status()["phase"], "Running");
+    assert_eq!(world.status()["ephemeralContainerStatuses"][0]["started"], Value::Null);
+    life.tasks.stop().await;
+}
+
+fn cpu(limit: &str) -> impl Fn(&mut Value) {
+    move |pod: &mut Value| {
+        pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": limit}, "limits": {"cpu": limit}});
+    }
+}
+
+fn has_condition(status: &Value, kind: &str) -> bool {
+    status["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == kind && c["status"] == "True")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_that_fits_reaches_the_container_without_a_restart() {
+    let world = World::new();
+    let life = world.start_agent();
+    world.put(cpu("100m"));
+    world.until("ready", is_ready).await;
+    world.put(|pod| {
+        cpu("500m")(pod);
+        pod["metadata"]["generation"] = json!(2);
+    });
+    let shown = |s: &Value| s["containerStatuses"][0]["resources"]["limits"]["cpu"] == "500m";
+    world.until("resized", |s| shown(s) && !has_condition(s, "PodResizeInProgress")).await;
+    assert_eq!(world.status()["containerStatuses"][0]["restartCount"], 0);
+    let updates: Vec<_> = world.runtime.calls().into_iter().filter(|c| c.starts_with("update_container")).collect();
+    assert_eq!(updates.len(), 1, "{updates:?}");
+    let reasons: Vec<_> = world.cluster.events().into_iter().filter_map(|event| event.reason).collect();
+    assert!(reasons.iter().any(|r| r == "ResizeStarted") && reasons.iter().any(|r| r == "ResizeCompleted"));
+    life.tasks.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_that_does_not_fit_waits_and_one_that_never_can_is_infeasible() {
+    let world = World::new();
+    let life = world.start_agent();
+    world.put(cpu("100m"));
+    world.until("ready", is_ready).await;
+    world.put(cpu("3"));
+    world.until("pending", |s| has_condition(s, "PodResizePending")).await;
+    let pending = |status: &Value| {
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|c| c["type"] == "PodResizePending").expect("the condition")
+    };
+    let condition = pending(&world.status());
+    assert_eq!(condition["reason"], "Infeasible");
+    assert_eq!(condition["message"], "Node didn't have enough capacity: cpu, requested: 3000, capacity: 2000");
+    assert_eq!(world.status()["containerStatuses"][0]["allocatedResources"]["cpu"], "100m");
+    assert!(world.runtime.calls().iter().all(|call| !call.starts_with("update_container")));
+
+    // A restarted agent still knows what was granted.
+    life.tasks.stop().await;
+    let life = world.start_agent();
+    for _ in 0..200 {
+        step().await;
+    }
+    assert_eq!(world.status()["containerStatuses"][0]["allocatedResources"]["cpu"], "100m");
+    assert_eq!(pending(&world.status())["reason"], "Infeasible");
+    assert!(world.runtime.calls().iter().all(|call| !call.starts_with("update_container")));
+    life.tasks.stop().await;
+}
+
+fn static_pod(command: &str) -> Arc<Pod> {
+    let manifest = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "st"}, "spec": {
+        "terminationGracePeriodSeconds": 2,
+        "containers": [{"name": "c", "image": "busybox:1", "command": [command]}]}});
+    let now = crate::clock::now().wall;
+    let mut pods = crate::decide::static_pod::pods(manifest, Origin::File, "/m/st.json", "n", now).expect("a manifest");
+    Arc::new(pods.remove(0))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_static_pod_runs_without_the_api_and_its_mirror_comes_back_when_deleted() {
+    let world = World::new();
+    world.cluster.put_node(serde_json::from_value(json!({"metadata": {"name": "n", "uid": "n"}})).expect("a node"));
+    let life = world.start_agent();
+    let key = PodKey::new("default", "st-n");
+    let pod = static_pod("sleep");
+    let uid = PodUid::new(pod.metadata.uid.as_deref().expect("a uid"));
+    life.static_pods.send_replace(Arc::new(vec![pod]));
+    let mirror = || world.cluster.get_pod(&key);
+    let shown = || serde_json::to_value(mirror().and_then(|pod| pod.status.clone())).unwrap_or_default();
+    let until = async |what: &str, holds: &dyn Fn() -> bool| {
+        for _ in 0..4000 {
+            if holds() {
+                return;
+            }
+            step().await;
+        }
+        panic!("never {what}: {:#?} {:#?}", mirror(), world.runtime.calls());
+    };
+    until("shown ready", &|| is_ready(&shown())).await;
+    let first = mirror().expect("a mirror");
+    assert_eq!(
+        first.metadata.annotations.as_ref().map(|a| a["kubernetes.io/config.mirror"].as_str()),
+        Some(uid.as_str())
+    );
+    let made = world.runtime.pod(&uid).containers[0].id.clone();
+
+    world.cluster.drop_pod(&key);
+    until("shown again", &|| is_ready(&shown())).await;
+    assert_ne!(mirror().expect("a mirror").metadata.uid, first.metadata.uid);
+    assert_eq!(world.runtime.pod(&uid).containers[0].id, made, "the container runs on");
+
+    // Another manifest of that name is another pod: the first ends before it starts.
+    let next = static_pod("other");
+    let next_uid = PodUid::new(next.metadata.uid.as_deref().expect("a uid"));
+    life.static_pods.send_replace(Arc::new(vec![next]));
+    until("replaced", &|| {
+        let shows = mirror().is_some_and(|m| {
+            m.metadata.annotations.as_ref().is_some_and(|a| a["kubernetes.io/config.mirror"] == next_uid.as_str())
+        });
+        shows && is_ready(&shown())
+    })
+    .await;
+    assert!(world.runtime.pod(&uid).sandboxes.is_empty());
+
+    life.static_pods.send_replace(Arc::default());
+    until("gone", &|| mirror().is_none() && world.runtime.pod(&next_uid).sandboxes.is_empty()).await;
     life.tasks.stop().await;
 }

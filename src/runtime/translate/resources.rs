@@ -2,14 +2,13 @@
 
 use super::TranslateError;
 use crate::model::qos::QosClass;
+use crate::model::resources::{Amounts, List, amounts, pod_limits, pod_requests};
 use crate::runtime::facts::{HostFacts, size_name};
 use crate::units::{Bytes, Millicores};
 use k8s_cri::v1 as pb;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
-
-type List = BTreeMap<String, Quantity>;
 
 /// CFS period, microseconds (kubelet `QuotaPeriod`).
 pub const CPU_PERIOD_MICROSECONDS: i64 = 100_000;
@@ -32,93 +31,6 @@ pub fn cpu_shares(cpu: Millicores) -> i64 {
 /// CFS quota in microseconds for a limit; 0 is no limit.
 pub fn cpu_quota(cpu: Millicores) -> i64 {
     if cpu.0 == 0 { 0 } else { (cpu.0.saturating_mul(CPU_PERIOD_MICROSECONDS) / 1000).max(MIN_QUOTA_MICROSECONDS) }
-}
-
-/// CPU (thousandths), memory and huge pages (bytes) by resource name. Zero is kept apart from absent.
-pub type Amounts = BTreeMap<String, i64>;
-
-/// What a pod asks for (`resource.PodRequests`): all containers together, or the largest init container if more, and
-/// the overhead of its runtime class. Resources of the pod as a whole replace the sums.
-pub fn pod_requests(spec: &PodSpec, with_overhead: bool) -> Result<Amounts, TranslateError> {
-    pod_total(spec, with_overhead, |resources| resources.requests.as_ref())
-}
-
-/// As `pod_requests`, of limits. Overhead adds only to what is limited at all.
-pub fn pod_limits(spec: &PodSpec, with_overhead: bool) -> Result<Amounts, TranslateError> {
-    let mut total = pod_total(spec, false, |resources| resources.limits.as_ref())?;
-    if with_overhead && let Some(overhead) = &spec.overhead {
-        for (name, amount) in amounts(overhead)? {
-            if let Some(total) = total.get_mut(&name).filter(|total| **total != 0) {
-                *total = total.saturating_add(amount);
-            }
-        }
-    }
-    Ok(total)
-}
-
-fn pod_total(
-    spec: &PodSpec,
-    with_overhead: bool,
-    pick: impl Fn(&ResourceRequirements) -> Option<&List>,
-) -> Result<Amounts, TranslateError> {
-    let of = |container: &Container| match container.resources.as_ref().and_then(&pick) {
-        Some(list) => amounts(list),
-        None => Ok(Amounts::new()),
-    };
-    let mut total = Amounts::new();
-    for container in &spec.containers {
-        add(&mut total, &of(container)?);
-    }
-    // Sidecars run beside everything that starts after them.
-    let mut sidecars = Amounts::new();
-    let mut peak = Amounts::new();
-    for container in spec.init_containers.iter().flatten() {
-        let mut now = of(container)?;
-        if container.restart_policy.as_deref() == Some("Always") {
-            add(&mut total, &now);
-            add(&mut sidecars, &now);
-            now = sidecars.clone();
-        } else {
-            add(&mut now, &sidecars);
-        }
-        raise(&mut peak, &now);
-    }
-    raise(&mut total, &peak);
-    if let Some(list) = spec.resources.as_ref().and_then(&pick) {
-        total.extend(amounts(list)?);
-    }
-    if with_overhead && let Some(overhead) = &spec.overhead {
-        add(&mut total, &amounts(overhead)?);
-    }
-    Ok(total)
-}
-
-fn amounts(list: &List) -> Result<Amounts, TranslateError> {
-    list.iter()
-        .map(|(name, quantity)| {
-            let parsed = if name == "cpu" {
-                Millicores::parse(quantity).map(|v| v.0)
-            } else {
-                Bytes::parse(quantity).map(|v| v.0)
-            };
-            let error = |_| TranslateError::Quantity { field: name.clone(), value: quantity.0.clone() };
-            Ok((name.clone(), parsed.map_err(error)?))
-        })
-        .collect()
-}
-
-fn add(total: &mut Amounts, more: &Amounts) {
-    for (name, amount) in more {
-        let total = total.entry(name.clone()).or_default();
-        *total = total.saturating_add(*amount);
-    }
-}
-
-fn raise(total: &mut Amounts, floor: &Amounts) {
-    for (name, amount) in floor {
-        let total = total.entry(name.clone()).or_default();
-        *total = (*total).max(*amount);
-    }
 }
 
 /// Resources of the sandbox as a whole, without overhead.

@@ -1,6 +1,7 @@
 //! Tables of pods and the configurations they become.
 
 use super::*;
+use crate::model::resources::pod_requests;
 use crate::runtime::{ContainerInput, DnsConfig, Mount};
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
@@ -74,6 +75,7 @@ fn container_input(pod: &Arc<Pod>) -> ContainerInput {
             read_only: false,
             propagation: Propagation::Bidirectional,
             recursive_read_only: false,
+            image: None,
             selinux_relabel: true,
         }],
         sandbox: sandbox_input(pod),

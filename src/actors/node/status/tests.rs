@@ -40,6 +40,10 @@ pub(in crate::actors::node) fn config() -> AgentConfig {
         container_log_max_files: 5,
         serialize_image_pulls: true,
         registry_pull_qps: 5,
+        registry_burst: 10,
+        static_pod_path: None,
+        static_pod_url: None,
+        http_check_frequency: Duration::from_secs(20),
         event_record_qps: 50,
         event_burst: 100,
     }

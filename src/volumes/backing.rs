@@ -1,0 +1,270 @@
+//! What lies behind a volume that is not made by us: a directory of the host, a local disk, an NFS export, or a claim
+//! that is bound to one of these.
+
+use super::layout::PodDir;
+use super::{host_path, mounts, ownership};
+use crate::cluster::{Cluster, ClusterError};
+use k8s_openapi::api::core::v1::{
+    HostPathVolumeSource, NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Volume,
+};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Filesystem of a local block device where the volume names none.
+const DEFAULT_FS_TYPE: &str = "ext4";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    HostPath {
+        path: PathBuf,
+        /// `Directory`, `FileOrCreate`, … or empty.
+        kind: String,
+    },
+    Local {
+        path: PathBuf,
+        fs_type: String,
+    },
+    Nfs {
+        server: String,
+        export: String,
+        read_only: bool,
+    },
+}
+
+/// Where a volume's content is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Backing {
+    pub source: Source,
+    /// Name of its directory among the pod's volumes: the volume's, or the persistent volume's.
+    pub name: String,
+    /// Every mount of it is read-only, whatever the container says.
+    pub read_only: bool,
+    pub mount_options: Vec<String>,
+}
+
+impl Backing {
+    /// What a volume of the pod is made from; `None`: it is of another kind.
+    pub(super) async fn of(volume: &Volume, pod: &Pod, cluster: &dyn Cluster) -> Option<Result<Self, String>> {
+        let plain = |source| Self { source, name: volume.name.clone(), read_only: false, mount_options: Vec::new() };
+        if let Some(source) = &volume.host_path {
+            return Some(Ok(plain(host(source))));
+        }
+        if let Some(source) = &volume.nfs {
+            return Some(Ok(plain(nfs(source))));
+        }
+        let (claim, read_only) = match (&volume.persistent_volume_claim, &volume.ephemeral) {
+            (Some(claim), _) => (claim.claim_name.clone(), claim.read_only.unwrap_or(false)),
+            // The claim that the ephemeral volume controller makes for the pod.
+            (None, Some(_)) => (format!("{}-{}", pod.metadata.name.as_deref().unwrap_or_default(), volume.name), false),
+            (None, None) => return None,
+        };
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let bound = bound(cluster, namespace, &claim, read_only).await;
+        Some(bound.map_err(|why| format!("error processing PVC {namespace}/{claim}: {why}")))
+    }
+
+    /// Makes the content available on the host; doing it again changes nothing. Blocks.
+    pub(super) fn place(&self, dir: &PodDir, fs_group: Option<u32>) -> io::Result<Result<PathBuf, String>> {
+        match &self.source {
+            Source::HostPath { path, kind } => Ok(host_path::check(path, kind).map(|()| path.clone())),
+            Source::Local { path, fs_type } => {
+                let target = dir.volume("kubernetes.io~local-volume", &self.name);
+                let found = match fs::metadata(path) {
+                    Ok(found) => found.file_type(),
+                    Err(_) => return Ok(Err(format!("path {:?} does not exist", path.display().to_string()))),
+                };
+                make_target(&target)?;
+                if mounts::is_mount_point(&target)? {
+                    return Ok(Ok(target));
+                }
+                if found.is_block_device() {
+                    let device = path.display().to_string();
+                    if let Err(why) = mount(fs_type, &device, &target, &self.mount_options) {
+                        return Ok(Err(why));
+                    }
+                } else {
+                    mounts::bind(path, &target)?;
+                }
+                if let Some(gid) = fs_group.filter(|_| !self.read_only) {
+                    ownership::give_to_group(&target, gid, false)?;
+                }
+                Ok(Ok(target))
+            }
+            Source::Nfs { server, export, read_only } => {
+                let target = dir.volume("kubernetes.io~nfs", &self.name);
+                make_target(&target)?;
+                if mounts::is_mount_point(&target)? {
+                    return Ok(Ok(target));
+                }
+                let mut options = self.mount_options.clone();
+                options.extend(read_only.then(|| "ro".to_owned()));
+                Ok(mount("nfs", &format!("{server}:{export}"), &target, &options).map(|()| target))
+            }
+        }
+    }
+}
+
+fn make_target(target: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o750).create(target)
+}
+
+/// `mount(8)`, which knows the helpers of file systems.
+fn mount(fs_type: &str, what: &str, target: &Path, options: &[String]) -> Result<(), String> {
+    let mut command = Command::new("mount");
+    command.args(["-t", fs_type]);
+    if !options.is_empty() {
+        command.args(["-o", &options.join(",")]);
+    }
+    let output = command.arg(what).arg(target).output();
+    let failed = |why: String| {
+        let arguments = format!("-t {fs_type} -o {} {what} {}", options.join(","), target.display());
+        Err(format!("mount failed: {why}\nMounting command: mount\nMounting arguments: {arguments}"))
+    };
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => failed(format!("{}\nOutput: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => failed(error.to_string()),
+    }
+}
+
+async fn bound(cluster: &dyn Cluster, namespace: &str, claim: &str, read_only: bool) -> Result<Backing, String> {
+    let claim = cluster.persistent_volume_claim(namespace, claim).await;
+    let claim = claim.map_err(|error| format!("failed to fetch PVC from API server: {error}"))?;
+    let name = volume_of(&claim)?;
+    let volume = cluster.persistent_volume(name).await.map_err(|error| match error {
+        ClusterError::NotFound(_) => format!("failed to fetch PV {name} from API server: {error}"),
+        error => error.to_string(),
+    })?;
+    of_volume(&volume, &claim, read_only)
+}
+
+/// Name of the volume that a claim is bound to.
+fn volume_of(claim: &PersistentVolumeClaim) -> Result<&str, String> {
+    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+    let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).filter(|name| !name.is_empty());
+    match (phase, volume) {
+        (Some("Bound"), Some(volume)) => Ok(volume),
+        _ => Err("PVC is not bound".to_owned()),
+    }
+}
+
+/// The persistent volume's content, once volume and claim name one another.
+fn of_volume(volume: &PersistentVolume, claim: &PersistentVolumeClaim, read_only: bool) -> Result<Backing, String> {
+    let name = volume.metadata.name.clone().unwrap_or_default();
+    let Some(spec) = &volume.spec else { return Err(format!("PV {name} has no spec")) };
+    let holder = spec.claim_ref.as_ref().and_then(|holder| holder.uid.as_deref());
+    if holder != claim.metadata.uid.as_deref() {
+        return Err(format!(
+            "found PV object {name:?} with claimRef.UID {:?} not matching",
+            holder.unwrap_or_default()
+        ));
+    }
+    if spec.volume_mode.as_deref() == Some("Block") {
+        return Err(format!("PV {name} has volumeMode Block, which this node does not support"));
+    }
+    let source = source_of(spec).ok_or_else(|| {
+        format!("PV {name} is of a kind that this node does not support: only hostPath, local and nfs are")
+    })?;
+    let mount_options = spec.mount_options.clone().unwrap_or_default();
+    Ok(Backing { source, name, read_only, mount_options })
+}
+
+fn source_of(spec: &PersistentVolumeSpec) -> Option<Source> {
+    if let Some(source) = &spec.host_path {
+        return Some(host(source));
+    }
+    if let Some(source) = &spec.local {
+        let fs_type = source.fs_type.clone().unwrap_or_else(|| DEFAULT_FS_TYPE.to_owned());
+        return Some(Source::Local { path: PathBuf::from(&source.path), fs_type });
+    }
+    spec.nfs.as_ref().map(nfs)
+}
+
+fn host(source: &HostPathVolumeSource) -> Source {
+    Source::HostPath { path: PathBuf::from(&source.path), kind: source.type_.clone().unwrap_or_default() }
+}
+
+fn nfs(source: &NFSVolumeSource) -> Source {
+    Source::Nfs {
+        server: source.server.clone(),
+        export: source.path.clone(),
+        read_only: source.read_only.unwrap_or(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check(volume: Value, claim: Value, expected: &str) {
+        let volume = serde_json::from_value(volume).unwrap();
+        let claim: PersistentVolumeClaim = serde_json::from_value(claim).unwrap();
+        let answer = volume_of(&claim).and_then(|_| of_volume(&volume, &claim, false));
+        let text = match answer {
+            Ok(backing) => format!("{:?}", backing.source),
+            Err(why) => why,
+        };
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_claim_leads_to_the_volume_that_is_bound_to_it() {
+        let claim = |phase: &str| json!({"metadata": {"name": "c", "uid": "u"}, "spec": {"volumeName": "pv"}, "status": {"phase": phase}});
+        let volume = |uid: &str, source: Value| {
+            let mut volume = json!({"metadata": {"name": "pv"}, "spec": {"claimRef": {"name": "c", "uid": uid}}});
+            volume["spec"].as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+            volume
+        };
+        let disk = json!({"hostPath": {"path": "/data", "type": "Directory"}});
+        check(volume("u", disk.clone()), claim("Pending"), "PVC is not bound");
+        check(volume("u", disk.clone()), claim("Bound"), "HostPath { path: \"/data\", kind: \"Directory\" }");
+        check(volume("x", disk), claim("Bound"), "found PV object \"pv\" with claimRef.UID \"x\" not matching");
+        check(
+            volume("u", json!({"local": {"path": "/mnt/ssd"}})),
+            claim("Bound"),
+            "Local { path: \"/mnt/ssd\", fs_type: \"ext4\" }",
+        );
+        check(
+            volume("u", json!({"nfs": {"server": "s", "path": "/e", "readOnly": true}})),
+            claim("Bound"),
+            "Nfs { server: \"s\", export: \"/e\", read_only: true }",
+        );
+        check(
+            volume("u", json!({"csi": {"driver": "d", "volumeHandle": "h"}})),
+            claim("Bound"),
+            "PV pv is of a kind that this node does not support: only hostPath, local and nfs are",
+        );
+    }
+
+    #[test]
+    fn a_local_directory_is_bound_and_a_missing_one_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = PodDir::new(root.path(), &crate::ids::PodUid::new("u")).unwrap();
+        let backing = |path: &Path| Backing {
+            source: Source::Local { path: path.to_owned(), fs_type: "ext4".into() },
+            name: "pv".into(),
+            read_only: false,
+            mount_options: Vec::new(),
+        };
+        let missing = root.path().join("none");
+        let why = backing(&missing).place(&dir, None).unwrap().unwrap_err();
+        assert_eq!(why, format!("path {:?} does not exist", missing.display().to_string()));
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: bind mounts need root");
+            return;
+        }
+        let data = root.path().join("data");
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("f"), "here").unwrap();
+        for _ in 0..2 {
+            let placed = backing(&data).place(&dir, None).unwrap().unwrap();
+            assert_eq!(fs::read_to_string(placed.join("f")).unwrap(), "here");
+        }
+        super::super::remove_tree(dir.path()).unwrap();
+        assert_eq!(fs::read_to_string(data.join("f")).unwrap(), "here", "never deleted across the mount");
+    }
+}

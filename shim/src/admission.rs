@@ -1,5 +1,6 @@
 //! Admission: ordered, pure mutators and checks between decoding and validation; what they look up is given to them.
 
+pub mod certificate_request;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod priority;
@@ -57,7 +58,8 @@ pub fn admit(review: &Review<'_>, object: Option<&mut Object>) -> Result<(), Api
         priority::admit(review, object, asked)?;
         runtime_class::admit(review, object)?;
     }
-    Ok(())
+    certificate_request::admit(review, object);
+    certificate_request::check_subject(review, object)
 }
 
 /// Five random characters as `generateName` and generated volume names end in (no vowels, nothing look-alike).

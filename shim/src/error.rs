@@ -76,6 +76,9 @@ pub enum ApiError {
     TooLarge(String),
     #[error("{message}")]
     TooManyRequests { message: String, retry_after_seconds: u32 },
+    /// An eviction that a disruption budget does not allow now.
+    #[error("Cannot evict pod as it would violate the pod's disruption budget.")]
+    Disrupting { cause: String, retry_after_seconds: Option<u32> },
     #[error("Timeout: Too large resource version: {asked}, current: {current}")]
     FutureVersion { asked: Revision, current: Revision },
     /// A plain error of ours or upstream's that carries no reason: 500 with the bare text.

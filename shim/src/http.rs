@@ -103,7 +103,9 @@ impl Front {
             Ok(response) => response,
             Err(error) => status::response(&context, &error),
         };
-        if let Some(text) = deprecation(&context).filter(|_| response.status() != StatusCode::FORBIDDEN) {
+        if let Some(text) = deprecation(&context)
+            .filter(|_| !matches!(response.status(), StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED))
+        {
             response.headers_mut().append(header::WARNING, warning(text));
         }
         let headers = response.headers_mut();

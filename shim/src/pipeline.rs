@@ -8,10 +8,12 @@ mod connect;
 mod create;
 mod decode;
 mod delete;
+mod disruption;
 mod form;
 mod identity;
 mod read;
 mod review;
+mod scale;
 mod services;
 mod stored;
 mod token;
@@ -110,6 +112,7 @@ pub async fn run(api: &Arc<Api>, mut call: Call) -> Result<Outcome, ApiError> {
 
     // Each stage decodes, mutates (defaults, admission, strategy), validates and commits; see the file of its name.
     match (action, target.sub) {
+        (Action::Get { .. }, Some(Sub::Scale)) => scale::get(&stage).await,
         (Action::Get { resource_version }, _) => read::get(&stage, resource_version.as_deref()).await,
         (Action::List(options), _) => read::list(&stage, &options).await,
         (Action::Watch(options), _) => watch::open(&stage, options).await,
@@ -124,6 +127,8 @@ pub async fn run(api: &Arc<Api>, mut call: Call) -> Result<Outcome, ApiError> {
         (Action::Create(options), Some(Sub::Eviction)) => delete::evict(&stage, &options, body.await?).await,
         (Action::Create(options), Some(Sub::Token)) => token::request(&stage, &options, body.await?).await,
         (Action::Create(_), Some(_)) => Err(ApiError::MethodNotAllowed),
+        (Action::Update(options), Some(Sub::Scale)) => scale::replace(&stage, &options, body.await?).await,
+        (Action::Patch(kind, options), Some(Sub::Scale)) => scale::patch(&stage, kind, &options, body.await?).await,
         (Action::Update(options), _) => update::replace(&stage, &options, body.await?).await,
         (Action::Patch(kind, options), _) => update::patch(&stage, kind, &options, body.await?).await,
         (Action::Delete(options), _) => delete::delete(&stage, options, body.await?).await,

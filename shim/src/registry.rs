@@ -3,9 +3,15 @@
 //! `core/`, `coordination/`, … hold one file a resource: its definition, defaults, rules and table row. The other
 //! modules are what those files share. Nothing here sees the store, a clock or the runtime.
 
+pub mod admissionregistration;
+pub mod apiregistration;
+pub mod apps;
 pub mod authentication;
 pub mod authorization;
+pub mod autoscaling;
+pub mod batch;
 pub mod catalog;
+pub mod certificates;
 pub mod coordination;
 pub mod core;
 pub mod custom;
@@ -13,15 +19,23 @@ pub mod discovery;
 pub mod duration;
 pub mod events;
 pub mod field;
+pub mod flowcontrol;
 pub mod gv;
 pub mod ip;
 pub mod labels;
 pub mod meta;
 pub mod names;
+pub mod networking;
 pub mod node;
+pub mod policy;
 pub mod quantity;
+pub mod rbac;
+pub mod resource;
+pub mod scale;
 pub mod scheduling;
+pub mod storage;
 pub mod table;
+pub mod template;
 pub mod value;
 
 pub use catalog::{Catalog, Def, Served};
@@ -65,6 +79,14 @@ pub struct ResourceDef {
     pub deprecation: Option<&'static str>,
     /// What a custom resource has beyond that: its schema, and the rules that follow from it.
     pub custom: Option<Arc<custom::CustomKind>>,
+    /// Between this version and the stored one, where their forms differ.
+    pub conversion: Option<&'static Conversion>,
+    /// What its `scale` subresource shows and sets, when it has one.
+    pub scale: Option<scale::ScalePaths>,
+    /// Deletion answers with the object (upstream's `ReturnDeletedObject`), not with a Status.
+    pub returns_deleted: bool,
+    /// What depends on a deleted object stays, unless the request says otherwise.
+    pub orphans_by_default: bool,
 }
 
 impl ResourceDef {
@@ -89,6 +111,10 @@ impl ResourceDef {
         strategy: &Strategy::BASIC,
         deprecation: None,
         custom: None,
+        conversion: None,
+        scale: None,
+        returns_deleted: false,
+        orphans_by_default: false,
     };
 
     /// The subresource of that name.
@@ -147,6 +173,13 @@ impl ResourceDef {
             || (field == "metadata.namespace" && self.namespaced)
             || self.selectable.contains(&field)
     }
+}
+
+/// How a served version's form becomes the stored one, and the reverse.
+#[derive(Debug)]
+pub struct Conversion {
+    pub to_storage: fn(Object) -> Object,
+    pub to_served: fn(Object) -> Object,
 }
 
 /// A subresource as discovery and the router see it.
@@ -230,9 +263,10 @@ pub const CREATE_ONLY: &[&str] = &["create"];
 /// The verbs of a `/status` subresource.
 pub const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 
-/// All definitions, groups in discovery order, resources sorted within a group version.
-static ALL: [ResourceDef; 26] = [
+/// All definitions, groups in discovery order, a group's preferred version first, resources sorted within a version.
+static ALL: [ResourceDef; 67] = [
     core::binding::DEF,
+    core::componentstatus::DEF,
     core::configmap::DEF,
     core::endpoints::DEF,
     core::event::DEF,
@@ -243,10 +277,17 @@ static ALL: [ResourceDef; 26] = [
     core::persistentvolume::DEF,
     core::pod::DEF,
     core::podtemplate::DEF,
+    core::replicationcontroller::DEF,
     core::resourcequota::DEF,
     core::secret::DEF,
     core::serviceaccount::DEF,
     core::service::DEF,
+    apiregistration::apiservice::DEF,
+    apps::controllerrevision::DEF,
+    apps::daemonset::DEF,
+    apps::deployment::DEF,
+    apps::replicaset::DEF,
+    apps::statefulset::DEF,
     events::event::DEF,
     authentication::SELF_SUBJECT_REVIEW,
     authentication::TOKEN_REVIEW,
@@ -254,10 +295,43 @@ static ALL: [ResourceDef; 26] = [
     authorization::SELF_SUBJECT_ACCESS_REVIEW,
     authorization::SELF_SUBJECT_RULES_REVIEW,
     authorization::SUBJECT_ACCESS_REVIEW,
+    autoscaling::horizontalpodautoscaler::V2,
+    autoscaling::horizontalpodautoscaler::V1,
+    batch::cronjob::DEF,
+    batch::job::DEF,
+    certificates::certificatesigningrequest::DEF,
+    networking::ingressclass::DEF,
+    networking::ingress::DEF,
+    networking::ipaddress::DEF,
+    networking::networkpolicy::DEF,
+    networking::servicecidr::DEF,
+    policy::poddisruptionbudget::DEF,
+    rbac::binding::CLUSTER_ROLE_BINDING,
+    rbac::role::CLUSTER_ROLE,
+    rbac::binding::ROLE_BINDING,
+    rbac::role::ROLE,
+    storage::csidriver::DEF,
+    storage::csinode::DEF,
+    storage::csistoragecapacity::DEF,
+    storage::storageclass::DEF,
+    storage::volumeattachment::DEF,
+    storage::volumeattributesclass::DEF,
+    admissionregistration::policies::MUTATING,
+    admissionregistration::policies::MUTATING_BINDING,
+    admissionregistration::webhooks::MUTATING,
+    admissionregistration::policies::VALIDATING,
+    admissionregistration::policies::VALIDATING_BINDING,
+    admissionregistration::webhooks::VALIDATING,
     scheduling::priorityclass::DEF,
     coordination::lease::DEF,
     node::runtimeclass::DEF,
     discovery::endpointslice::DEF,
+    resource::deviceclass::DEF,
+    resource::resourceclaim::DEF,
+    resource::resourceclaimtemplate::DEF,
+    resource::resourceslice::DEF,
+    flowcontrol::flowschema::DEF,
+    flowcontrol::prioritylevelconfiguration::DEF,
 ];
 
 /// The definition served at that path.

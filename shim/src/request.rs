@@ -46,6 +46,8 @@ pub enum Sub {
     Token,
     EphemeralContainers,
     Resize,
+    Scale,
+    Approval,
     Log,
     Exec,
     Attach,
@@ -63,6 +65,8 @@ impl Sub {
             Self::Token => "token",
             Self::EphemeralContainers => "ephemeralcontainers",
             Self::Resize => "resize",
+            Self::Scale => "scale",
+            Self::Approval => "approval",
             Self::Log => "log",
             Self::Exec => "exec",
             Self::Attach => "attach",
@@ -72,7 +76,7 @@ impl Sub {
     }
 
     fn parse(name: &str) -> Option<Self> {
-        const ALL: [Sub; 12] = [
+        const ALL: [Sub; 14] = [
             Sub::Status,
             Sub::Binding,
             Sub::Eviction,
@@ -80,6 +84,8 @@ impl Sub {
             Sub::Token,
             Sub::EphemeralContainers,
             Sub::Resize,
+            Sub::Scale,
+            Sub::Approval,
             Sub::Log,
             Sub::Exec,
             Sub::Attach,

@@ -107,7 +107,7 @@ fn resource(def: &ResourceDef) -> Value {
     if !def.categories.is_empty() {
         value["categories"] = def.categories.into();
     }
-    if def.verbs.contains(&"list") {
+    if def.verbs.contains(&"watch") {
         value["storageVersionHash"] = storage_hash(def).into();
     }
     value

@@ -135,6 +135,11 @@ fn status(error: &ApiError) -> Status {
         ApiError::TooManyRequests { retry_after_seconds, .. } => {
             Status::new(429, "TooManyRequests", text).retry(*retry_after_seconds)
         }
+        ApiError::Disrupting { cause, retry_after_seconds } => {
+            let causes = vec![json!({"reason": "DisruptionBudget", "message": cause})];
+            let status = Status::new(429, "TooManyRequests", text).causes(causes);
+            Status { retry_after: *retry_after_seconds, ..status }
+        }
         ApiError::Plain(_) => Status::new(500, "", text),
         ApiError::Internal(cause) => Status::new(500, "InternalError", text).causes(vec![json!({"message": cause})]),
         // No reason of metav1 fits, and no wait helps (so no Retry-After): someone must make room.

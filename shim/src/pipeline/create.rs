@@ -46,6 +46,8 @@ pub(super) async fn create_object(
         if generate {
             let cut = base.char_indices().nth(GENERATED_BASE).map_or(base.len(), |(at, _)| at);
             object.meta_mut().insert("name".into(), format!("{}{}", &base[..cut], suffix()).into());
+            // A default may be made of the name.
+            (def.strategy.default)(&mut object);
         }
         let errors = def.validate(&object);
         if !errors.is_empty() {

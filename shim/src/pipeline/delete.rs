@@ -3,7 +3,7 @@
 use super::create::{admit, after_seconds, rfc3339};
 use super::read::select;
 use super::stored::{ATTEMPTS, Stored, Written};
-use super::{Answer, Collection, ObjectAnswer, Outcome, Stage, decode, form};
+use super::{Answer, Collection, ObjectAnswer, Outcome, Stage, decode, disruption, form};
 use crate::admission::Operation;
 use crate::error::{ApiError, Qualified};
 use crate::meta::{Meta, Object};
@@ -15,17 +15,8 @@ use crate::store::Expect;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-/// Kinds whose deletion answers with the object (upstream's `ReturnDeletedObject`); the others answer with a Status.
-const RETURNS_OBJECT: [&str; 8] = [
-    "pods",
-    "services",
-    "serviceaccounts",
-    "resourcequotas",
-    "podtemplates",
-    "persistentvolumes",
-    "persistentvolumeclaims",
-    "namespaces",
-];
+/// Said to who deletes a job without a word on its pods.
+const JOB_WARNING: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
@@ -52,7 +43,11 @@ pub(super) async fn delete(stage: &Stage<'_>, query: DeleteQuery, body: Bytes) -
     let options = options(stage, query, &body)?;
     let old = stage.api.read(&stage.target.def, stage.namespace(), &stage.target.name).await?;
     let old = old.ok_or_else(|| ApiError::not_found(&stage.target.def, &stage.target.name))?;
-    delete_object(stage, &options, old).await
+    let mut outcome = delete_object(stage, &options, old).await?;
+    if stage.target.def.kind == "Job" && options.policy.is_none() {
+        outcome.warnings.push(JOB_WARNING.to_owned());
+    }
+    Ok(outcome)
 }
 
 pub(super) async fn collection(
@@ -79,7 +74,7 @@ pub(super) async fn collection(
     Ok(Answer::Collection(answer).into())
 }
 
-/// `pods/eviction`: a deletion with the options that the Eviction carries (disruption budgets come with their own issue).
+/// `pods/eviction`: a deletion with the options that the Eviction carries, when the pod's disruption budget allows it.
 pub(super) async fn evict(stage: &Stage<'_>, write: &WriteOptions, body: Bytes) -> Result<Outcome, ApiError> {
     let eviction = decode::object(stage, POLICY_V1, "Eviction", &body, write.validation)?.value;
     if !eviction.name().is_empty() && eviction.name() != stage.target.name {
@@ -90,6 +85,7 @@ pub(super) async fn evict(stage: &Stage<'_>, write: &WriteOptions, body: Bytes) 
     let old = stage.api.read(&stage.target.def, stage.namespace(), &stage.target.name).await?;
     let mut old = old.ok_or_else(|| ApiError::not_found(&stage.target.def, &stage.target.name))?;
     check_preconditions(stage, &options, &old)?;
+    disruption::allow(stage, &old.value, options.dry_run).await?;
     if !options.dry_run {
         old = announce(stage, old).await?;
         // The version that the client named was the one before the condition.
@@ -257,7 +253,11 @@ enum Step {
 /// Pure but for the time written into `deletionTimestamp` (apiserver's `BeforeDelete` and finalizer rules).
 fn plan(def: &crate::registry::ResourceDef, options: &Options, old: &Object) -> Step {
     let mut object = old.clone();
-    let mut changed = set_finalizers(&mut object, options.policy);
+    // What the kind does by default gives way to what the request or an earlier deletion says.
+    let said = |finalizer: &&str| matches!(*finalizer, ORPHAN | FOREGROUND);
+    let undecided = options.policy.is_none() && !old.finalizers().iter().any(said);
+    let policy = if undecided && def.orphans_by_default { Some(Policy::Orphan) } else { options.policy };
+    let mut changed = set_finalizers(&mut object, policy);
     let namespace_held =
         def.resource == "namespaces" && old["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
     let finalized = object.finalizers().is_empty() && !namespace_held;
@@ -362,7 +362,7 @@ fn answer(stage: &Stage<'_>, options: &Options, bytes: Bytes) -> Outcome {
 /// The object is gone.
 fn removed(stage: &Stage<'_>, object: Stored) -> Outcome {
     let def = &stage.target.def;
-    if RETURNS_OBJECT.contains(&def.resource) && form::is_stored_form(def) {
+    if def.returns_deleted && form::is_stored_form(def) {
         return Answer::Object(ObjectAnswer { def: def.clone(), bytes: object.bytes, code: 200 }).into();
     }
     let mut details = json!({"name": stage.target.name, "kind": def.resource, "uid": object.value.uid()});

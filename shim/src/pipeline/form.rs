@@ -3,7 +3,6 @@
 use crate::error::ApiError;
 use crate::meta::Object;
 use crate::registry::ResourceDef;
-use crate::registry::events::event;
 use crate::schema::{AnySchema, Schema};
 use bytes::Bytes;
 
@@ -13,18 +12,18 @@ pub fn is_stored_form(def: &ResourceDef) -> bool {
 }
 
 pub(super) fn to_storage(def: &ResourceDef, object: Object) -> Object {
-    match &def.custom {
-        Some(custom) => custom.to_storage(object),
-        None if is_stored_form(def) => object,
-        None => event::to_core(object),
+    match (&def.custom, def.conversion) {
+        (Some(custom), _) => custom.to_storage(object),
+        (None, Some(conversion)) => (conversion.to_storage)(object),
+        (None, None) => object,
     }
 }
 
 pub fn to_served(def: &ResourceDef, object: Object) -> Object {
-    match &def.custom {
-        Some(custom) => custom.to_served(object),
-        None if is_stored_form(def) => object,
-        None => event::from_core(object),
+    match (&def.custom, def.conversion) {
+        (Some(custom), _) => custom.to_served(object),
+        (None, Some(conversion)) => (conversion.to_served)(object),
+        (None, None) => object,
     }
 }
 

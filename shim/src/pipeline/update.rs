@@ -1,11 +1,12 @@
 //! PUT and PATCH, of objects and their subresources: read → change → default → admit → prepare → validate → commit.
 
-use super::create::{admit, create_object, parse_version, place, version_required};
+use super::create::{admit, create_object, parse_version, place, rfc3339, version_required};
 use super::stored::{ATTEMPTS, Stored, Written, splice_version};
 use super::{Answer, ObjectAnswer, Outcome, Stage, decode, form, services};
 use crate::admission::Operation;
 use crate::error::{ApiError, Qualified};
 use crate::meta::{Meta, Object};
+use crate::registry::certificates::certificatesigningrequest;
 use crate::registry::core::{namespace, pod};
 use crate::registry::field::{Cause, quoted};
 use crate::request::Sub;
@@ -310,10 +311,14 @@ fn prepare(sub: Option<Sub>, stage: &Stage<'_>, new: &mut Object, old: &Object) 
     let strategy = stage.target.def.strategy;
     match sub {
         Some(Sub::Status) => (strategy.prepare_status)(new, old),
+        Some(Sub::Approval) => certificatesigningrequest::prepare_approval(new, old),
         Some(Sub::Finalize) => namespace::prepare_finalize(new, old),
         Some(Sub::EphemeralContainers) => pod::update::prepare_ephemeral(new, old),
         Some(Sub::Resize) => pod::update::prepare_resize(new, old),
         _ => (strategy.prepare_update)(new, old),
+    }
+    if stage.target.def.resource == certificatesigningrequest::DEF.resource {
+        certificatesigningrequest::stamp_conditions(new, old, &rfc3339());
     }
 }
 
@@ -321,6 +326,7 @@ fn validate(sub: Option<Sub>, stage: &Stage<'_>, new: &Object, old: &Object) -> 
     let def = &stage.target.def;
     let errors = match sub {
         Some(Sub::Status) => def.validate_status(new, old),
+        Some(Sub::Approval) => certificatesigningrequest::validate_approval(new, old),
         Some(Sub::Finalize) => namespace::validate_finalize(new, old),
         Some(Sub::EphemeralContainers) => pod::update::validate_ephemeral(new, old),
         Some(Sub::Resize) => {

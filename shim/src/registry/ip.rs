@@ -52,3 +52,26 @@ pub fn validate_non_special(ip: &str, path: &Path, errors: &mut Errors) {
         errors.push(path.invalid(ip, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"));
     }
 }
+
+/// Whether the network of that many bits holds the address.
+pub fn contains(network: IpAddr, bits: u8, address: IpAddr) -> bool {
+    match (network, address) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            network.to_bits() & mask == address.to_bits() & mask
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            network.to_bits() & mask == address.to_bits() & mask
+        }
+        _ => false,
+    }
+}
+
+/// Whether no bit is set beyond the prefix.
+pub fn is_network(address: IpAddr, bits: u8) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.to_bits().checked_shl(bits.into()).unwrap_or(0) == 0,
+        IpAddr::V6(v6) => v6.to_bits().checked_shl(bits.into()).unwrap_or(0) == 0,
+    }
+}

@@ -40,3 +40,65 @@ pub fn validate_selector(selector: &Value, path: &Path, errors: &mut Errors) {
         }
     }
 }
+
+/// Whether a `LabelSelector` selects those labels (`LabelSelectorAsSelector`): null selects nothing, an empty one
+/// everything; `None` when it is not well-formed.
+pub fn selects(selector: &Value, labels: &Value) -> Option<bool> {
+    let mut errors = Errors::new();
+    validate_selector(selector, &Path::new(""), &mut errors);
+    if !errors.is_empty() {
+        return None;
+    }
+    if selector.is_null() {
+        return Some(false);
+    }
+    let all = entries(&selector["matchLabels"]).all(|(key, value)| labels.get(key) == Some(value))
+        && items(&selector["matchExpressions"]).iter().all(|requirement| {
+            let value = labels.get(text(&requirement["key"]));
+            let listed = value.is_some_and(|value| items(&requirement["values"]).contains(value));
+            match text(&requirement["operator"]) {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => value.is_some(),
+                _ => value.is_none(),
+            }
+        });
+    Some(all)
+}
+
+/// A selector without any requirement.
+pub fn is_everything(selector: &Value) -> bool {
+    entries(&selector["matchLabels"]).next().is_none() && items(&selector["matchExpressions"]).is_empty()
+}
+
+/// A `LabelSelector`, or the plain map of a replication controller, in the words of a query (`FormatLabelSelector`).
+pub fn format_selector(selector: &Value) -> String {
+    let is_selector = selector.get("matchLabels").is_some_and(Value::is_object)
+        || selector.get("matchExpressions").is_some_and(Value::is_array);
+    let map = if is_selector { &selector["matchLabels"] } else { selector };
+    let mut parts: Vec<(String, String)> =
+        entries(map).filter_map(|(key, value)| Some((key.clone(), format!("{key}={}", value.as_str()?)))).collect();
+    for requirement in items(&selector["matchExpressions"]) {
+        let key = text(&requirement["key"]);
+        let mut values: Vec<&str> = items(&requirement["values"]).iter().map(text).collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        let shown = match text(&requirement["operator"]) {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            _ => format!("!{key}"),
+        };
+        parts.push((key.to_owned(), shown));
+    }
+    parts.sort();
+    parts.into_iter().map(|(_, shown)| shown).collect::<Vec<_>>().join(",")
+}
+
+/// The same for a table cell: `<none>` for no requirement.
+pub fn selector_cell(selector: &Value) -> String {
+    match format_selector(selector) {
+        empty if empty.is_empty() => "<none>".to_owned(),
+        shown => shown,
+    }
+}

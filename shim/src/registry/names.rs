@@ -62,6 +62,9 @@ fn is_qualified(text: &str) -> bool {
         && bytes.iter().all(|&c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
 }
 
+const WILDCARD_TEXT: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character";
+const WILDCARD_PATTERN: &str = r"\*\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+
 /// `IsDNS1123Label`: names of namespaces, containers, volumes.
 pub fn dns1123_label(name: &str, prefix: bool) -> Vec<String> {
     let name = &masked(name, prefix);
@@ -94,6 +97,12 @@ pub fn dns1123_subdomain(name: &str, prefix: bool) -> Vec<String> {
         errors.push(regex_text(SUBDOMAIN_TEXT, SUBDOMAIN_PATTERN, &["example.com"]));
     }
     errors
+}
+
+/// `IsWildcardDNS1123Subdomain`: `*.` before a subdomain.
+pub fn wildcard_dns1123_subdomain(name: &str) -> Vec<String> {
+    let fine = name.strip_prefix("*.").is_some_and(is_subdomain) && name.len() <= SUBDOMAIN_MAX_LENGTH_CHARS;
+    if fine { Vec::new() } else { vec![regex_text(WILDCARD_TEXT, WILDCARD_PATTERN, &["*.example.com"])] }
 }
 
 /// `IsDNS1035Label`: names of services.

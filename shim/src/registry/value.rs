@@ -116,3 +116,96 @@ pub fn keep_all_but_status(new: &mut Object, old: &Object) {
         }
     }
 }
+
+/// Equal as upstream's semantic equality has it: what is absent, null or an empty list is the same.
+pub fn same(a: &Value, b: &Value) -> bool {
+    let nothing = |v: &Value| v.is_null() || v.as_array().is_some_and(Vec::is_empty);
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let side = |own: &Map<String, Value>, other: &Map<String, Value>| {
+                own.iter().all(|(key, value)| same(value, other.get(key).unwrap_or(&Value::Null)))
+            };
+            side(a, b) && side(b, a)
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (a, b) => a == b || (nothing(a) && nothing(b)),
+    }
+}
+
+/// A new object has no status yet.
+pub fn clear_status(object: &mut Object) {
+    root(object).insert("status".to_owned(), Map::new().into());
+}
+
+/// A new object's generation.
+pub fn first_generation(object: &mut Object) {
+    object.meta_mut().insert("generation".to_owned(), 1.into());
+}
+
+/// A new object of a kind with status and generation.
+pub fn begin(object: &mut Object) {
+    clear_status(object);
+    first_generation(object);
+}
+
+/// An update keeps the status.
+pub fn keep_status(new: &mut Object, old: &Object) {
+    carry_over(new, old, "status");
+}
+
+/// An update keeps the status, and a changed spec is a new generation.
+pub fn keep_status_and_count(new: &mut Object, old: &Object) {
+    keep_status(new, old);
+    count_spec(new, old);
+}
+
+/// A changed spec is a new generation.
+pub fn count_spec(new: &mut Object, old: &Object) {
+    let changed = !same(&new["spec"], &old["spec"]);
+    bump_generation(new, old, changed);
+}
+
+/// Anything changed but metadata is a new generation.
+pub fn count_content(new: &mut Object, old: &Object) {
+    let body = |object: &Object| {
+        let mut body = object.clone();
+        root(&mut body).remove("metadata");
+        body
+    };
+    let changed = !same(&body(new), &body(old));
+    bump_generation(new, old, changed);
+}
+
+/// A `/status` write that keeps the labels too.
+pub fn only_status(new: &mut Object, old: &Object) {
+    keep_all_but_status(new, old);
+    let labels = old["metadata"]["labels"].clone();
+    let meta = new.meta_mut();
+    if labels.is_null() {
+        meta.remove("labels");
+    } else {
+        meta.insert("labels".to_owned(), labels);
+    }
+}
+
+/// A `/status` write of the kinds that keep all of the old metadata but its server-managed part (`ResetObjectMetaForStatus`).
+pub fn reset_metadata(new: &mut Object, old: &Object) {
+    keep_all_but_status(new, old);
+    for field in [
+        "deletionGracePeriodSeconds",
+        "generation",
+        "selfLink",
+        "labels",
+        "annotations",
+        "finalizers",
+        "ownerReferences",
+    ] {
+        let kept = old["metadata"][field].clone();
+        let meta = new.meta_mut();
+        if kept.is_null() {
+            meta.remove(field);
+        } else {
+            meta.insert(field.to_owned(), kept);
+        }
+    }
+}

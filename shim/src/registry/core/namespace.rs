@@ -17,6 +17,7 @@ pub const DEF: ResourceDef = ResourceDef {
     // Upstream serves no deletecollection here: too much would go at once.
     verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
     storage: "namespaces",
+    returns_deleted: true,
     subresources: &[
         Subresource::core("finalize", "Namespace", &["update"]),
         Subresource::core("status", "Namespace", STATUS_VERBS),

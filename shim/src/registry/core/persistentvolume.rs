@@ -18,6 +18,7 @@ pub const DEF: ResourceDef = ResourceDef {
     short_names: &["pv"],
     namespaced: false,
     storage: "persistentvolumes",
+    returns_deleted: true,
     subresources: &[Subresource::core("status", "PersistentVolume", STATUS_VERBS)],
     columns: COLUMNS,
     row,

@@ -8,7 +8,7 @@ use crate::registry::quantity::Nanos;
 use crate::registry::table::{AGE, NAME, access_modes, age, or, text_column};
 use crate::registry::value::{carry_over, default_text, object_mut, root, text};
 use crate::registry::{Column, ResourceDef, STATUS_VERBS, Strategy, Subresource, labels, meta};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 pub const DEF: ResourceDef = ResourceDef {
     resource: "persistentvolumeclaims",
@@ -16,6 +16,7 @@ pub const DEF: ResourceDef = ResourceDef {
     kind: "PersistentVolumeClaim",
     short_names: &["pvc"],
     storage: "persistentvolumeclaims",
+    returns_deleted: true,
     subresources: &[Subresource::core("status", "PersistentVolumeClaim", STATUS_VERBS)],
     columns: COLUMNS,
     row,
@@ -36,8 +37,13 @@ const PROTECTION: &str = "kubernetes.io/pvc-protection";
 
 fn default(object: &mut Object) {
     if let Some(spec) = object_mut(object, "spec") {
-        default_text(spec, "volumeMode", "Filesystem");
+        default_spec(spec);
     }
+}
+
+/// Defaults of a claim's spec, of its own or in a stateful set's template.
+pub fn default_spec(spec: &mut Map<String, Value>) {
+    default_text(spec, "volumeMode", "Filesystem");
 }
 
 /// New ones are pending, and stay while something uses them.

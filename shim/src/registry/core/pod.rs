@@ -25,6 +25,7 @@ pub const DEF: ResourceDef = ResourceDef {
     short_names: &["po"],
     categories: &["all"],
     storage: "pods",
+    returns_deleted: true,
     subresources: &[
         Subresource::core("attach", "PodAttachOptions", STREAM_VERBS),
         Subresource::core("binding", "Binding", &["create"]),

@@ -13,6 +13,7 @@ pub const DEF: ResourceDef = ResourceDef {
     singular: "podtemplate",
     kind: "PodTemplate",
     storage: "podtemplates",
+    returns_deleted: true,
     columns: COLUMNS,
     row,
     strategy: &Strategy { default, prepare_create, prepare_update, validate, ..Strategy::BASIC },

@@ -15,6 +15,7 @@ pub const DEF: ResourceDef = ResourceDef {
     kind: "ResourceQuota",
     short_names: &["quota"],
     storage: "resourcequotas",
+    returns_deleted: true,
     subresources: &[Subresource::core("status", "ResourceQuota", STATUS_VERBS)],
     columns: COLUMNS,
     row,

@@ -17,6 +17,7 @@ pub const DEF: ResourceDef = ResourceDef {
     short_names: &["svc"],
     categories: &["all"],
     storage: "services/specs",
+    returns_deleted: true,
     subresources: &[
         Subresource::core("proxy", "ServiceProxyOptions", &["create", "delete", "get", "patch", "update"]),
         Subresource::core("status", "Service", STATUS_VERBS),

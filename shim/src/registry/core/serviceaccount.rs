@@ -12,6 +12,7 @@ pub const DEF: ResourceDef = ResourceDef {
     kind: "ServiceAccount",
     short_names: &["sa"],
     storage: "serviceaccounts",
+    returns_deleted: true,
     subresources: &[Subresource { name: "token", kind: "TokenRequest", gv: AUTHENTICATION_V1, verbs: &["create"] }],
     columns: COLUMNS,
     row,

@@ -5,7 +5,7 @@ use crate::registry::core::event as core;
 use crate::registry::field::{Errors, Path};
 use crate::registry::gv::{CORE_V1, EVENTS_V1};
 use crate::registry::value::{is_empty, root, text};
-use crate::registry::{ResourceDef, Strategy, meta};
+use crate::registry::{Conversion, ResourceDef, Strategy, meta};
 use serde_json::{Map, Value};
 
 pub const DEF: ResourceDef = ResourceDef {
@@ -31,6 +31,7 @@ pub const DEF: ResourceDef = ResourceDef {
         "type",
     ],
     fields: core::fields,
+    conversion: Some(&Conversion { to_storage: to_core, to_served: from_core }),
     strategy: &Strategy { validate, validate_update, allow_create_on_update: true, ..Strategy::BASIC },
     ..ResourceDef::BASIC
 };

@@ -1,7 +1,7 @@
 //! Whole objects as kube-apiserver stored them, and their table rows, against decode → default → prepare here.
 
 use super::super::*;
-use super::golden::{created, prepared, scenarios, substitute};
+use super::golden::{UID, created, prepared, scenarios, substitute};
 use super::{read, shared};
 use crate::registry::core::{node, pod};
 use crate::schema::{FieldValidation, Schema};
@@ -25,20 +25,25 @@ fn normal(value: &Value) -> Value {
             })
             .collect(),
         Value::Array(list) => list.iter().map(normal).collect(),
-        Value::String(text) => text.replace("<rand>", "xxxxx").replace("${id}", "abc12").into(),
+        Value::String(text) => text
+            .replace("<rand>", "xxxxx")
+            .replace("${id}", "abc12")
+            .replace("<uid>", UID)
+            .replace("${uid1}", UID)
+            .into(),
         other => other.clone(),
     }
 }
 
 /// As the pipeline will do it.
-pub(super) fn create(def: &'static ResourceDef, namespaced: bool, body: &Value) -> Option<Object> {
+pub(super) fn create(def: &'static ResourceDef, namespaced: bool, step: &Value) -> Option<Object> {
+    let body = &step["body"];
     let schema = Schema::builtin(def.gv, def.kind)?;
     let decoded = schema.decode(substitute(body).to_string().as_bytes(), FieldValidation::Ignore).ok()?.value;
     let mut object = decoded;
     schema.default(&mut object);
-    let converted = def.gv != def.storage_gv;
-    if converted {
-        object = events::event::to_core(object);
+    if let Some(conversion) = def.conversion {
+        object = (conversion.to_storage)(object);
     }
     let mut object = prepared(def, namespaced, &object);
     match def.kind {
@@ -47,6 +52,14 @@ pub(super) fn create(def: &'static ResourceDef, namespaced: bool, body: &Value) 
             pod::admit::mount_service_account_token(&mut object, "xxxxx");
         }
         "Node" => node::admit_create(&mut object),
+        "CertificateSigningRequest" => {
+            let user = &step["as"];
+            let mut groups = user["groups"].as_array().cloned().unwrap_or_default();
+            groups.push("system:authenticated".into());
+            let fields =
+                [("username", user["user"].clone()), ("groups", groups.into()), ("extra", user["extra"].clone())];
+            certificates::certificatesigningrequest::set_requester(&mut object, &fields);
+        }
         "Service" => {
             let range = core::service::allocate::ServiceRange::parse("10.0.0.0/24")?;
             core::service::allocate::allocate_cluster_ip(&mut object, &range, &Default::default(), 7).ok()?;
@@ -55,9 +68,9 @@ pub(super) fn create(def: &'static ResourceDef, namespaced: bool, body: &Value) 
         }
         _ => {}
     }
-    if converted {
+    if let Some(conversion) = def.conversion {
         let stored = Schema::builtin(def.storage_gv, def.kind)?.encode(&object);
-        object = events::event::from_core(serde_json::from_slice(&stored).ok()?);
+        object = (conversion.to_served)(serde_json::from_slice(&stored).ok()?);
     }
     serde_json::from_slice(&schema.encode(&object)).ok()
 }
@@ -66,7 +79,7 @@ pub(super) fn create(def: &'static ResourceDef, namespaced: bool, body: &Value) 
 fn warned(step: &Value, report: &mut BTreeMap<String, String>) {
     let created = created(step).filter(|_| step["method"] == "POST" && step["body"].is_object());
     let (Some((def, namespaced)), Some(201)) = (created, step["expect"]["status"].as_i64()) else { return };
-    let Some(object) = create(def, namespaced, &step["body"]) else { return };
+    let Some(object) = create(def, namespaced, step) else { return };
     let mut warnings = (def.strategy.warnings)(&object, None);
     warnings.extend(def.deprecation.map(str::to_owned));
     let got: Vec<String> = warnings.iter().map(|w| format!("299 - {}", crate::registry::field::quoted(w))).collect();
@@ -101,7 +114,7 @@ fn new_objects_are_stored_as_recorded() {
                 }
                 steps += 1;
                 let name = format!("{category}/{} {}", file.file_stem().unwrap().to_string_lossy(), step["id"]);
-                let got = create(def, namespaced, &step["body"]).map(|object| normal(&object));
+                let got = create(def, namespaced, step).map(|object| normal(&object));
                 let want = normal(wanted);
                 if got.as_ref() == Some(&want) {
                     matched += 1;

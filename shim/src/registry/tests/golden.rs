@@ -23,6 +23,9 @@ pub(super) fn created(step: &Value) -> Option<(&'static ResourceDef, bool)> {
     Some((find(group, version, resource)?, namespaced))
 }
 
+/// Every object's, where the corpus has a placeholder.
+pub(super) const UID: &str = "u-1";
+
 pub(super) fn substitute(value: &Value) -> Value {
     let text = value.to_string().replace("${id}", "abc12").replace("${ns}", "g-abc12");
     serde_json::from_str(&text).unwrap()
@@ -33,6 +36,7 @@ pub(super) fn prepared(def: &ResourceDef, namespaced: bool, body: &Value) -> Obj
     let mut object = substitute(body);
     let meta = object.meta_mut();
     meta.insert("creationTimestamp".to_owned(), "2026-01-01T00:00:00Z".into());
+    meta.insert("uid".to_owned(), UID.into());
     if namespaced {
         meta.insert("namespace".to_owned(), "g-abc12".into());
     }
@@ -48,6 +52,7 @@ pub(super) fn prepared(def: &ResourceDef, namespaced: bool, body: &Value) -> Obj
 
 fn normal(text: &str) -> String {
     text.replace("abc12", "${id}")
+        .replace("<uid>", UID)
         .replace("10.9.8.7", "<ip>")
         .replace("10.9.8.0/24", "<ip>/24")
         .replace("127.0.0.0/8", "<ip>/8")
@@ -81,6 +86,11 @@ fn new_objects_are_refused_for_the_recorded_causes() {
             let created = created(step).filter(|_| step["method"] == "POST" && step["body"].is_object());
             let (Some((def, namespaced)), 201 | 422) = (created, status) else { continue };
             if step["body"]["metadata"].get("namespace").is_some() {
+                continue;
+            }
+            // What is wrong with an expression is for its compiler to say.
+            let compiled = |cause: &Value| cause["field"].as_str().is_some_and(|field| field.ends_with("xpression"));
+            if step["expect"]["body"]["details"]["causes"].as_array().into_iter().flatten().any(compiled) {
                 continue;
             }
             steps += 1;

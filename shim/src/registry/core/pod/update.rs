@@ -4,7 +4,7 @@ use super::qos;
 use crate::meta::Object;
 use crate::registry::field::{Errors, Path};
 use crate::registry::meta;
-use crate::registry::value::{entries, items, text};
+use crate::registry::value::{entries, items, same, text};
 use serde_json::Value;
 
 const ALLOWED_TEXT: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
@@ -185,15 +185,15 @@ pub fn prepare_resize(new: &mut Object, old: &Object) {
     let asked = std::mem::replace(new, old.clone());
     for list in ["containers", "initContainers"] {
         for container in new["spec"][list].as_array_mut().into_iter().flatten() {
-            let same = items(&asked["spec"][list]).iter().find(|c| c["name"] == container["name"]);
+            let wanted = items(&asked["spec"][list]).iter().find(|c| c["name"] == container["name"]);
             for field in ["resources", "resizePolicy"] {
-                if let Some(value) = same.map(|c| &c[field]).filter(|v| !v.is_null()) {
+                if let Some(value) = wanted.map(|c| &c[field]).filter(|v| !v.is_null()) {
                     container[field] = value.clone();
                 }
             }
         }
     }
-    if new["spec"] != old["spec"]
+    if !same(&new["spec"], &old["spec"])
         && let Some(generation) = old["metadata"]["generation"].as_i64()
     {
         new["metadata"]["generation"] = (generation + 1).into();

@@ -35,11 +35,10 @@ pub fn pod(pod: &Object) -> Errors {
     errors
 }
 
-/// A template of pods: its metadata's maps and its spec.
+/// A template of pods: its metadata's maps, which upstream calls the template's own, and its spec.
 pub fn template(template: &Value, path: &Path, errors: &mut Errors) {
-    let metadata = path.child("metadata");
-    labels::validate(&template["metadata"]["labels"], &metadata.child("labels"), errors);
-    meta::annotations(&template["metadata"]["annotations"], &metadata.child("annotations"), errors);
+    labels::validate(&template["metadata"]["labels"], &path.child("labels"), errors);
+    meta::annotations(&template["metadata"]["annotations"], &path.child("annotations"), errors);
     pod_spec(&template["spec"], &path.child("spec"), errors);
 }
 

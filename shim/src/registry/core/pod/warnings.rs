@@ -35,7 +35,7 @@ pub fn pod(new: &Object, old: Option<&Object>) -> Vec<String> {
         Some(_) => {}
         None => warnings.extend(host_name(new.name())),
     }
-    annotations(new, &mut warnings);
+    annotations(new, &Path::new("metadata").child("annotations"), &mut warnings);
     pod_spec(&new["spec"], &Path::new("spec"), &mut warnings);
     warnings
 }
@@ -50,8 +50,13 @@ fn host_name(name: &str) -> Option<String> {
     })
 }
 
-fn annotations(pod: &Object, warnings: &mut Vec<String>) {
-    let path = Path::new("metadata").child("annotations");
+/// The same for the template of a workload.
+pub fn template(template: &Value, path: &Path, warnings: &mut Vec<String>) {
+    annotations(template, &path.child("metadata").child("annotations"), warnings);
+    pod_spec(&template["spec"], &path.child("spec"), warnings);
+}
+
+fn annotations(pod: &Object, path: &Path, warnings: &mut Vec<String>) {
     for (key, _) in pod.annotations().into_iter().flatten() {
         if key.starts_with("container.apparmor.security.beta.kubernetes.io/") {
             let path = path.key(key);

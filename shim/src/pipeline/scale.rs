@@ -1,0 +1,114 @@
+//! `scale`: an object's replicas, read and written as a `Scale`.
+
+use super::stored::{ATTEMPTS, Stored, Written};
+use super::{Answer, ObjectAnswer, Outcome, Stage, decode};
+use crate::error::{ApiError, Qualified};
+use crate::meta::{Meta, Object};
+use crate::registry::Def;
+use crate::registry::scale::{self, ScalePaths};
+use crate::request::options::{PatchType, WriteOptions};
+use crate::schema::{self, Schema, SchemaError};
+use crate::store::Expect;
+use bytes::Bytes;
+use serde_json::Value;
+
+pub(super) async fn get(stage: &Stage<'_>) -> Result<Outcome, ApiError> {
+    let (paths, found) = (paths(stage)?, current(stage).await?);
+    answer(&paths.scale_of(&found.value))
+}
+
+pub(super) async fn replace(stage: &Stage<'_>, options: &WriteOptions, body: Bytes) -> Result<Outcome, ApiError> {
+    let def = &scale::DEF;
+    let wanted = decode::object(stage, def.gv, def.kind, &body, options.validation)?.value;
+    write(stage, options, |_| Ok(wanted.clone())).await
+}
+
+pub(super) async fn patch(
+    stage: &Stage<'_>,
+    kind: PatchType,
+    options: &WriteOptions,
+    body: Bytes,
+) -> Result<Outcome, ApiError> {
+    let schema = schema()?;
+    let patch: Value =
+        serde_json::from_slice(&body).map_err(|e| ApiError::BadRequest(format!("error decoding patch: {e}")))?;
+    write(stage, options, |now| apply(schema, kind, &patch, now, options)).await
+}
+
+fn apply(
+    schema: &'static Schema,
+    kind: PatchType,
+    patch: &Value,
+    now: &Object,
+    options: &WriteOptions,
+) -> Result<Object, ApiError> {
+    let patched = match kind {
+        PatchType::Json => schema::json_patch(now, patch),
+        PatchType::Merge => Ok(schema::json_merge(now, patch)),
+        PatchType::Strategic => schema.strategic_merge(now, patch),
+    };
+    let conformed = patched.and_then(|patched| schema.conform(patched, options.validation));
+    conformed.map(|decoded| decoded.value).map_err(|error| match error {
+        SchemaError::Patch(text) => ApiError::PatchRejected(text),
+        error => ApiError::BadRequest(schema.refusal(&error, b"")),
+    })
+}
+
+fn schema() -> Result<&'static Schema, ApiError> {
+    let def = &scale::DEF;
+    Schema::builtin(def.gv, def.kind)
+        .ok_or_else(|| ApiError::Internal(format!("no schema for {} {}", def.gv, def.kind)))
+}
+
+fn paths(stage: &Stage<'_>) -> Result<ScalePaths, ApiError> {
+    stage.target.def.scale.ok_or(ApiError::UnknownResource)
+}
+
+async fn current(stage: &Stage<'_>) -> Result<Stored, ApiError> {
+    let (def, name) = (&stage.target.def, stage.target.name.as_str());
+    stage.api.read(def, stage.namespace(), name).await?.ok_or_else(|| ApiError::not_found(def, name))
+}
+
+/// Makes the wanted `Scale` of the one there is and gives the object its replicas, again when another writer was first
+/// and the caller did not name the version that it changes.
+async fn write(
+    stage: &Stage<'_>,
+    options: &WriteOptions,
+    change: impl Fn(&Object) -> Result<Object, ApiError>,
+) -> Result<Outcome, ApiError> {
+    let (def, name, paths) = (&stage.target.def, stage.target.name.as_str(), paths(stage)?);
+    let mut old = current(stage).await?;
+    for _ in 0..ATTEMPTS {
+        let wanted = change(&paths.scale_of(&old.value))?;
+        if !wanted.name().is_empty() && wanted.name() != name {
+            return Err(ApiError::BadRequest(format!(
+                "the name of the object ({}) does not match the name on the URL ({name})",
+                wanted.name()
+            )));
+        }
+        let errors = scale::validate(&wanted);
+        if !errors.is_empty() {
+            let what = Qualified::new(scale::DEF.gv.group, scale::DEF.kind);
+            return Err(ApiError::Invalid { what, name: name.into(), errors });
+        }
+        let version = wanted.meta_str("resourceVersion");
+        let uid = wanted.uid();
+        if (!version.is_empty() && version != old.revision.to_string()) || (!uid.is_empty() && uid != old.value.uid()) {
+            return Err(ApiError::modified(def, name));
+        }
+        let mut new = old.value.clone();
+        paths.set_replicas(&mut new, wanted["spec"]["replicas"].as_i64().unwrap_or(0));
+        (def.strategy.prepare_update)(&mut new, &old.value);
+        match stage.api.write(def, &new, Expect::At(old.revision), options.dry_run).await? {
+            Written::Done(stored) => return answer(&paths.scale_of(&stored.value)),
+            Written::Lost(now) => old = now.ok_or_else(|| ApiError::not_found(def, name))?,
+        }
+    }
+    Err(ApiError::modified(def, name))
+}
+
+fn answer(scale: &Object) -> Result<Outcome, ApiError> {
+    let def = &scale::DEF;
+    let bytes = schema()?.encode(scale).into();
+    Ok(Answer::Object(ObjectAnswer { def: Def::BuiltIn(def), bytes, code: 200 }).into())
+}

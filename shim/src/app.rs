@@ -3,6 +3,7 @@
 mod bootstrap;
 mod port;
 
+use crate::audit::{AuditError, Auditor};
 use crate::authn::User;
 use crate::authn::token::{KeyError, Tokens};
 use crate::client;
@@ -54,6 +55,8 @@ pub enum StartError {
     ServiceRange(String),
     #[error(transparent)]
     Store(#[from] OpenError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("the store could not be opened: {0}")]
     Opening(#[source] tokio::task::JoinError),
     #[error("the first objects could not be written: {0}")]
@@ -83,14 +86,16 @@ impl Server {
         let store = open_store(&config.store).await?;
 
         let (base, serving) = (Tasks::new(), Tasks::new());
-        let settings = Settings { service_range: service_range.clone() };
+        let settings =
+            Settings { service_range: service_range.clone(), min_request_timeout: config.limits.min_request_timeout };
         let api = Api::start(store.clone(), settings, Some(tokens), &base, serving.stopping());
         let kubelet = ClientFiles {
             certificate: config.kubelet_client_certificate.clone(),
             key: config.kubelet_client_key.clone(),
             ca: config.kubelet_certificate_authority.clone(),
         };
-        let front = Front::new(api.clone(), kubelet, serving.clone());
+        let auditor = Auditor::open(&config.audit)?;
+        let front = Front::new(api.clone(), kubelet, &config.limits, auditor, serving.clone());
         let advertised = SocketAddr::new(advertise(&config), address.port());
         bootstrap::run(&api, service_range.first(), advertised).await.map_err(StartError::Bootstrap)?;
         api.ready.store(true, Ordering::Release);
@@ -120,6 +125,9 @@ impl Server {
     pub async fn stop(self) {
         if tokio::time::timeout(STOP_DEADLINE, self.serving.stop()).await.is_err() {
             tracing::warn!("some requests did not finish within 10 s; they were cut off");
+        }
+        if let Some(auditor) = &self.front.auditor {
+            auditor.close().await;
         }
         self.base.stop().await;
         if let Err(error) = self.store.close().await {

@@ -1,8 +1,10 @@
 //! Configuration of the server: kube-apiserver's flag names where they exist, resolved.
 
+use crate::audit::AuditConfig;
 use crate::store::sqlite::SqliteOptions;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Which engine holds the objects (`--store`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,4 +43,36 @@ pub struct ServerConfig {
     pub service_account_issuer: String,
     /// Names of the controllers to run, resolved from `--controllers` by `control::select`.
     pub controllers: Vec<&'static str>,
+    pub limits: Limits,
+    pub audit: AuditConfig,
+}
+
+/// How much the server takes on at once, and for how long; the defaults are kube-apiserver's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests served at once that only read (`--max-requests-inflight`); 0 is no limit.
+    pub max_requests_inflight: usize,
+    /// Requests served at once that write (`--max-mutating-requests-inflight`); 0 is no limit.
+    pub max_mutating_requests_inflight: usize,
+    /// How long a request may take that is no watch or stream (`--request-timeout`).
+    pub request_timeout: Duration,
+    /// A watch without `timeoutSeconds` ends between this and twice this (`--min-request-timeout`).
+    pub min_request_timeout: Duration,
+    /// How long the server still serves once it is asked to stop, unready already (`--shutdown-delay-duration`).
+    pub shutdown_delay: Duration,
+    /// Requests at once on one HTTP/2 connection (`--http2-max-streams-per-connection`).
+    pub max_streams_per_connection: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_requests_inflight: 400,
+            max_mutating_requests_inflight: 200,
+            request_timeout: Duration::from_secs(60),
+            min_request_timeout: Duration::from_secs(1800),
+            shutdown_delay: Duration::ZERO,
+            max_streams_per_connection: 250,
+        }
+    }
 }

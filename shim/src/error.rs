@@ -67,6 +67,14 @@ pub enum ApiError {
     /// The revision (or the continue token's) is no longer kept.
     #[error("{0}")]
     Expired(String),
+    /// The same of a continue token, with one that goes on from there at the present: upstream's `inconsistentContinue`.
+    #[error(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
+         the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
+         Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
+         deleted between the time the first chunk was returned and now may show up in the list."
+    )]
+    ExpiredPage { next: String },
     #[error("{what} \"{name}\" is invalid")]
     Invalid { what: Qualified, name: String, errors: Vec<FieldError> },
     /// A patch that does not apply: 422 with the patch library's text as the cause.
@@ -74,6 +82,9 @@ pub enum ApiError {
     PatchRejected(String),
     #[error("Request entity too large: {0}")]
     TooLarge(String),
+    /// The request took longer than it may.
+    #[error("Timeout: {0}")]
+    Timeout(String),
     #[error("{message}")]
     TooManyRequests { message: String, retry_after_seconds: u32 },
     /// An eviction that a disruption budget does not allow now.

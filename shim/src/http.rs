@@ -1,9 +1,11 @@
 //! HTTP in and out: the only room that knows hyper, encodings and status codes.
 
+mod audited;
 pub mod body;
 pub mod discovery;
 mod encode;
 mod health;
+mod limits;
 pub mod listener;
 pub mod metrics;
 mod negotiate;
@@ -13,10 +15,13 @@ mod status;
 mod table;
 pub mod tls;
 mod watch_stream;
+mod websocket;
 
 pub use body::Body;
 
+use crate::audit::{Auditor, Record};
 use crate::clock;
+use crate::config::Limits;
 use crate::error::ApiError;
 use crate::pipeline::{self, Answer, Api, Call, Credential, Outcome};
 use crate::registry::Served;
@@ -24,16 +29,14 @@ use crate::request::info::RequestInfo;
 use crate::request::query::Query;
 use crate::request::{ApiRequest, Discovery};
 use crate::task::Tasks;
+use audited::Open;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
+use limits::InFlight;
 use negotiate::{Encoding, Wanted};
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Semaphore;
-use tokio::sync::SemaphorePermit;
 
-/// Requests served at once that only read, and that write (`--max-requests-inflight`, `--max-mutating-requests-inflight`).
-const MAX_READS: usize = 400;
-const MAX_WRITES: usize = 200;
 /// Bytes of a request body.
 pub const MAX_BODY: usize = 3 << 20;
 
@@ -41,18 +44,26 @@ pub const MAX_BODY: usize = 3 << 20;
 pub struct Front {
     pub api: Arc<Api>,
     pub metrics: metrics::Metrics,
-    reads: Semaphore,
-    writes: Semaphore,
+    in_flight: InFlight,
+    pub auditor: Option<Arc<Auditor>>,
+    limits: Limits,
     agents: proxy::Agents,
     tasks: Tasks,
 }
 
 impl Front {
-    pub fn new(api: Arc<Api>, kubelet: tls::ClientFiles, tasks: Tasks) -> Arc<Self> {
+    pub fn new(
+        api: Arc<Api>,
+        kubelet: tls::ClientFiles,
+        limits: &Limits,
+        auditor: Option<Arc<Auditor>>,
+        tasks: Tasks,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            metrics: metrics::Metrics::new(api.store.as_ref()),
-            reads: Semaphore::new(MAX_READS),
-            writes: Semaphore::new(MAX_WRITES),
+            metrics: metrics::Metrics::new(&api),
+            auditor,
+            limits: *limits,
+            in_flight: InFlight::new(limits),
             agents: proxy::Agents::new(kubelet),
             tasks,
             api,
@@ -71,38 +82,31 @@ impl Front {
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or(""));
         let info = RequestInfo::parse(parts.method.as_str(), parts.uri.path(), &query);
-        let label = metrics::Request::of(&info);
+        let id = text_of(&parts.headers, "audit-id").map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
+        let audit = self.auditor.as_ref();
+        let audit = audit.map(|auditor| Record::new(auditor.clone(), audited::origin(&parts, &id), info.clone()));
         let served = self.api.catalog.served();
         let context = Context { info: info.clone(), query: query.clone(), headers: parts.headers.clone(), served };
-        let long_running = info.verb == "watch" || !info.rest.is_empty() || metrics::is_stream(&info);
-        let permit = if long_running { Ok(None) } else { self.permit(&info) };
-        let result = match permit {
-            Err(error) => Err(error),
-            Ok(_permit) => {
-                let mut sent = Sent { body: Arc::new(Mutex::new(Some(body::pass(body)))), upgrade };
-                let body = sent.body.clone();
-                let read = async move { body::read(take(&body), MAX_BODY).await };
-                let call = Call { info, query, headers: parts.headers, credential, body: Box::pin(read) };
-                match pipeline::run(&self.api, call).await {
-                    Ok(outcome) => self.encode(&context, outcome, &mut sent).await,
-                    // What the client cannot read is refused before the resource is looked at; but nobody learns of
-                    // encodings what they may not ask.
-                    Err(error @ (ApiError::Unauthorized | ApiError::Forbidden { .. } | ApiError::ForbiddenPath(_))) => {
-                        Err(error)
-                    }
-                    Err(error) if context.info.is_resource => {
-                        Err(Wanted::parse(&context.accept(), &context.query, context.info.verb == "watch")
-                            .err()
-                            .unwrap_or(error))
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-        };
+        let label = metrics::Request::of(&context, query.get("dryRun").is_some());
+        let open = is_long_running(&info).then(|| Open::new(audit.clone(), self.metrics.long_running(&label)));
+        let mut sent = Sent { body: Arc::new(Mutex::new(Some(body::pass(body)))), upgrade, open };
+        let read = read_body(sent.body.clone(), &context, audit.clone());
+        let call = Call { info, query, headers: parts.headers, credential, audit: audit.clone(), body: Box::pin(read) };
+        let result = self.answer(&context, call, &mut sent).await;
+        let failure = result.as_ref().err().filter(|_| audit.is_some()).map(status::body_of);
         let mut response = match result {
             Ok(response) => response,
             Err(error) => status::response(&context, &error),
         };
+        let code = response.status().as_u16();
+        match (sent.open, &audit) {
+            (Some(open), _) if failure.is_none() => {
+                let (parts, body) = response.into_parts();
+                response = Response::from_parts(parts, open.begin(code, body).await);
+            }
+            (_, Some(record)) => record.completed(code, failure).await,
+            (_, None) => {}
+        }
         if let Some(text) = deprecation(&context)
             .filter(|_| !matches!(response.status(), StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED))
         {
@@ -110,18 +114,53 @@ impl Front {
         }
         let headers = response.headers_mut();
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
-        let id = context.headers.get("audit-id").cloned();
-        headers.insert("audit-id", id.unwrap_or_else(|| text_header(&uuid::Uuid::new_v4().to_string())));
-        self.metrics.observe(label, response.status(), clock::now().mono - started);
+        headers.insert("audit-id", text_header(&id));
+        self.metrics.observe(&label, &response, clock::now().mono - started);
         response
     }
 
-    fn permit(&self, info: &RequestInfo) -> Result<Option<SemaphorePermit<'_>>, ApiError> {
-        let queue = if matches!(info.method.as_str(), "GET" | "HEAD") { &self.reads } else { &self.writes };
-        queue.try_acquire().map(Some).map_err(|_| ApiError::TooManyRequests {
-            message: "too many requests, please try again later.".into(),
-            retry_after_seconds: 1,
-        })
+    /// Within the server's limits: watches and streams have none of these.
+    async fn answer(
+        self: &Arc<Self>,
+        context: &Context,
+        call: Call,
+        sent: &mut Sent,
+    ) -> Result<Response<Body>, ApiError> {
+        if is_long_running(&call.info) {
+            return self.process(context, call, sent).await;
+        }
+        let _place = self.in_flight.enter(&call.info, &call.credential)?;
+        let _counted = self.metrics.in_flight(limits::Queue::of(&call.info.method));
+        let time = self.in_flight.time(&call.query)?;
+        limits::within(time, self.process(context, call, sent)).await
+    }
+
+    async fn process(
+        self: &Arc<Self>,
+        context: &Context,
+        call: Call,
+        sent: &mut Sent,
+    ) -> Result<Response<Body>, ApiError> {
+        let audit = call.audit.clone();
+        match pipeline::run(&self.api, call).await {
+            Ok(outcome) => {
+                if let Some(record) = audit {
+                    audited::answered(&record, &outcome.answer);
+                }
+                self.encode(context, outcome, sent).await
+            }
+            // What the client cannot read is refused before the resource is looked at; but nobody learns of encodings
+            // what they may not ask.
+            Err(error @ (ApiError::Unauthorized | ApiError::Forbidden { .. } | ApiError::ForbiddenPath(_))) => {
+                Err(error)
+            }
+            Err(error) if context.info.is_resource => {
+                Err(Wanted::parse(&context.accept(), &context.query, context.info.verb == "watch")
+                    .err()
+                    .unwrap_or(error))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn encode(
@@ -135,9 +174,13 @@ impl Front {
             Answer::Collection(collection) => encode::collection(context, collection)?,
             Answer::Document { code: 204, .. } => plain(StatusCode::NO_CONTENT, "text/plain", Bytes::new()),
             Answer::Document { code, value } => encode::document(context, code, &value)?,
-            Answer::Watch(watch) => watch_stream::response(context, watch)?,
+            Answer::Watch(watch) => {
+                let upgrade = sent.upgrade.take().map(|upgrade| (upgrade, sent.open.clone()));
+                watch_stream::response(context, watch, upgrade, &self.tasks)?
+            }
             Answer::Connect(connection) => {
-                let request = proxy::Sent { body: take(&sent.body), upgrade: sent.upgrade.take() };
+                let (body, upgrade) = (take(&sent.body), sent.upgrade.take());
+                let request = proxy::Sent { body, upgrade, open: sent.open.clone() };
                 self.agents.connect(context, connection, request, &self.tasks).await?
             }
             Answer::Meta(request) => self.meta(context, request).await?,
@@ -157,7 +200,7 @@ impl Front {
             ApiRequest::OpenApi(path) => openapi::response(context, path.as_deref()),
             ApiRequest::Health(health) => Ok(health::response(&self.api, &health).await),
             ApiRequest::Version => encode::document(context, 200, &discovery::version()),
-            ApiRequest::Metrics => Ok(self.metrics.response(&self.api).await),
+            ApiRequest::Metrics => Ok(self.metrics.response()),
             ApiRequest::OpenIdConfiguration => {
                 let tokens = self.api.tokens.as_ref().ok_or(ApiError::UnknownPath)?;
                 encode::document(context, 200, &discovery::openid(&tokens.issuer))
@@ -179,10 +222,40 @@ impl Front {
 struct Sent {
     body: Arc<Mutex<Option<Body>>>,
     upgrade: Option<proxy::Upgrade>,
+    /// Of a watch or stream: whoever goes on with the connection keeps it.
+    open: Option<Arc<Open>>,
+}
+
+/// Reads the body, and tells the audit log of it.
+fn read_body(
+    body: Arc<Mutex<Option<Body>>>,
+    context: &Context,
+    audit: Option<Arc<Record>>,
+) -> impl Future<Output = Result<Bytes, ApiError>> + Send + 'static {
+    let audit = audit.map(|record| {
+        let content_type = text_of(&context.headers, "content-type").unwrap_or("").to_owned();
+        (record, context.info.clone(), content_type)
+    });
+    async move {
+        let bytes = body::read(take(&body), MAX_BODY).await?;
+        if let Some((record, info, content_type)) = audit {
+            record.sent(&bytes, |body| audited::sent(&info, &content_type, body));
+        }
+        Ok(bytes)
+    }
+}
+
+fn text_of<'a>(headers: &'a http::HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
 }
 
 fn take(body: &Mutex<Option<Body>>) -> Body {
     body.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_else(|| body::full(Bytes::new()))
+}
+
+/// Watches and streams last as long as their clients like.
+fn is_long_running(info: &RequestInfo) -> bool {
+    info.verb == "watch" || !info.rest.is_empty() || metrics::is_stream(info)
 }
 
 /// The warning that every request on a deprecated resource gets, also a refused one.

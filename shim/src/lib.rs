@@ -10,7 +10,7 @@
 //! | schema | `schema` (one structural schema for everything) |
 //! | registry | `registry` (resource table, strategies) |
 //! | request | `request`, `error`: what is asked, and how it can fail |
-//! | rules | `authn`, `authz`, `admission` |
+//! | rules | `authn`, `authz`, `admission`, `audit` |
 //! | pipeline | `config`, `pipeline` |
 //! | http | `http` |
 //! | control | `client`, `control` |
@@ -21,6 +21,7 @@
 
 pub mod admission;
 pub mod app;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod client;

@@ -27,6 +27,7 @@ pub use identity::Credential;
 pub use read::Collection;
 pub use stored::splice_version;
 
+use crate::audit::Record;
 use crate::authn::User;
 use crate::authz::{self, Attributes, Decision};
 use crate::error::ApiError;
@@ -34,6 +35,7 @@ use crate::registry::Def;
 use crate::request::info::RequestInfo;
 use crate::request::query::Query;
 use crate::request::{Action, ApiRequest, Sub, Target};
+use crate::store::cache::Scope;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::HeaderMap;
@@ -47,6 +49,8 @@ pub struct Call {
     pub query: Query,
     pub headers: HeaderMap,
     pub credential: Credential,
+    /// What the audit log gets to know, where one is kept.
+    pub audit: Option<Arc<Record>>,
     /// Reads the whole body; called only once the request is known to need it and to be allowed.
     pub body: BoxFuture<'static, Result<Bytes, ApiError>>,
 }
@@ -100,9 +104,17 @@ impl Call {
 /// # Errors
 /// Whatever refuses it, in upstream's words.
 pub async fn run(api: &Arc<Api>, mut call: Call) -> Result<Outcome, ApiError> {
-    let user = identity::authenticate(api, &call.credential, &call.headers).await?;
-    let user = impersonate(api, user, &call.headers).await?;
-    authorize(api, &user, &Attributes::from(&call.info)).await?;
+    let caller = identity::authenticate(api, &call.credential, &call.headers).await;
+    let audit = call.audit.as_deref();
+    if let Some(record) = audit {
+        record.received(caller.as_ref().ok()).await;
+    }
+    let user = impersonate(api, caller?, &call.headers, audit).await?;
+    let allowed = authorize(api, &user, &Attributes::from(&call.info)).await;
+    if let Some(record) = audit {
+        record.decided(allowed.is_ok(), "");
+    }
+    allowed?;
 
     let content_type = call.content_type();
     let request = ApiRequest::resolve(&api.catalog.served(), &call.info, &call.query, &content_type)?;
@@ -179,10 +191,9 @@ async fn decide(api: &Api, user: &User, attributes: &Attributes<'_>) -> Result<D
             _ => (a.namespace, a.resource, a.name),
         };
         let prefix = crate::store::key::StoreKey::prefix("pods", Some(namespace));
-        pods.range(&prefix, None).any(|entry| {
-            entry.fields.get("spec.nodeName").is_some_and(|n| **n == *node)
-                && stored::value(&entry.bytes).is_ok_and(|pod| authz::node::pod_uses(&pod, resource, name))
-        })
+        let scope = Scope::Field { prefix, value: node.into() };
+        pods.within(&scope, None)
+            .any(|entry| stored::value(&entry.bytes).is_ok_and(|pod| authz::node::pod_uses(&pod, resource, name)))
     };
     Ok(authz::decide(user, attributes, &related))
 }
@@ -204,7 +215,7 @@ async fn authorize(api: &Api, user: &User, attributes: &Attributes<'_>) -> Resul
     }
 }
 
-async fn impersonate(api: &Api, user: User, headers: &HeaderMap) -> Result<User, ApiError> {
+async fn impersonate(api: &Api, user: User, headers: &HeaderMap, audit: Option<&Record>) -> Result<User, ApiError> {
     let Some((wanted, claims)) = crate::authn::impersonate::requested(headers)? else { return Ok(user) };
     for claim in &claims {
         let attributes = Attributes {
@@ -218,6 +229,9 @@ async fn impersonate(api: &Api, user: User, headers: &HeaderMap) -> Result<User,
             path: "",
         };
         authorize(api, &user, &attributes).await?;
+    }
+    if let Some(record) = audit {
+        record.impersonated(&wanted);
     }
     Ok(wanted)
 }

@@ -25,6 +25,7 @@ pub use openapi::{ServedKind, ServedSubresource, openapi_document, openapi_index
 pub use patch::{json_merge, json_patch};
 pub use persisted::Persisted;
 pub use proto::encode_watch_event;
+pub use time::parse_duration;
 
 use crate::gvr::GroupVersion;
 use serde_json::Value;

@@ -9,6 +9,17 @@ use std::collections::BTreeMap;
 /// Labels or selectable fields of one object.
 pub type Pairs = BTreeMap<Box<str>, Box<str>>;
 
+/// Where a selector looks names up: `Pairs`, or the compact form that the watch cache keeps.
+pub trait Lookup {
+    fn value(&self, name: &str) -> Option<&str>;
+}
+
+impl Lookup for Pairs {
+    fn value(&self, name: &str) -> Option<&str> {
+        self.get(name).map(|value| &**value)
+    }
+}
+
 /// A parsed `labelSelector` (all requirements hold), sorted by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector {
@@ -36,7 +47,7 @@ impl LabelSelector {
     pub fn parse(text: &str) -> Result<Self, String> {
         label::parse(text)
     }
-    pub fn matches(&self, labels: &Pairs) -> bool {
+    pub fn matches(&self, labels: &impl Lookup) -> bool {
         self.requirements.iter().all(|r| r.matches(labels))
     }
     pub fn is_everything(&self) -> bool {
@@ -46,12 +57,12 @@ impl LabelSelector {
 
 impl Requirement {
     /// An absent key satisfies `NotIn` and `DoesNotExist`, and nothing else.
-    pub fn matches(&self, labels: &Pairs) -> bool {
-        let value = labels.get(&self.key);
+    pub fn matches(&self, labels: &impl Lookup) -> bool {
+        let value = labels.value(&self.key);
         let number = || value.and_then(|v| v.parse::<i64>().ok());
         match &self.op {
-            Op::In(values) => value.is_some_and(|v| values.contains(v)),
-            Op::NotIn(values) => value.is_none_or(|v| !values.contains(v)),
+            Op::In(values) => value.is_some_and(|v| values.iter().any(|wanted| **wanted == *v)),
+            Op::NotIn(values) => value.is_none_or(|v| values.iter().all(|refused| **refused != *v)),
             Op::Exists => value.is_some(),
             Op::DoesNotExist => value.is_none(),
             Op::GreaterThan(bound) => number().is_some_and(|n| n > *bound),
@@ -73,11 +84,8 @@ impl FieldSelector {
         field::parse(text)
     }
     /// A field the object does not have reads as the empty string.
-    pub fn matches(&self, fields: &Pairs) -> bool {
-        self.terms.iter().all(|(field, equal, value)| {
-            let have = fields.get(field).map_or("", |v| v);
-            (have == &**value) == *equal
-        })
+    pub fn matches(&self, fields: &impl Lookup) -> bool {
+        self.terms.iter().all(|(field, equal, value)| (fields.value(field).unwrap_or("") == &**value) == *equal)
     }
     pub fn is_everything(&self) -> bool {
         self.terms.is_empty()

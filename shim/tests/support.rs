@@ -2,7 +2,8 @@
 
 use node_config::pki::{self, Names, Pki};
 use skiff_shim::app::Server;
-use skiff_shim::config::{ServerConfig, StoreConfig};
+use skiff_shim::audit::AuditConfig;
+use skiff_shim::config::{Limits, ServerConfig, StoreConfig};
 use skiff_shim::store::sqlite::SqliteOptions;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -38,6 +39,11 @@ impl Fixture {
 
     /// A server that runs these controllers, as `--controllers` names them.
     pub async fn with_controllers(spec: &str) -> Self {
+        Self::configured(spec, |_| ()).await
+    }
+
+    /// The same, with its configuration changed by `edit`.
+    pub async fn configured(spec: &str, edit: impl FnOnce(&mut ServerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::new(dir.path());
         let names = Names {
@@ -52,7 +58,7 @@ impl Fixture {
         };
         pki::ensure(&pki, &names, std::fs::metadata(dir.path()).unwrap().modified().unwrap()).unwrap();
         let client = pki.apiserver_kubelet_client();
-        let config = ServerConfig {
+        let mut config = ServerConfig {
             bind_address: Ipv4Addr::LOCALHOST.into(),
             secure_port: 0,
             advertise_address: None,
@@ -68,7 +74,10 @@ impl Fixture {
             service_account_key_file: pki.service_account_key(),
             service_account_issuer: "https://kubernetes.default.svc.cluster.local".into(),
             controllers: skiff_shim::control::select(spec).unwrap(),
+            limits: Limits::default(),
+            audit: AuditConfig::default(),
         };
+        edit(&mut config);
         Self { server: Server::start(config.clone()).await.unwrap(), pki, config, dir }
     }
 

@@ -1,6 +1,11 @@
 //! Flags under upstream's names, and what they resolve to.
 
+mod audit;
+mod limits;
+
+use audit::AuditFlags;
 use clap::{Args, ValueEnum};
+use limits::LimitFlags;
 use node_config::agent::AgentConfig;
 use node_config::data_dir::{DEFAULT_PATH, Layout};
 use node_config::net::Cidr;
@@ -54,6 +59,10 @@ pub(crate) struct ServerFlags {
     /// Issuer of service account tokens
     #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local", value_name = "url")]
     pub(crate) service_account_issuer: String,
+    #[command(flatten)]
+    limits: LimitFlags,
+    #[command(flatten)]
+    audit: AuditFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -98,6 +107,8 @@ impl ServerFlags {
             service_account_key_file: pki.service_account_key(),
             service_account_issuer: self.service_account_issuer.clone(),
             controllers,
+            limits: self.limits.resolve(),
+            audit: self.audit.resolve(),
         }
     }
 

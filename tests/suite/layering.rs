@@ -37,7 +37,7 @@ const SHIM: &[Layer] = &[
     layer("registry", &["registry"]),
     // What a request is and how it can fail: the words in which identity and admission are decided.
     layer("request", &["request", "error"]),
-    layer("rules", &["authn", "authz", "admission"]),
+    layer("rules", &["authn", "authz", "admission", "audit"]),
     layer("config", &["config"]),
     layer("pipeline", &["pipeline"]),
     layer("http", &["http"]),

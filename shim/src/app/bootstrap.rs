@@ -126,6 +126,7 @@ async fn submit(
         query,
         headers,
         credential: Credential::User(User::apiserver()),
+        audit: None,
         body: Box::pin(async move { Ok(bytes) }),
     };
     pipeline::run(api, call).await.map(|_| ())

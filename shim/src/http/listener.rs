@@ -1,6 +1,7 @@
 //! The listener: accept, TLS, who the client certificate names, HTTP/1.1 or HTTP/2.
 
 use super::Front;
+use super::audited::Peer;
 use super::tls::ServerTls;
 use crate::authn::{User, certificate};
 use crate::pipeline::Credential;
@@ -9,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use socket2::TcpKeepalive;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +29,10 @@ const HEADERS: Duration = Duration::from_secs(90);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// HTTP/2 pings: finds dead peers of idle watches.
 const PING_EVERY: Duration = Duration::from_secs(30);
-/// Requests at once on one HTTP/2 connection (upstream's default is 100 for anonymous clients, 250 else).
-const MAX_STREAMS: u32 = 250;
+/// An idle TCP connection is probed this often (Go's default), and given up when nothing is acknowledged for so long: a
+/// client that vanished, or never reads, must not hold what is being sent to it.
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+const UNACKNOWLEDGED: Duration = Duration::from_secs(90);
 
 /// Serves until the task group stops; connections then end once their requests have.
 pub async fn run(listener: TcpListener, tls: ServerTls, front: Arc<Front>, tasks: Tasks) {
@@ -42,9 +46,10 @@ pub async fn run(listener: TcpListener, tls: ServerTls, front: Arc<Front>, tasks
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let acceptor = TlsAcceptor::from(tls.current());
-                tasks.spawn_to_end("connection", connection(stream, acceptor, front.clone(), tasks.clone(), permit));
+                let accepted = Accepted { stream, peer: Peer(peer.ip()), acceptor, _permit: permit };
+                tasks.spawn_to_end("connection", connection(accepted, front.clone(), tasks.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -54,30 +59,49 @@ pub async fn run(listener: TcpListener, tls: ServerTls, front: Arc<Front>, tasks
     }
 }
 
-async fn connection(
+/// A socket that refuses these options is served all the same.
+fn notice_dead_peers(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    drop(socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_EVERY).with_interval(PROBE_EVERY)));
+    drop(socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED)));
+}
+
+/// A connection before its handshake.
+struct Accepted {
     stream: TcpStream,
+    peer: Peer,
     acceptor: TlsAcceptor,
-    front: Arc<Front>,
-    tasks: Tasks,
     _permit: OwnedSemaphorePermit,
-) {
+}
+
+async fn connection(accepted: Accepted, front: Arc<Front>, tasks: Tasks) {
+    let Accepted { stream, peer, acceptor, _permit } = accepted;
+    notice_dead_peers(&stream);
     // Watch events are small and must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!("TLS handshake timed out"),
+        Ok(Err(error)) => {
+            front.metrics.handshake_failed();
+            return tracing::debug!(%error, "TLS handshake failed");
+        }
+        Err(_) => {
+            front.metrics.handshake_failed();
+            return tracing::debug!("TLS handshake timed out");
+        }
     };
     let user: Option<User> =
         stream.get_ref().1.peer_certificates().and_then(|c| c.first()).and_then(|c| certificate::user(c));
     let credential = user.map_or(Credential::None, Credential::User);
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+    let max_streams = front.limits.max_streams_per_connection;
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         let (front, credential) = (front.clone(), credential.clone());
         async move { Ok::<_, Infallible>(front.serve(request, credential).await) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).max_concurrent_streams(MAX_STREAMS);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).max_concurrent_streams(max_streams);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut serving = std::pin::pin!(serving);
     let stopping = tasks.stopping();

@@ -1,10 +1,13 @@
 //! `/metrics`, under upstream's names.
 
-use super::{Body, plain};
+mod caches;
+mod process;
+mod text;
+
+use super::limits::Queue;
+use super::{Body, Context, plain};
 use crate::pipeline::Api;
-use crate::pipeline::api::stored;
 use crate::request::info::RequestInfo;
-use crate::store::Store;
 use http::{Response, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -12,60 +15,91 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use std::sync::Arc;
 use std::time::Duration;
 
-const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
-
-/// What a request is counted under; only resources that are served make labels, so they are bounded.
+/// Of these labels' values only those of served resources occur: they are bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Request {
-    verb: String,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    /// `resource` (one object), `namespace`, `cluster`, or empty.
+    scope: &'static str,
+    dry_run: &'static str,
+    component: &'static str,
 }
 
+/// The same, with the answer's code.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Answered {
-    verb: String,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    scope: &'static str,
+    dry_run: &'static str,
+    component: &'static str,
     code: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Resource {
-    resource: String,
+struct Kind {
+    request_kind: &'static str,
+}
+
+/// Upstream's canonical verbs; anything else would let clients make labels.
+fn verb_of(info: &RequestInfo) -> &'static str {
+    match info.verb.as_str() {
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" | "post" => "POST",
+        "update" | "put" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        "head" => "HEAD",
+        "options" => "OPTIONS",
+        _ => "other",
+    }
 }
 
 impl Request {
-    pub fn of(info: &RequestInfo) -> Self {
-        let def = crate::registry::find(&info.group, &info.version, &info.resource);
-        let Some(def) = def.filter(|_| info.is_resource) else {
-            let none = String::new;
-            return Self {
-                verb: info.method.clone(),
-                group: none(),
-                version: none(),
-                resource: none(),
-                subresource: none(),
-            };
+    pub(super) fn of(context: &Context, dry_run: bool) -> Self {
+        let info = &context.info;
+        let none = Self {
+            verb: verb_of(info),
+            group: "",
+            version: "",
+            resource: "",
+            subresource: "",
+            scope: "",
+            dry_run: if dry_run { "All" } else { "" },
+            component: "apiserver",
         };
-        let sub = def.subresources.iter().find(|s| s.name == info.subresource).map_or("", |s| s.name);
+        let def = context.served.find(&info.group, &info.version, &info.resource);
+        let Some(def) = def.filter(|_| info.is_resource) else { return none };
         Self {
-            verb: match info.verb.as_str() {
-                "create" => "POST".into(),
-                "update" => "PUT".into(),
-                verb => verb.to_ascii_uppercase(),
+            group: def.gv.group,
+            version: def.gv.version,
+            resource: def.resource,
+            subresource: def.subresources.iter().find(|s| s.name == info.subresource).map_or("", |s| s.name),
+            scope: match (info.path_name.is_empty(), info.namespace.is_empty()) {
+                (false, _) => "resource",
+                (true, false) => "namespace",
+                (true, true) => "cluster",
             },
-            group: def.gv.group.into(),
-            version: def.gv.version.into(),
-            resource: def.resource.into(),
-            subresource: sub.into(),
+            ..none
         }
+    }
+
+    fn answered(&self, code: StatusCode) -> Answered {
+        let Self { verb, group, version, resource, subresource, scope, dry_run, component } = *self;
+        Answered { verb, group, version, resource, subresource, scope, dry_run, component, code: code.as_u16() }
     }
 }
 
@@ -74,65 +108,147 @@ pub fn is_stream(info: &RequestInfo) -> bool {
     matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log")
 }
 
+type Histograms = Family<Request, Histogram, fn() -> Histogram>;
+
 /// The server's own metrics.
 pub struct Metrics {
     registry: Registry,
     requests: Family<Answered, Counter>,
-    durations: Family<Request, Histogram, fn() -> Histogram>,
-    objects: Family<Resource, Gauge>,
+    terminated: Family<Answered, Counter>,
+    durations: Histograms,
+    sizes: Histograms,
+    in_flight: Family<Kind, Gauge>,
+    long_running: Family<Request, Gauge>,
+    handshake_errors: Counter,
+}
+
+/// One more of something, for as long as it lives.
+pub(super) struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Metrics {
-    /// The server's metrics, and those of its store.
-    pub fn new(store: &dyn Store) -> Self {
+    /// The server's metrics, those of its caches and of its store.
+    pub fn new(api: &Arc<Api>) -> Self {
         let mut registry = Registry::default();
-        store.register(&mut registry);
-        let requests = Family::<Answered, Counter>::default();
-        registry.register("apiserver_request", "Counter of apiserver requests", requests.clone());
+        api.store.register(&mut registry);
         // Seconds, a subset of upstream's buckets.
-        let histogram: fn() -> Histogram =
+        let seconds: fn() -> Histogram =
             || Histogram::new([0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]);
-        let durations = Family::<Request, Histogram, fn() -> Histogram>::new_with_constructor(histogram);
+        // Bytes, upstream's: 1000 times ten, seven times.
+        let bytes: fn() -> Histogram = || Histogram::new((3..10).map(|n| 10f64.powi(n)));
+        let metrics = Self {
+            requests: Family::default(),
+            terminated: Family::default(),
+            durations: Family::new_with_constructor(seconds),
+            sizes: Family::new_with_constructor(bytes),
+            in_flight: Family::default(),
+            long_running: Family::default(),
+            handshake_errors: Counter::default(),
+            registry: Registry::default(),
+        };
+        registry.register(
+            "apiserver_request",
+            "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, \
+             component, and HTTP response code",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "apiserver_request_terminations",
+            "Number of requests which apiserver terminated in self-defense",
+            metrics.terminated.clone(),
+        );
         registry.register(
             "apiserver_request_duration_seconds",
-            "Response latency distribution in seconds",
-            durations.clone(),
+            "Response latency distribution in seconds for each verb, dry run value, group, version, resource, \
+             subresource, scope and component",
+            metrics.durations.clone(),
         );
-        let objects = Family::<Resource, Gauge>::default();
         registry.register(
-            "apiserver_storage_objects",
-            "Number of stored objects at the time of last check",
-            objects.clone(),
+            "apiserver_response_sizes",
+            "Response size distribution in bytes for each group, version, verb, resource, subresource, scope and \
+             component",
+            metrics.sizes.clone(),
         );
-        Self { registry, requests, durations, objects }
+        registry.register(
+            "apiserver_current_inflight_requests",
+            "Number of currently used inflight request limit of this apiserver per request kind",
+            metrics.in_flight.clone(),
+        );
+        registry.register(
+            "apiserver_longrunning_requests",
+            "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope \
+             and component",
+            metrics.long_running.clone(),
+        );
+        registry.register(
+            "apiserver_tls_handshake_errors",
+            "Number of requests dropped with 'TLS handshake error from' error",
+            metrics.handshake_errors.clone(),
+        );
+        registry.register_collector(Box::new(caches::Caches::new(api.caches.clone())));
+        registry.register_collector(Box::new(process::Process::new()));
+        // Both kinds show from the first scrape on.
+        for kind in [Queue::ReadOnly, Queue::Mutating] {
+            drop(metrics.in_flight.get_or_create(&label(kind)));
+        }
+        Self { registry, ..metrics }
     }
 
-    pub fn observe(&self, request: Request, code: StatusCode, took: Duration) {
-        let Request { verb, group, version, resource, subresource } = request.clone();
-        let answered = Answered { verb, group, version, resource, subresource, code: code.as_u16() };
-        self.requests.get_or_create(&answered).inc();
+    pub(super) fn observe(&self, request: &Request, response: &Response<Body>, took: Duration) {
+        let code = response.status();
+        self.requests.get_or_create(&request.answered(code)).inc();
+        if matches!(code, StatusCode::TOO_MANY_REQUESTS | StatusCode::GATEWAY_TIMEOUT) {
+            self.terminated.get_or_create(&request.answered(code)).inc();
+        }
         // A watch lasts as long as its client likes: only its start would be measured.
         if request.verb != "WATCH" {
-            self.durations.get_or_create(&request).observe(took.as_secs_f64());
+            self.durations.get_or_create(request).observe(took.as_secs_f64());
+        }
+        if let Some(size) = http_body::Body::size_hint(response.body()).exact() {
+            self.sizes.get_or_create(request).observe(size as f64);
         }
     }
 
-    pub(super) async fn response(&self, api: &Api) -> Response<Body> {
-        for def in stored() {
-            let Ok(cache) = api.cache(def.storage) else { continue };
-            let Ok(snapshot) = cache.latest().await else { continue };
-            let resource = match def.gv.group {
-                "" => def.resource.to_owned(),
-                group => format!("{}.{group}", def.resource),
-            };
-            self.objects
-                .get_or_create(&Resource { resource })
-                .set(i64::try_from(snapshot.map.len()).unwrap_or(i64::MAX));
-        }
-        let mut text = String::new();
-        match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
-            Ok(()) => plain(StatusCode::OK, CONTENT_TYPE, text.into()),
+    /// A request that takes one of the places.
+    pub(super) fn in_flight(&self, kind: Queue) -> Counted {
+        Counted::new(self.in_flight.get_or_create(&label(kind)).clone())
+    }
+
+    /// A watch or stream.
+    pub(super) fn long_running(&self, request: &Request) -> Counted {
+        Counted::new(self.long_running.get_or_create(request).clone())
+    }
+
+    pub(super) fn handshake_failed(&self) {
+        self.handshake_errors.inc();
+    }
+
+    pub(super) fn response(&self) -> Response<Body> {
+        let mut out = String::new();
+        match prometheus_client::encoding::text::encode(&mut out, &self.registry) {
+            Ok(()) => plain(StatusCode::OK, text::CONTENT_TYPE, text::prometheus(&out).into()),
             Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string().into()),
         }
+    }
+}
+
+fn label(kind: Queue) -> Kind {
+    Kind {
+        request_kind: match kind {
+            Queue::ReadOnly => "readOnly",
+            Queue::Mutating => "mutating",
+        },
     }
 }

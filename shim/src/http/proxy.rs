@@ -1,5 +1,6 @@
 //! Streams to agents: one request over mTLS, its answer copied back; upgraded connections are copied byte by byte.
 
+use super::audited::Open;
 use super::tls::{ClientFiles, ClientTls};
 use super::{Body, Context, body};
 use crate::error::ApiError;
@@ -12,6 +13,7 @@ use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -28,12 +30,14 @@ const V5: &str = "v5.channel.k8s.io";
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
 /// The client's half of an upgrade, taken from its request.
-pub(super) struct Upgrade(OnUpgrade);
+pub(super) struct Upgrade(pub(super) OnUpgrade);
 
 /// What the client sends after its headers: a body, or whatever an upgraded connection carries.
 pub(super) struct Sent {
     pub(super) body: Body,
     pub(super) upgrade: Option<Upgrade>,
+    /// Kept for as long as an upgraded connection lasts.
+    pub(super) open: Option<Arc<Open>>,
 }
 
 /// The upgrade that a request asks for, if its transport can.
@@ -104,7 +108,9 @@ impl Agents {
             Err(_) => return Err(unreachable(&"no answer in time")),
         };
         match upgrade {
-            Some(upgrade) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => Ok(switch(answer, upgrade, tasks)),
+            Some(upgrade) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Ok(switch(answer, upgrade, sent.open, tasks))
+            }
             _ if to.stream == Stream::Logs && !answer.status().is_success() => Err(refusal(answer).await),
             _ => Ok(pass(answer)),
         }
@@ -165,9 +171,15 @@ fn refuse_new_protocols(headers: &mut HeaderMap) -> Result<(), ApiError> {
 }
 
 /// Answers 101 and copies bytes both ways; the end of one direction is passed on, the other goes on.
-fn switch(mut answer: Response<hyper::body::Incoming>, client: Upgrade, tasks: &Tasks) -> Response<Body> {
+fn switch(
+    mut answer: Response<hyper::body::Incoming>,
+    client: Upgrade,
+    open: Option<Arc<Open>>,
+    tasks: &Tasks,
+) -> Response<Body> {
     let agent = hyper::upgrade::on(&mut answer);
     tasks.spawn("stream", async move {
+        let _open = open;
         let (client, agent) = match tokio::try_join!(client.0, agent) {
             Ok(both) => both,
             Err(error) => return tracing::debug!(%error, "a stream could not be switched"),

@@ -35,6 +35,8 @@ struct Status {
     message: String,
     details: Option<Details>,
     retry_after: Option<u32>,
+    /// `metadata.continue`
+    next: Option<String>,
 }
 
 #[derive(Default)]
@@ -70,7 +72,8 @@ impl Status {
         let mut body = Map::new();
         body.insert("kind".into(), "Status".into());
         body.insert("apiVersion".into(), "v1".into());
-        body.insert("metadata".into(), json!({}));
+        let metadata = self.next.as_ref().map_or_else(|| json!({}), |next| json!({"continue": next}));
+        body.insert("metadata".into(), metadata);
         body.insert("status".into(), "Failure".into());
         body.insert("message".into(), self.message.as_str().into());
         if !self.reason.is_empty() {
@@ -125,6 +128,7 @@ fn status(error: &ApiError) -> Status {
         ApiError::AlreadyExists { what, name } => Status::new(409, "AlreadyExists", text).about(what, name),
         ApiError::Conflict { what, name, .. } => Status::new(409, "Conflict", text).about(what, name),
         ApiError::Expired(_) => Status::new(410, "Expired", text),
+        ApiError::ExpiredPage { next } => Status { next: Some(next.clone()), ..Status::new(410, "Expired", text) },
         ApiError::TooLarge(_) => Status::new(413, "RequestEntityTooLarge", text),
         ApiError::UnsupportedMediaType(_) => Status::new(415, "UnsupportedMediaType", text),
         ApiError::Invalid { what, name, errors } => invalid(what, name, errors),
@@ -146,6 +150,7 @@ fn status(error: &ApiError) -> Status {
         ApiError::InsufficientStorage(_) => Status::new(507, "InsufficientStorage", text),
         ApiError::BadGateway(_) => Status::new(500, "InternalError", text),
         ApiError::Unavailable(_) => Status::new(503, "ServiceUnavailable", text),
+        ApiError::Timeout(_) => Status::new(504, "Timeout", text).with_details(),
         ApiError::FutureVersion { .. } => Status::new(504, "Timeout", text)
             .causes(vec![json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"})])
             .retry(1),

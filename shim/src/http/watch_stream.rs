@@ -1,29 +1,40 @@
-//! Watch frames → bytes: plain JSON goes out as the cache holds it; other forms are made for the watcher.
+//! Watch frames → bytes: plain JSON goes out as the cache holds it; other forms are made once for all who want them.
 
+use super::audited::Open;
 use super::negotiate::{Encoding, Form, Wanted};
-use super::{Body, Context, body, encode, status, table};
+use super::{Body, Context, body, encode, proxy, status, table, websocket};
 use crate::error::ApiError;
-use crate::pipeline::watch::{Frame, Watch};
+use crate::pipeline::watch::{Frame, Kind, Watch};
 use crate::pipeline::{schema, served_bytes, splice_version, to_served};
 use crate::registry::Def;
 use crate::revision::Revision;
 use crate::schema::FieldValidation;
+use crate::store::cache::Shape;
+use crate::task::Tasks;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
-pub(super) fn response(context: &Context, watch: Watch) -> Result<Response<Body>, ApiError> {
+/// Chunks of a body or, for a client that asked for an upgrade, messages of a WebSocket: one an event.
+pub(super) fn response(
+    context: &Context,
+    watch: Watch,
+    upgrade: Option<(proxy::Upgrade, Option<Arc<Open>>)>,
+    tasks: &Tasks,
+) -> Result<Response<Body>, ApiError> {
     let wanted = Wanted::parse(&context.accept(), &context.query, true)?;
-    let content_type = match wanted.encoding {
-        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
-        Encoding::Json { .. } | Encoding::Yaml => "application/json",
-    };
-    let encoder = Encoder { def: watch.def.clone(), wanted, first: true };
+    let binary = wanted.encoding == Encoding::Protobuf;
+    let encoder = Encoder { def: watch.def.clone(), wanted, first: true, websocket: upgrade.is_some() };
     let frames = futures::stream::unfold((watch, encoder), |(mut watch, mut encoder)| async move {
         let frame = watch.next().await?;
         let bytes = encoder.encode(&frame);
         Some((bytes, (watch, encoder)))
     });
+    if let Some((upgrade, open)) = upgrade {
+        return websocket::serve(&context.headers, upgrade, websocket::Frames { frames, binary, open }, tasks);
+    }
+    let content_type = if binary { "application/vnd.kubernetes.protobuf;stream=watch" } else { "application/json" };
     let mut response = Response::new(body::stream(frames));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(response)
@@ -35,6 +46,8 @@ struct Encoder {
     wanted: Wanted,
     /// The first table carries the column definitions.
     first: bool,
+    /// Messages have lengths of their own.
+    websocket: bool,
 }
 
 impl Encoder {
@@ -50,32 +63,59 @@ impl Encoder {
     }
 
     fn try_encode(&mut self, frame: &Frame) -> Result<Bytes, ApiError> {
-        let (kind, stored) = match frame {
-            Frame::Added(entry) => ("ADDED", entry.bytes.clone()),
-            Frame::Modified(entry) => ("MODIFIED", entry.bytes.clone()),
-            Frame::Deleted(entry, revision) => ("DELETED", at_revision(&entry.bytes, entry.revision, *revision)),
-            Frame::Bookmark { revision, initial_end } => return self.bookmark(*revision, *initial_end),
+        match frame {
+            Frame::Initial(entry) => self.object(Kind::Added.name(), &entry.bytes),
+            Frame::Change { kind, object, delivery } => {
+                let event = kind.name();
+                let stored = || match kind {
+                    Kind::Added | Kind::Modified => object.bytes.clone(),
+                    Kind::Deleted => at_revision(&object.bytes, object.revision, delivery.change.revision),
+                };
+                match self.shared_form() {
+                    Some(form) => {
+                        let shape = Shape { version: self.def.gv, event, form };
+                        delivery.frame(shape, || self.object(event, &stored()))
+                    }
+                    None => self.object(event, &stored()),
+                }
+            }
+            Frame::Bookmark { revision, initial_end } => self.bookmark(*revision, *initial_end),
             Frame::Expired(text) => {
                 let body = status::body_of(&ApiError::Expired(text.clone()));
-                return Ok(self.frame("ERROR", &Bytes::from(body.to_string()), Some(&body)));
+                Ok(self.frame("ERROR", &Bytes::from(body.to_string()), Some(&body)))
             }
-        };
+        }
+    }
+
+    /// The name of a form whose frames are the same for all who want it; a table's depend on the watcher's clock and on
+    /// what it was sent before.
+    fn shared_form(&self) -> Option<&'static str> {
+        match (self.wanted.form, self.wanted.encoding) {
+            (Form::Plain, Encoding::Protobuf) if self.websocket => Some("protobuf message"),
+            (Form::Plain, Encoding::Protobuf) => Some("protobuf"),
+            (Form::Plain, Encoding::Json { .. } | Encoding::Yaml) => Some("json"),
+            (Form::Table(_) | Form::Metadata | Form::MetadataList | Form::Discovery, _) => None,
+        }
+    }
+
+    /// An event of an object in its storage form.
+    fn object(&mut self, event: &str, stored: &Bytes) -> Result<Bytes, ApiError> {
         let def = &self.def;
         match self.wanted.form {
             Form::Plain => {
-                let json = served_bytes(def, &stored)?;
-                Ok(self.frame(kind, &json, None))
+                let json = served_bytes(def, stored)?;
+                Ok(self.frame(event, &json, None))
             }
             Form::Table(include) => {
-                let value = encode::parse(&stored)?;
+                let value = encode::parse(stored)?;
                 let metadata = json!({"resourceVersion": value["metadata"]["resourceVersion"]});
                 let document = table::document(def, metadata, vec![table::row(def, &value, include)], self.first);
                 self.first = false;
-                Ok(self.frame(kind, &Bytes::from(document.to_string()), None))
+                Ok(self.frame(event, &Bytes::from(document.to_string()), None))
             }
             Form::Metadata | Form::MetadataList | Form::Discovery => {
-                let value = encode::metadata_of(&encode::parse(&stored)?);
-                Ok(self.frame(kind, &Bytes::from(value.to_string()), None))
+                let value = encode::metadata_of(&encode::parse(stored)?);
+                Ok(self.frame(event, &Bytes::from(value.to_string()), None))
             }
         }
     }
@@ -131,6 +171,9 @@ impl Encoder {
         let mut event = Vec::with_capacity(raw.len() + 16);
         encode::put_field(&mut event, 1, kind.as_bytes());
         encode::put_field(&mut event, 2, &raw);
+        if self.websocket {
+            return event.into();
+        }
         let mut out = BytesMut::with_capacity(event.len() + 4);
         out.put_u32(event.len() as u32);
         out.put_slice(&event);

@@ -9,6 +9,7 @@ use crate::store::cache::{CacheSpec, Caches, ResourceCache};
 use crate::task::Tasks;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Settings that requests depend on.
@@ -16,14 +17,19 @@ use tokio_util::sync::CancellationToken;
 pub struct Settings {
     /// Where Services get their addresses.
     pub service_range: ServiceRange,
+    /// A watch without `timeoutSeconds` ends between this and twice this (`--min-request-timeout`).
+    pub min_request_timeout: Duration,
 }
+
+/// The field of a resource whose watchers each want one value of it: agents follow the pods of their node.
+const INDEXED: [(&str, &str); 1] = [("pods", "spec.nodeName")];
 
 /// The API below HTTP; shared by the listener and the in-process clients.
 pub struct Api {
     pub store: Arc<dyn Store>,
     /// What is served: the built-in resources and the custom ones.
     pub catalog: Catalog,
-    caches: Caches,
+    pub caches: Caches,
     pub settings: Settings,
     pub tokens: Option<Tokens>,
     /// Held while a Service gets its addresses and ports: what is free is read off the cache.
@@ -45,7 +51,8 @@ impl Api {
     ) -> Arc<Self> {
         let specs = stored().map(|def| {
             let index = Arc::new(move |object: &serde_json::Value| (labels(object), def.fields_of(object)));
-            CacheSpec { prefix: def.storage, index }
+            let indexed = INDEXED.iter().find(|(storage, _)| *storage == def.storage).map(|(_, field)| *field);
+            CacheSpec { prefix: def.storage.into(), index, indexed }
         });
         let (caches, follow) = Caches::start(store.clone(), specs.collect());
         tasks.spawn("watch-cache", follow);

@@ -1,5 +1,7 @@
 //! GET and LIST: which snapshot answers, what is selected of it, and where the next page begins.
 
+mod page;
+
 use super::{Answer, ObjectAnswer, Outcome, Stage, stored};
 use crate::error::ApiError;
 use crate::registry::Def;
@@ -7,11 +9,9 @@ use crate::request::Target;
 use crate::request::options::{ListOptions, VersionMatch};
 use crate::revision::Revision;
 use crate::store::StoreError;
-use crate::store::cache::{Entry, ResourceCache, Snapshot};
+use crate::store::cache::{At, Entry, ResourceCache, Scope, Snapshot};
 use crate::store::key::StoreKey;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
+use page::{Continue, Page};
 use std::sync::Arc;
 
 /// One page of a collection at a revision.
@@ -41,78 +41,98 @@ pub(super) async fn get(stage: &Stage<'_>, version: Option<&str>) -> Result<Outc
 pub(super) async fn list(stage: &Stage<'_>, options: &ListOptions) -> Result<Outcome, ApiError> {
     let def = &stage.target.def;
     let cache = stage.api.cache_of(def)?;
-    let (snapshot, after) = match &options.continue_token {
-        Some(token) => {
-            if options.resource_version.as_deref().is_some_and(|v| v != "0") {
-                return Err(ApiError::BadRequest(
-                    "specifying resource version is not allowed when using continue".into(),
-                ));
+    let (at, after) = begin(&cache, def, options).await?;
+    let scope = scope(&cache, stage.target, options);
+    let mut page = Page::new(options);
+    let revision = match &at {
+        At::Memory(snapshot) => {
+            for entry in snapshot.within(&scope, after.as_ref()) {
+                if !page.take(entry) {
+                    break;
+                }
             }
-            let page = Continue::decode(token)?;
-            (old_snapshot(&cache, page.revision, true).await?, Some(StoreKey::from_stored(&page.after)))
+            snapshot.revision
         }
-        None => (snapshot(&cache, options).await?, None),
+        At::Store(past) => {
+            let prefix = StoreKey::prefix(def.storage, stage.target.namespace.as_deref());
+            let read = past.read(&prefix, after.as_ref(), |entry| page.take(&entry)).await;
+            read.map_err(|error| expired(error, def, options.continue_token.is_some(), after.as_ref()))?;
+            past.revision()
+        }
     };
-    let prefix = StoreKey::prefix(def.storage, stage.target.namespace.as_deref());
-    let mut entries = Vec::new();
-    let mut next = None;
-    let mut remaining = None;
-    let mut matching = snapshot.range(&prefix, after.as_ref()).filter(|e| selects(options, e));
-    for entry in matching.by_ref() {
-        if options.limit > 0 && entries.len() == options.limit {
-            let last: &Arc<Entry> = &entries[entries.len() - 1];
-            next = Some(Continue { revision: snapshot.revision, after: last.key.as_str().to_owned() }.encode());
-            remaining = options.selects_everything().then(|| matching.count() + 1);
-            break;
-        }
-        entries.push(entry.clone());
-    }
-    let revision = snapshot.revision;
+    let (entries, more, remaining) = page.into_parts();
+    let last = entries.last().filter(|_| more);
+    let next = last.map(|entry| Continue::new(Some(revision), def.storage, &entry.key).encode());
     Ok(Answer::Collection(Collection { def: def.clone(), revision, entries, next, remaining }).into())
 }
 
 /// The entries of a snapshot that a request is about.
 pub(super) fn select(target: &Target, options: &ListOptions, snapshot: &Snapshot) -> Vec<Arc<Entry>> {
     let prefix = StoreKey::prefix(target.def.storage, target.namespace.as_deref());
-    snapshot.range(&prefix, None).filter(|entry| selects(options, entry)).cloned().collect()
+    snapshot.range(&prefix, None).filter(|e| e.matches(&options.labels, &options.fields)).cloned().collect()
 }
 
-pub(super) fn selects(options: &ListOptions, entry: &Entry) -> bool {
-    options.labels.matches(&entry.labels) && options.fields.matches(&entry.fields)
+/// What of the resource a list or watch must look at.
+pub(super) fn scope(cache: &ResourceCache, target: &Target, options: &ListOptions) -> Scope {
+    if target.name.is_empty() {
+        cache.scope(target.def.namespaced, target.namespace.as_deref(), &options.fields)
+    } else {
+        // `/api/v1/watch/…/<name>`
+        Scope::Key(stored::key(target.def, target.namespace.as_deref().unwrap_or(""), &target.name))
+    }
 }
 
-/// The snapshot that `resourceVersion` and `resourceVersionMatch` ask for.
-async fn snapshot(cache: &ResourceCache, options: &ListOptions) -> Result<Snapshot, ApiError> {
-    let Some(text) = options.resource_version.as_deref() else { return Ok(cache.consistent().await?) };
+/// Where a list reads: the revision that continue token, `resourceVersion` and `resourceVersionMatch` ask for, and after
+/// which key.
+async fn begin(cache: &ResourceCache, def: &Def, options: &ListOptions) -> Result<(At, Option<StoreKey>), ApiError> {
+    if let Some(token) = &options.continue_token {
+        if options.resource_version.as_deref().is_some_and(|v| v != "0") {
+            return Err(ApiError::BadRequest("specifying resource version is not allowed when using continue".into()));
+        }
+        let token = Continue::decode(token)?;
+        let after = token.after(def.storage);
+        let at = match token.revision() {
+            Some(revision) => exact(cache, def, revision, Some(&after)).await?,
+            None => At::Memory(cache.consistent().await?),
+        };
+        return Ok((at, Some(after)));
+    }
+    let Some(text) = options.resource_version.as_deref() else {
+        return Ok((At::Memory(cache.consistent().await?), None));
+    };
     if text == "0" {
-        return Ok(cache.latest().await?);
+        return Ok((At::Memory(cache.latest().await?), None));
     }
     let revision = parse_version(text).map_err(|e| ApiError::BadRequest(format!("invalid resource version: {e}")))?;
-    match options.version_match {
-        Some(VersionMatch::NotOlderThan) => Ok(cache.at_least(revision).await?),
-        Some(VersionMatch::Exact) => old_snapshot(cache, revision, false).await,
+    let at = match options.version_match {
+        Some(VersionMatch::NotOlderThan) => At::Memory(cache.at_least(revision).await?),
+        Some(VersionMatch::Exact) => exact(cache, def, revision, None).await?,
         // Without a match, a page is of that very version, and a whole list not older than it.
-        None if options.limit > 0 => old_snapshot(cache, revision, false).await,
-        None => Ok(cache.at_least(revision).await?),
-    }
+        None if options.limit > 0 => exact(cache, def, revision, None).await?,
+        None => At::Memory(cache.at_least(revision).await?),
+    };
+    Ok((at, None))
 }
 
-async fn old_snapshot(cache: &ResourceCache, revision: Revision, paging: bool) -> Result<Snapshot, ApiError> {
+async fn exact(cache: &ResourceCache, def: &Def, revision: Revision, after: Option<&StoreKey>) -> Result<At, ApiError> {
     let latest = cache.latest().await?;
     if latest.revision == revision {
-        return Ok(latest);
+        return Ok(At::Memory(latest));
     }
-    cache.exact(revision).await.map_err(|error| match error {
-        StoreError::Compacted { .. } if paging => ApiError::Expired(
-            "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
-             the continue parameter."
-                .into(),
-        ),
-        StoreError::Compacted { .. } => {
-            ApiError::Expired(format!("The resourceVersion for the provided list is too old: {revision} ({}).", latest.revision))
+    cache.exact(revision).await.map_err(|error| expired(error, def, after.is_some(), after))
+}
+
+/// What a list says of a revision that is no longer kept.
+fn expired(error: StoreError, def: &Def, paging: bool, after: Option<&StoreKey>) -> ApiError {
+    match (error, after) {
+        (StoreError::Compacted { .. }, Some(after)) if paging => {
+            ApiError::ExpiredPage { next: Continue::new(None, def.storage, after).encode() }
         }
-        other => other.into(),
-    })
+        (StoreError::Compacted { .. }, _) => {
+            ApiError::Expired("The resourceVersion for the provided list is too old.".into())
+        }
+        (other, _) => other.into(),
+    }
 }
 
 /// A resource version as a revision; the error is apimachinery's field error.
@@ -120,52 +140,4 @@ pub(super) fn parse_version(text: &str) -> Result<Revision, String> {
     text.parse().map(Revision).map_err(|_| {
         format!("resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax")
     })
-}
-
-/// Where a page ended; opaque to clients.
-#[derive(Serialize, Deserialize)]
-struct Continue {
-    #[serde(rename = "rv", with = "number")]
-    revision: Revision,
-    #[serde(rename = "start")]
-    after: String,
-}
-
-impl Continue {
-    fn encode(&self) -> String {
-        // A struct of a number and a string always serialises.
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
-    }
-    fn decode(token: &str) -> Result<Self, ApiError> {
-        let refuse = |why: String| ApiError::BadRequest(format!("continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| refuse(e.to_string()))?;
-        serde_json::from_slice(&bytes)
-            .map_err(|e| ApiError::BadRequest(format!("invalid continue token: continue key is not valid: {e}")))
-    }
-}
-
-mod number {
-    //! A revision as a plain number.
-    use crate::revision::Revision;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(revision: &Revision, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_u64(revision.0)
-    }
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Revision, D::Error> {
-        u64::deserialize(from).map(Revision)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_continue_token_is_opaque_and_round_trips() {
-        let token = Continue { revision: Revision(9), after: "/registry/pods/a/b".into() }.encode();
-        let page = Continue::decode(&token).unwrap();
-        assert_eq!((page.revision, page.after.as_str()), (Revision(9), "/registry/pods/a/b"));
-        assert!(Continue::decode("garbage").is_err());
-    }
 }

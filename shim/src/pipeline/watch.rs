@@ -1,32 +1,55 @@
 //! WATCH: initial objects, then changes as the watcher's selectors see them, bookmarks and the end. No encoding here.
 
-use super::read::{parse_version, selects};
+use super::read::{parse_version, scope};
 use super::{Answer, Outcome, Stage};
+use crate::clock;
 use crate::error::ApiError;
 use crate::registry::Def;
 use crate::request::options::ListOptions;
 use crate::revision::Revision;
 use crate::store::StoreError;
-use crate::store::cache::{CacheEvent, CacheWatch, Change, Entry};
-use crate::store::key::StoreKey;
+use crate::store::cache::{CacheWatch, Change, Delivery, Entry, Scope};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// How often a watcher who wants bookmarks gets one when nothing else moves its version (upstream's is about a minute).
+/// How often a watcher who wants bookmarks gets one (upstream's `defaultBookmarkFrequency`).
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
-/// A watch without `timeoutSeconds` ends between this and twice this (`--min-request-timeout`).
-const MIN_TIMEOUT: Duration = Duration::from_secs(1800);
+/// How long before its end a watch gets a last one, so that its client resumes from there (upstream's).
+const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
+
+/// What happened to an object, as its watcher sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Added,
+    Modified,
+    /// Deleted, or no longer selected.
+    Deleted,
+}
+
+impl Kind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
 
 /// What a watcher reads next.
 #[derive(Clone, Debug)]
 pub enum Frame {
-    Added(Arc<Entry>),
-    Modified(Arc<Entry>),
-    /// The object as it last matched, to be sent with this revision.
-    Deleted(Arc<Entry>, Revision),
+    /// An object that was there when the watch began.
+    Initial(Arc<Entry>),
+    /// A change of an object: as it is now or, when deleted, as it last was, to be sent with the change's revision.
+    Change {
+        kind: Kind,
+        object: Arc<Entry>,
+        delivery: Arc<Delivery>,
+    },
     Bookmark {
         revision: Revision,
         initial_end: bool,
@@ -38,17 +61,16 @@ pub enum Frame {
 /// One open watch.
 pub struct Watch {
     pub def: Def,
-    prefix: String,
+    scope: Scope,
     options: ListOptions,
     initial: VecDeque<Arc<Entry>>,
     /// The bookmark that ends the initial objects, when asked for.
     initial_end: Option<Revision>,
     changes: Option<CacheWatch>,
     expired: Option<String>,
-    /// The newest version delivered or passed.
+    /// The newest version delivered.
     seen: Revision,
-    bookmarked: Revision,
-    ticks: Interval,
+    bookmark: Instant,
     deadline: Instant,
     stopping: CancellationToken,
 }
@@ -60,7 +82,7 @@ pub(super) async fn open(stage: &Stage<'_>, options: ListOptions) -> Result<Outc
     let wanted = version.map(parse_version).transpose().map_err(ApiError::Plain)?;
     let wants_initial = options.send_initial_events.unwrap_or(wanted.is_none_or(|r| r.0 == 0));
     let mut initial = VecDeque::new();
-    let prefix = StoreKey::prefix(def.storage, stage.target.namespace.as_deref());
+    let scope = scope(&cache, stage.target, &options);
     let after = match wanted {
         Some(revision) if !wants_initial && revision.0 != 0 => revision,
         _ => {
@@ -70,31 +92,32 @@ pub(super) async fn open(stage: &Stage<'_>, options: ListOptions) -> Result<Outc
                 Some(revision) => cache.at_least(revision).await?,
             };
             if wants_initial {
-                initial.extend(snapshot.range(&prefix, None).filter(|e| selects(&options, e)).cloned());
+                let selected = |e: &&Arc<Entry>| e.matches(&options.labels, &options.fields);
+                initial.extend(snapshot.within(&scope, None).filter(selected).cloned());
             }
             snapshot.revision
         }
     };
-    let (changes, expired) = match cache.watch(after) {
+    let (changes, expired) = match cache.watch(after, scope.clone()) {
         Ok(changes) => (Some(changes), None),
-        Err(StoreError::Compacted { oldest }) => (None, Some(format!("too old resource version: {after} ({oldest})"))),
+        Err(StoreError::Compacted { oldest }) => (None, Some(too_old(after, oldest))),
         Err(other) => return Err(other.into()),
     };
-    let timeout = options.timeout.unwrap_or_else(|| MIN_TIMEOUT.mul_f64(1.0 + jitter()));
-    let mut ticks = interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let least = stage.api.settings.min_request_timeout;
+    let timeout = options.timeout.unwrap_or_else(|| least.mul_f64(1.0 + jitter()));
+    let now = clock::now().mono;
+    let deadline = now + timeout;
     Ok(Answer::Watch(Watch {
         def: def.clone(),
-        prefix,
+        scope,
         initial_end: (options.send_initial_events == Some(true) && options.bookmarks).then_some(after),
         options,
         initial,
         changes,
         expired,
         seen: after,
-        bookmarked: after,
-        ticks,
-        deadline: Instant::now() + timeout,
+        bookmark: next_bookmark(now, deadline),
+        deadline,
         stopping: stage.api.stopping.clone(),
     })
     .into())
@@ -105,6 +128,19 @@ fn jitter() -> f64 {
     f64::from(uuid::Uuid::new_v4().into_bytes()[0]) / 256.0
 }
 
+fn too_old(asked: Revision, oldest: Revision) -> String {
+    format!("too old resource version: {asked} ({oldest})")
+}
+
+/// In a minute, or shortly before the end if that is earlier and still to come.
+fn next_bookmark(now: Instant, deadline: Instant) -> Instant {
+    let regular = now + BOOKMARK_EVERY;
+    match deadline.checked_sub(BOOKMARK_BEFORE_END) {
+        Some(last) if last > now => regular.min(last),
+        Some(_) | None => regular,
+    }
+}
+
 impl Watch {
     /// The next frame; `None` when the watch is over. Cancel-safe: nothing is taken before the last await.
     pub async fn next(&mut self) -> Option<Frame> {
@@ -112,50 +148,71 @@ impl Watch {
             return Some(Frame::Expired(text));
         }
         if let Some(entry) = self.initial.pop_front() {
-            return Some(Frame::Added(entry));
+            return Some(Frame::Initial(entry));
         }
         if let Some(revision) = self.initial_end.take() {
             return Some(Frame::Bookmark { revision, initial_end: true });
         }
         loop {
             let changes = self.changes.as_mut()?;
-            // Every arm is cancel-safe: the queue by its contract, the others are timers and a token.
+            // Every arm is cancel-safe: the queue by its contract, the others are timers and a token. The clock goes
+            // first: a watch that always has something to read must end too.
             tokio::select! {
                 biased;
-                event = changes.next() => match event {
-                    Some(CacheEvent::Change(change)) => {
-                        self.seen = change.revision;
-                        if let Some(frame) = self.frame(&change) {
-                            return Some(frame);
-                        }
-                    }
-                    Some(CacheEvent::Progress(revision)) => self.seen = self.seen.max(revision),
-                    None => {
-                        self.changes = None;
-                        return Some(Frame::Expired(format!("too old resource version: {} ({})", self.seen, self.seen)));
-                    }
-                },
                 () = self.stopping.cancelled() => self.changes = None,
                 () = sleep_until(self.deadline) => self.changes = None,
-                _ = self.ticks.tick() => {
-                    if self.options.bookmarks && self.seen > self.bookmarked {
-                        self.bookmarked = self.seen;
+                () = sleep_until(self.bookmark), if self.options.bookmarks => {
+                    self.bookmark = next_bookmark(clock::now().mono, self.deadline);
+                    // While changes wait to be read, each of them says as much.
+                    if let Some(revision) = changes.progress() {
+                        self.seen = self.seen.max(revision);
                         return Some(Frame::Bookmark { revision: self.seen, initial_end: false });
                     }
                 }
+                delivery = changes.next() => match delivery {
+                    Some(delivery) => {
+                        self.seen = delivery.change.revision;
+                        if let Some((kind, object)) = self.selected(&delivery.change) {
+                            return Some(Frame::Change { kind, object, delivery });
+                        }
+                    }
+                    None => {
+                        self.changes = None;
+                        return Some(Frame::Expired(too_old(self.seen, self.seen)));
+                    }
+                },
             }
         }
     }
 
     /// A change as this watcher sees it: entering the selection is an addition, leaving it a deletion.
-    fn frame(&self, change: &Change) -> Option<Frame> {
+    fn selected(&self, change: &Change) -> Option<(Kind, Arc<Entry>)> {
+        let in_scope = |entry: &Entry| match &self.scope {
+            Scope::Key(key) => entry.key == *key,
+            // The selectors say whether the field has its value.
+            Scope::Field { prefix, .. } | Scope::Prefix(prefix) => entry.key.as_str().starts_with(prefix.as_str()),
+        };
         let matches =
-            |entry: &&Arc<Entry>| entry.key.as_str().starts_with(&self.prefix) && selects(&self.options, entry);
+            |entry: &&Arc<Entry>| in_scope(entry) && entry.matches(&self.options.labels, &self.options.fields);
         match (change.old.as_ref().filter(matches), change.new.as_ref().filter(matches)) {
             (None, None) => None,
-            (None, Some(new)) => Some(Frame::Added(new.clone())),
-            (Some(_), Some(new)) => Some(Frame::Modified(new.clone())),
-            (Some(old), None) => Some(Frame::Deleted(old.clone(), change.revision)),
+            (None, Some(new)) => Some((Kind::Added, new.clone())),
+            (Some(_), Some(new)) => Some((Kind::Modified, new.clone())),
+            (Some(old), None) => Some((Kind::Deleted, old.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_bookmark_comes_shortly_before_the_end() {
+        let now = clock::now().mono;
+        for (deadline, wanted) in [(1, 60), (2, 60), (3, 1), (30, 28), (61, 59), (62, 60), (600, 60)] {
+            let next = next_bookmark(now, now + Duration::from_secs(deadline));
+            assert_eq!(next - now, Duration::from_secs(wanted), "{deadline}");
         }
     }
 }

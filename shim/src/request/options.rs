@@ -3,10 +3,13 @@
 use super::query::Query;
 use crate::error::{ApiError, Qualified};
 use crate::registry::ResourceDef;
-use crate::registry::field::Cause;
+use crate::registry::field::{Cause, FieldError};
 use crate::schema::FieldValidation;
 use crate::selector::{FieldSelector, LabelSelector};
 use std::time::Duration;
+
+const EXACT: &str = "Exact";
+const NOT_OLDER_THAN: &str = "NotOlderThan";
 
 /// `resourceVersionMatch`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,51 +65,59 @@ impl ListOptions {
         options.with_match(text("resourceVersionMatch"), query.get("sendInitialEvents").is_some(), watch)
     }
 
-    /// apimachinery's `ValidateListOptions`.
+    /// apimachinery's `ValidateListOptions`: every contradiction is reported.
     fn with_match(mut self, wanted: Option<String>, initial_given: bool, watch: bool) -> Result<Self, ApiError> {
-        let invalid = |cause: Cause, field: &str, message: &str| {
-            let what = Qualified::new("meta.k8s.io", "ListOptions");
-            ApiError::invalid_field(what, "", cause, field, message.to_owned())
+        const MATCH: &str = "resourceVersionMatch";
+        let wanted = wanted.as_deref();
+        let mut errors = Vec::new();
+        let mut add = |cause: Cause, field: &str, message: String| {
+            errors.push(FieldError { cause, field: field.into(), message });
         };
-        let forbid = |field: &str, text: &str| Err(invalid(Cause::Forbidden, field, &format!("Forbidden: {text}")));
-        const FIELD: &str = "resourceVersionMatch";
+        let mut forbid = |field: &str, text: &str| add(Cause::Forbidden, field, format!("Forbidden: {text}"));
+        let supported: &[&str] = match (watch, wanted) {
+            (true, wanted) => {
+                if initial_given && wanted != Some(NOT_OLDER_THAN) {
+                    forbid(MATCH, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+                }
+                if wanted.is_some() && !initial_given {
+                    forbid(MATCH, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+                }
+                &[NOT_OLDER_THAN]
+            }
+            (false, Some(wanted)) => {
+                let version = self.resource_version.as_deref();
+                if version.is_none() {
+                    forbid(MATCH, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+                }
+                if self.continue_token.is_some() {
+                    forbid(MATCH, "resourceVersionMatch is forbidden when continue is provided");
+                }
+                if (wanted, version) == (EXACT, Some("0")) {
+                    forbid(MATCH, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+                }
+                &[EXACT, NOT_OLDER_THAN, ""]
+            }
+            (false, None) => &[],
+        };
+        if watch && wanted.is_some() && self.continue_token.is_some() {
+            forbid(MATCH, "resourceVersionMatch is forbidden when continue is provided");
+        }
         if initial_given && !watch {
-            return forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
+            forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
         }
-        if watch && initial_given {
-            match wanted.as_deref() {
-                Some("NotOlderThan") => {}
-                None => {
-                    return forbid(FIELD, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
-                }
-                Some(_) => {
-                    return forbid(FIELD, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
-                }
-            }
-            self.version_match = Some(VersionMatch::NotOlderThan);
-            return Ok(self);
+        if let Some(wanted) = wanted.filter(|wanted| !supported.contains(wanted)) {
+            let values: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
+            let text = format!("Unsupported value: {wanted:?}: supported values: {}", values.join(", "));
+            add(Cause::NotSupported, MATCH, text);
         }
-        let Some(wanted) = wanted else { return Ok(self) };
-        if watch {
-            return forbid(FIELD, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+        if !errors.is_empty() {
+            let what = Qualified::new("meta.k8s.io", "ListOptions");
+            return Err(ApiError::Invalid { what, name: String::new(), errors });
         }
-        let Some(version) = self.resource_version.as_deref() else {
-            return forbid(FIELD, "resourceVersionMatch is forbidden unless resourceVersion is provided");
-        };
-        if self.continue_token.is_some() {
-            return forbid(FIELD, "resourceVersionMatch is forbidden when continue is provided");
-        }
-        self.version_match = match wanted.as_str() {
-            "Exact" if version == "0" => {
-                return forbid(FIELD, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
-            }
-            "Exact" => Some(VersionMatch::Exact),
-            "NotOlderThan" => Some(VersionMatch::NotOlderThan),
-            other => {
-                let text =
-                    format!("Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\", \"\"");
-                return Err(invalid(Cause::NotSupported, FIELD, &text));
-            }
+        self.version_match = match wanted {
+            Some(EXACT) => Some(VersionMatch::Exact),
+            Some(_) => Some(VersionMatch::NotOlderThan),
+            None => None,
         };
         Ok(self)
     }
@@ -225,6 +236,50 @@ impl PatchType {
                  application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
                     .into(),
             )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contradicting_list_options_are_refused_each_in_upstreams_words() {
+        let def = crate::registry::find("", "v1", "configmaps").unwrap();
+        let forbidden = |text: &str| format!("Forbidden: {text}");
+        let (needs, unless, with_continue, exact, initial, watch) = (
+            forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
+            forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"),
+            forbidden("resourceVersionMatch is forbidden when continue is provided"),
+            forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""),
+            forbidden("sendInitialEvents is forbidden for list"),
+            forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
+        );
+        let list_values = "Unsupported value: \"x\": supported values: \"Exact\", \"NotOlderThan\", \"\"".to_owned();
+        let watch_values = |value: &str| format!("Unsupported value: {value:?}: supported values: \"NotOlderThan\"");
+        for (is_watch, query, wanted) in [
+            (false, "", vec![]),
+            (false, "resourceVersion=5&resourceVersionMatch=Exact&limit=3", vec![]),
+            (false, "resourceVersion=0&resourceVersionMatch=NotOlderThan", vec![]),
+            (false, "resourceVersionMatch=Exact", vec![&unless]),
+            (false, "resourceVersionMatch=NotOlderThan&continue=x", vec![&unless, &with_continue]),
+            (false, "resourceVersion=0&resourceVersionMatch=Exact", vec![&exact]),
+            (false, "resourceVersion=1&resourceVersionMatch=x", vec![&list_values]),
+            (false, "sendInitialEvents=true", vec![&initial]),
+            (false, "sendInitialEvents=false&resourceVersionMatch=Exact", vec![&unless, &initial]),
+            (true, "sendInitialEvents=true&resourceVersionMatch=NotOlderThan", vec![]),
+            (true, "sendInitialEvents=false&resourceVersionMatch=NotOlderThan&resourceVersion=7", vec![]),
+            (true, "sendInitialEvents=true", vec![&needs]),
+            (true, "sendInitialEvents=true&resourceVersionMatch=Exact", vec![&needs, &watch_values("Exact")]),
+            (true, "resourceVersionMatch=NotOlderThan", vec![&watch]),
+        ] {
+            let got = match ListOptions::parse(&Query::parse(query), def, is_watch) {
+                Ok(_) => Vec::new(),
+                Err(ApiError::Invalid { errors, .. }) => errors.into_iter().map(|e| e.message).collect(),
+                Err(other) => vec![other.to_string()],
+            };
+            assert_eq!(got.iter().collect::<Vec<_>>(), wanted, "{query}");
         }
     }
 }

@@ -178,7 +178,7 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
 }
 
 /// Go's time.ParseDuration of metav1.Duration, in nanoseconds.
-pub(super) fn parse_duration(text: &str) -> Result<i64, String> {
+pub fn parse_duration(text: &str) -> Result<i64, String> {
     let refuse = || format!("time: invalid duration {text:?}");
     let (sign, mut rest) = match text.as_bytes().first() {
         Some(b'-') => (-1, &text[1..]),
@@ -195,6 +195,9 @@ pub(super) fn parse_duration(text: &str) -> Result<i64, String> {
     let mut whole = 0i64;
     while !rest.is_empty() {
         let number = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
+        if number == 0 {
+            return Err(refuse());
+        }
         let unit = rest[number..].bytes().take_while(|b| *b != b'.' && !b.is_ascii_digit()).count();
         let (value, name) = (&rest[..number], &rest[number..number + unit]);
         if unit == 0 {

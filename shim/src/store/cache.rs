@@ -1,92 +1,64 @@
 //! The watch cache: one ordered persistent map per resource, immutable snapshots, a ring of recent events.
 
+mod delivery;
 mod entry;
 mod feed;
+mod objects;
+mod pairs;
+mod past;
 mod queue;
+mod ring;
+mod watchers;
 
+pub use delivery::{Change, Delivery, Shape};
 pub use entry::{Entry, Indexer};
+pub use objects::{Scope, Snapshot};
+pub use pairs::Compact;
+pub use past::{At, Past};
 pub use queue::CacheWatch;
 
-use super::key::{StoreKey, prefix_range};
+use super::key::StoreKey;
 use super::{Store, StoreError};
 use crate::revision::Revision;
-use queue::Sender;
-use std::collections::{HashMap, VecDeque};
+use crate::selector::FieldSelector;
+use objects::Objects;
+use ring::Ring;
+use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
+use watchers::Watchers;
 
-/// Recent changes kept per resource for watches that resume and lists at an old revision.
-const RING_CHANGES: usize = 1000;
-/// Bytes that the ring may pin (old objects; the new ones are in the map anyway).
-const RING_BYTES: usize = 4 << 20;
 /// How long a read waits for the cache to reach a revision (upstream's watch cache: 3 s).
 const CATCH_UP_SECONDS: Duration = Duration::from_secs(3);
 /// How long a read waits for the first load of a resource.
 const LOAD_SECONDS: Duration = Duration::from_secs(10);
 /// Keys read at once from the store.
 const LOAD_PAGE: usize = 500;
+/// Resources that may wait to be added: each waits for one list of the store, and its caller waits for it.
+const ADDITIONS: usize = 64;
 
 /// What the cache needs to know of a resource.
 #[derive(Clone)]
 pub struct CacheSpec {
-    /// Storage prefix without `/registry/`, e.g. `pods`.
-    pub prefix: &'static str,
+    /// Storage prefix without `/registry/`, e.g. `pods`, `stable.example.com/crontabs`.
+    pub prefix: Arc<str>,
     pub index: Indexer,
+    /// The field by whose value lists and watches find their objects without looking at the others.
+    pub indexed: Option<&'static str>,
 }
 
-/// An immutable, ordered view at a known revision.
-#[derive(Clone)]
-pub struct Snapshot {
-    pub revision: Revision,
-    pub map: imbl::OrdMap<StoreKey, Arc<Entry>>,
-}
+type ByPrefix = Arc<RwLock<HashMap<Arc<str>, ResourceCache>>>;
 
-impl Snapshot {
-    pub fn get(&self, key: &StoreKey) -> Option<&Arc<Entry>> {
-        self.map.get(key)
-    }
-    /// Entries whose key starts with `prefix`, in key order, after `after` when given.
-    pub fn range<'a>(
-        &'a self,
-        prefix: &'a str,
-        after: Option<&'a StoreKey>,
-    ) -> Box<dyn Iterator<Item = &'a Arc<Entry>> + Send + 'a> {
-        let range = self.map.range::<_, str>(prefix_range(prefix, after));
-        Box::new(range.take_while(move |(k, _)| k.as_str().starts_with(prefix)).map(|(_, entry)| entry))
-    }
-}
-
-/// One change as watchers see it.
-#[derive(Clone, Debug)]
-pub struct Change {
-    pub revision: Revision,
-    /// The object before, with its own (old) revision in `bytes`.
-    pub old: Option<Arc<Entry>>,
-    /// The object after; `None` is a deletion. On deletion frames the old object is sent with `revision`.
-    pub new: Option<Arc<Entry>>,
-}
-
-impl Change {
-    /// What the change keeps alive that nothing else need.
-    fn weight(&self) -> usize {
-        self.old.as_ref().map_or(0, |e| e.bytes.len()) + self.new.as_ref().map_or(0, |e| e.bytes.len())
-    }
-}
-
-/// What a cache watcher receives.
-#[derive(Clone, Debug)]
-pub enum CacheEvent {
-    Change(Arc<Change>),
-    /// All changes up to here were delivered.
-    Progress(Revision),
-}
+/// A resource to be followed from now on, and who waits for it.
+type Addition = (CacheSpec, oneshot::Sender<Result<ResourceCache, StoreError>>);
 
 /// The caches of all resources, fed by one watch of the store; cheap to clone.
 #[derive(Clone)]
 pub struct Caches {
-    by_prefix: Arc<HashMap<&'static str, ResourceCache>>,
+    by_prefix: ByPrefix,
+    additions: mpsc::Sender<Addition>,
 }
 
 impl Caches {
@@ -95,17 +67,65 @@ impl Caches {
         let applied = Arc::new(watch::Sender::new(Revision(0)));
         let by_prefix = specs
             .into_iter()
-            .map(|spec| (spec.prefix, ResourceCache::new(store.clone(), spec, applied.clone())))
+            .map(|spec| (spec.prefix.clone(), ResourceCache::new(store.clone(), spec, applied.clone())))
             .collect();
-        let caches = Self { by_prefix: Arc::new(by_prefix) };
+        let (additions, added) = mpsc::channel(ADDITIONS);
+        let caches = Self { by_prefix: Arc::new(RwLock::new(by_prefix)), additions };
         let feed = feed::Feed::new(store, caches.by_prefix.clone(), applied, "/registry/".to_owned());
-        (caches, feed.run())
+        (caches, feed.run(added))
     }
 
     /// The cache of that storage prefix (`pods`, `services/specs`).
     pub fn of(&self, prefix: &str) -> Option<ResourceCache> {
-        self.by_prefix.get(prefix).cloned()
+        self.by_prefix.read().unwrap_or_else(PoisonError::into_inner).get(prefix).cloned()
     }
+
+    /// Follows one more resource (a custom one); returns once it is loaded. One that is followed already is replaced:
+    /// its watches end.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or not within 10 s.
+    pub async fn add(&self, spec: CacheSpec) -> Result<ResourceCache, StoreError> {
+        let (done, answer) = oneshot::channel();
+        let stopped = || StoreError::Unavailable("the watch cache has stopped".into());
+        let added = async {
+            self.additions.send((spec, done)).await.map_err(|_| stopped())?;
+            answer.await.map_err(|_| stopped())?
+        };
+        match tokio::time::timeout(LOAD_SECONDS, added).await {
+            Ok(added) => added,
+            Err(_) => Err(StoreError::Unavailable("the watch cache is busy with the store".into())),
+        }
+    }
+
+    /// Forgets a resource; its watches end.
+    pub fn remove(&self, prefix: &str) {
+        let removed = self.by_prefix.write().unwrap_or_else(PoisonError::into_inner).remove(prefix);
+        if let Some(cache) = removed {
+            cache.end();
+        }
+    }
+
+    /// All caches, in no order.
+    pub fn all(&self) -> Vec<ResourceCache> {
+        self.by_prefix.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+/// What a cache counts, for `/metrics`.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct CacheStats {
+    pub objects: usize,
+    /// Changes that came from the store.
+    pub received: u64,
+    /// Changes put into watchers' queues.
+    pub dispatched: u64,
+    /// Watches ended because their client read too slowly.
+    pub terminated: u64,
+    pub watchers: usize,
+    /// Changes kept for watches that resume.
+    pub ring: usize,
+    pub revision: Revision,
 }
 
 /// The watch cache of one resource; cheap to clone.
@@ -122,29 +142,33 @@ struct Shared {
     applied: Arc<watch::Sender<Revision>>,
 }
 
-/// Invariant: `map` is the resource at `revision`, and `ring` holds every change above `floor`.
+/// Invariant: `objects` is the resource at `revision`, and `ring` holds every change above its floor.
 struct State {
-    map: imbl::OrdMap<StoreKey, Arc<Entry>>,
+    objects: Objects,
     revision: Revision,
-    floor: Revision,
-    ring: VecDeque<Arc<Change>>,
-    ring_bytes: usize,
-    watchers: Vec<Sender>,
+    /// What was loaded holds everything up to here.
+    since: Revision,
+    ring: Ring,
+    watchers: Watchers,
+    received: u64,
+    dispatched: u64,
+    terminated: u64,
 }
 
 impl ResourceCache {
     fn new(store: Arc<dyn Store>, spec: CacheSpec, applied: Arc<watch::Sender<Revision>>) -> Self {
-        let state = Mutex::new(State::new(Revision(0)));
+        let state = Mutex::new(State::new(Revision(0), &spec));
         Self { shared: Arc::new(Shared { store, spec, state, applied }) }
     }
 
-    /// Loads one resource alone and follows the store until the returned task is dropped.
-    pub fn start(store: Arc<dyn Store>, spec: CacheSpec) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let applied = Arc::new(watch::Sender::new(Revision(0)));
-        let prefix = StoreKey::prefix(spec.prefix, None);
-        let cache = Self::new(store.clone(), spec, applied.clone());
-        let caches = Arc::new(HashMap::from([(cache.shared.spec.prefix, cache.clone())]));
-        (cache, feed::Feed::new(store, caches, applied, prefix).run())
+    /// The part of this resource that a list or watch of those fields must look at; `namespace` is `None` for all.
+    pub fn scope(&self, namespaced: bool, namespace: Option<&str>, fields: &FieldSelector) -> Scope {
+        Scope::of(&self.shared.spec.prefix, namespaced, namespace, fields, self.shared.spec.indexed)
+    }
+
+    /// The storage prefix (`pods`, `services/specs`).
+    pub fn prefix(&self) -> &str {
+        &self.shared.spec.prefix
     }
 
     /// The newest snapshot, whatever its age (`resourceVersion=0`); waits only for the first load.
@@ -181,41 +205,34 @@ impl ResourceCache {
     }
 
     /// The exact old revision (paged lists, `resourceVersionMatch=Exact`): from the ring where it reaches back so far,
-    /// else from the store.
-    pub async fn exact(&self, revision: Revision) -> Result<Snapshot, StoreError> {
+    /// else it is to be read from the store.
+    pub async fn exact(&self, revision: Revision) -> Result<At, StoreError> {
         self.at_least(revision).await?;
         if let Some(snapshot) = self.rewound(revision) {
-            return Ok(snapshot);
+            return Ok(At::Memory(snapshot));
         }
-        let mut map = imbl::OrdMap::new();
-        let prefix = StoreKey::prefix(self.shared.spec.prefix, None);
-        let mut after = None;
-        loop {
-            let page = self.shared.store.list(&prefix, Some(revision), after.as_ref(), LOAD_PAGE).await?;
-            for kv in &page.items {
-                if let Some(entry) = Entry::read(kv, &self.shared.spec.index) {
-                    map.insert(kv.key.clone(), Arc::new(entry));
-                }
-            }
-            after = page.items.last().map(|kv| kv.key.clone());
-            if !page.more || after.is_none() {
-                return Ok(Snapshot { revision, map });
-            }
-        }
+        Ok(At::Store(Past { store: self.shared.store.clone(), spec: self.shared.spec.clone(), revision }))
     }
 
-    /// Every change with revision above `after`; `Compacted` when the ring no longer reaches that far back.
-    pub fn watch(&self, after: Revision) -> Result<CacheWatch, StoreError> {
+    /// Every change of the scope with a revision above `after`; `Compacted` when the ring no longer reaches that far back.
+    pub fn watch(&self, after: Revision, scope: Scope) -> Result<CacheWatch, StoreError> {
         self.check_lost(after)?;
-        let mut state = self.lock();
-        if after < state.floor || self.applied() == Revision(0) {
-            return Err(StoreError::Compacted { oldest: state.floor });
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let floor = state.ring.floor();
+        if after < floor || self.applied() == Revision(0) {
+            return Err(StoreError::Compacted { oldest: floor });
         }
-        let first = state.ring.partition_point(|c| c.revision <= after);
-        let backlog = state.ring.range(first..).cloned().collect();
+        let concerns = |change: &&Arc<Change>| match (&scope, change.key()) {
+            (_, None) => false,
+            (Scope::Key(key), Some(changed)) => key == changed,
+            (Scope::Prefix(prefix) | Scope::Field { prefix, .. }, Some(changed)) => {
+                changed.as_str().starts_with(prefix.as_str())
+            }
+        };
+        let backlog = state.ring.after(after).filter(concerns).cloned();
         let (sender, watch) = queue::channel(backlog, after, self.shared.applied.subscribe());
-        state.watchers.retain(Sender::is_open);
-        state.watchers.push(sender);
+        state.watchers.add(scope, sender);
         Ok(watch)
     }
 
@@ -227,6 +244,19 @@ impl ResourceCache {
     /// Who saw a write that a power cut took away must list anew, though all changes since are at hand.
     fn check_lost(&self, at: Revision) -> Result<(), StoreError> {
         self.shared.store.lost(at).map_or(Ok(()), |oldest| Err(StoreError::Compacted { oldest }))
+    }
+
+    pub fn stats(&self) -> CacheStats {
+        let mut state = self.lock();
+        CacheStats {
+            objects: state.objects.map.len(),
+            received: state.received,
+            dispatched: state.dispatched,
+            terminated: state.terminated,
+            watchers: state.watchers.open(),
+            ring: state.ring.len(),
+            revision: state.revision,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -248,29 +278,36 @@ impl ResourceCache {
         // Read before the map: the map then holds at least everything up to it.
         let applied = self.applied();
         let state = self.lock();
-        Snapshot { revision: applied.max(state.revision), map: state.map.clone() }
+        Snapshot::new(applied.max(state.revision), state.objects.clone())
     }
 
-    /// The map at `revision` by undoing the ring's newer changes; `None` when the ring does not reach.
+    /// The objects at `revision` by undoing the ring's newer changes; `None` when the ring does not reach.
     fn rewound(&self, revision: Revision) -> Option<Snapshot> {
         let state = self.lock();
-        if revision < state.floor {
+        if revision < state.ring.floor() {
             return None;
         }
-        let mut map = state.map.clone();
-        for change in state.ring.iter().rev().take_while(|c| c.revision > revision) {
+        let mut objects = state.objects.clone();
+        for change in state.ring.newest_first().take_while(|c| c.revision > revision) {
             match (&change.old, &change.new) {
-                (Some(old), _) => drop(map.insert(old.key.clone(), old.clone())),
-                (None, Some(new)) => drop(map.remove(new.key.as_str())),
+                (Some(old), _) => drop(objects.insert(old.clone())),
+                (None, Some(new)) => drop(objects.remove(&new.key)),
                 (None, None) => {}
             }
         }
-        Some(Snapshot { revision, map })
+        Some(Snapshot::new(revision, objects))
     }
 
     /// Replaces everything after a (re)load: watchers cannot be continued without a gap, so they end.
-    fn install(&self, state: State) {
-        *self.lock() = state;
+    fn install(&self, mut state: State) {
+        let mut old = self.lock();
+        (state.received, state.dispatched, state.terminated) = (old.received, old.dispatched, old.terminated);
+        *old = state;
+    }
+
+    /// Ends all watches: the resource is no longer served.
+    fn end(&self) {
+        self.lock().watchers = Watchers::default();
     }
 
     /// Applies the events of this resource from one store message.
@@ -282,47 +319,40 @@ impl ResourceCache {
 
 impl State {
     /// Nothing, at that revision.
-    fn new(revision: Revision) -> Self {
+    fn new(revision: Revision, spec: &CacheSpec) -> Self {
         Self {
-            map: imbl::OrdMap::new(),
+            objects: Objects::new(spec.indexed),
             revision,
-            floor: revision,
-            ring: VecDeque::new(),
-            ring_bytes: 0,
-            watchers: Vec::new(),
+            since: revision,
+            ring: Ring::new(revision),
+            watchers: Watchers::default(),
+            received: 0,
+            dispatched: 0,
+            terminated: 0,
         }
     }
 
     fn apply(&mut self, event: &super::Event, index: &Indexer) {
+        // A resource that was added beside the feed may have been read ahead of it.
+        if event.revision <= self.since {
+            return;
+        }
         let new = event
             .put
             .as_ref()
             .and_then(|value| Entry::of(event.key.clone(), event.revision, value, index).map(Arc::new));
         let old = match &new {
-            Some(entry) => self.map.insert(event.key.clone(), entry.clone()),
-            None => self.map.remove(event.key.as_str()),
+            Some(entry) => self.objects.insert(entry.clone()),
+            None => self.objects.remove(&event.key),
         };
         self.revision = event.revision;
+        self.received += 1;
         if old.is_some() || new.is_some() {
-            self.push(Arc::new(Change { revision: event.revision, old, new }));
-        }
-    }
-
-    fn push(&mut self, change: Arc<Change>) {
-        // A watcher whose queue is full is dropped: it ends, and its client lists anew.
-        self.watchers.retain(|w| w.send(&change));
-        self.ring_bytes += change.weight();
-        self.ring.push_back(change);
-        while self.ring.len() > RING_CHANGES || (self.ring_bytes > RING_BYTES && self.ring.len() > 1) {
-            let Some(oldest) = self.ring.pop_front() else { break };
-            self.ring_bytes -= oldest.weight();
-            self.floor = oldest.revision;
-            // Changes of one revision leave together: a watch above `floor` must see all of the next one.
-            while self.ring.front().is_some_and(|c| c.revision == oldest.revision) {
-                if let Some(same) = self.ring.pop_front() {
-                    self.ring_bytes -= same.weight();
-                }
-            }
+            let change = Arc::new(Change { revision: event.revision, old, new });
+            let done = self.watchers.dispatch(&change, &self.objects);
+            self.dispatched += done.queued;
+            self.terminated += done.overflowed;
+            self.ring.push(change);
         }
     }
 }

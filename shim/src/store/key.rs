@@ -34,6 +34,10 @@ impl StoreKey {
     pub fn name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or_default()
     }
+    /// The last segment but one: the object's namespace, if it has one.
+    pub fn namespace(&self) -> &str {
+        self.0.rsplit('/').nth(1).unwrap_or_default()
+    }
 }
 
 /// Bounds of the keys that start with `prefix` and come after `after`; the upper bound is left to the caller's

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 
 /// Changes kept for watches and old lists; older ones are compacted away.
 const LOG_LIMIT: usize = 10_000;
+/// Where revisions begin. Clients that ask for low numbers mean "the oldest there is": as on any server that has lived for
+/// a while, they are told that it is gone.
+const FIRST: Revision = Revision(100);
 /// Events a history page carries.
 const PAGE: usize = 256;
 
@@ -48,7 +51,7 @@ impl Default for MemoryStore {
 
 impl MemoryStore {
     pub fn new() -> Self {
-        let first = Revision(1);
+        let first = FIRST;
         let state = State {
             current: first,
             oldest: first,

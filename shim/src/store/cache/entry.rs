@@ -1,7 +1,8 @@
 //! One object as the cache holds it: canonical bytes with `resourceVersion` spliced in, and what selectors look at.
 
+use super::pairs::Compact;
 use crate::revision::Revision;
-use crate::selector::Pairs;
+use crate::selector::{FieldSelector, LabelSelector, Lookup, Pairs};
 use crate::store::KeyValue;
 use crate::store::key::StoreKey;
 use bytes::Bytes;
@@ -21,8 +22,11 @@ pub struct Entry {
     pub bytes: Bytes,
     /// Offset just after `{"kind":…,"apiVersion":…,`: a LIST item is `{` + bytes[body..] for built-ins.
     pub body: usize,
-    pub labels: Pairs,
-    pub fields: Pairs,
+    pub labels: Compact,
+    /// What the key does not say: `metadata.name` and `metadata.namespace` are its last segments. Empty values are left
+    /// out, since a field that is absent reads as empty.
+    fields: Compact,
+    namespaced: bool,
 }
 
 impl Entry {
@@ -42,7 +46,39 @@ impl Entry {
         };
         let (bytes, body) = splice(value, &object, revision);
         let (labels, fields) = index(&object);
-        Some(Self { key, revision, bytes, body, labels, fields })
+        let namespaced = fields.get(NAMESPACE).is_some_and(|namespace| **namespace == *key.namespace());
+        let fields = Compact::of(&fields, |field, value| match field {
+            NAME => value != key.name(),
+            NAMESPACE => !namespaced,
+            _ => !value.is_empty(),
+        });
+        let labels = Compact::of(&labels, |_, _| true);
+        Some(Self { key, revision, bytes, body, labels, fields, namespaced })
+    }
+
+    /// The value of a selectable field.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let own = self.fields.value(name);
+        match name {
+            NAME => own.or(Some(self.key.name())),
+            NAMESPACE => own.or_else(|| self.namespaced.then(|| self.key.namespace())),
+            _ => own,
+        }
+    }
+
+    /// Whether the object is selected.
+    pub fn matches(&self, labels: &LabelSelector, fields: &FieldSelector) -> bool {
+        labels.matches(&self.labels) && fields.matches(self)
+    }
+}
+
+const NAME: &str = "metadata.name";
+const NAMESPACE: &str = "metadata.namespace";
+
+/// An entry is looked up by field.
+impl Lookup for Entry {
+    fn value(&self, name: &str) -> Option<&str> {
+        self.field(name)
     }
 }
 
@@ -53,7 +89,9 @@ fn splice(value: &[u8], object: &Value, revision: Revision) -> (Bytes, usize) {
     let Some((body, fields)) = header else { return rebuild(object, revision) };
     let first = value[fields..].iter().find(|c| !c.is_ascii_whitespace());
     let comma = if first == Some(&b'}') { "" } else { "," };
-    let mut out = Vec::with_capacity(value.len() + r#""resourceVersion":"","#.len() + digits(revision));
+    // To the byte: a Vec with room to spare would keep it.
+    let room = r#""resourceVersion":"""#.len() + digits(revision) + comma.len();
+    let mut out = Vec::with_capacity(value.len() + room);
     out.extend_from_slice(&value[..fields]);
     // Writing to a Vec cannot fail.
     let _ = write!(out, r#""resourceVersion":"{revision}"{comma}"#);
@@ -138,6 +176,27 @@ mod tests {
             assert!(entry.bytes[entry.body..].starts_with(br#""metadata":{"#), "{want}");
             assert!(serde_json::from_slice::<Value>(&entry.bytes).is_ok());
         }
+    }
+
+    #[test]
+    fn fields_are_read_off_the_key_where_it_says_them() {
+        let index: Indexer = Arc::new(|object| {
+            let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+            let fields = [(NAME, text("name")), (NAMESPACE, text("namespace")), ("spec.a", "x"), ("spec.b", "")];
+            let fields = fields.into_iter().filter(|(field, value)| *field != NAMESPACE || !value.is_empty());
+            (Pairs::new(), fields.map(|(field, value)| (field.into(), value.into())).collect())
+        });
+        let of = |namespace: Option<&str>, value: &str| {
+            Entry::of(StoreKey::object("pods", namespace, "a"), Revision(1), value.as_bytes(), &index).unwrap()
+        };
+        let namespaced = of(Some("d"), r#"{"metadata":{"name":"a","namespace":"d"}}"#);
+        let cluster = of(None, r#"{"metadata":{"name":"a"}}"#);
+        let foreign = of(None, r#"{"metadata":{"name":"other"}}"#);
+        let values = |entry: &Entry| [NAME, NAMESPACE, "spec.a", "spec.b"].map(|f| entry.field(f).map(str::to_owned));
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(values(&namespaced), [some("a"), some("d"), some("x"), None]);
+        assert_eq!(values(&cluster), [some("a"), None, some("x"), None]);
+        assert_eq!(values(&foreign), [some("other"), None, some("x"), None]);
     }
 
     #[test]

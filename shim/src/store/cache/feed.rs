@@ -1,13 +1,14 @@
 //! The one task that follows the store and feeds every resource's cache, in revision order.
 
-use super::{Entry, LOAD_PAGE, ResourceCache, State};
+use super::{Addition, ByPrefix, CacheSpec, Entry, LOAD_PAGE, ResourceCache, State};
 use crate::revision::Revision;
 use crate::store::key::StoreKey;
 use crate::store::{Event, Store, StoreError, WatchStream, Watched};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// Pause after a store failure, doubled up to the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -16,7 +17,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(10);
 /// that come and go at once make about a thousand; more would be felt in the time to ready.
 const RESUMABLE_REVISIONS: u64 = 2048;
 
-type ByPrefix = Arc<HashMap<&'static str, ResourceCache>>;
+type States = HashMap<Arc<str>, State>;
 
 pub(super) struct Feed {
     store: Arc<dyn Store>,
@@ -36,11 +37,11 @@ impl Feed {
         Self { store, caches, applied, prefix }
     }
 
-    pub(super) async fn run(self) {
+    pub(super) async fn run(self, mut added: mpsc::Receiver<Addition>) {
         let mut pause = RETRY_FIRST;
         loop {
             let before = *self.applied.borrow();
-            if let Err(error) = self.follow().await {
+            if let Err(error) = self.follow(&mut added).await {
                 tracing::warn!(%error, "the watch cache lost the store; trying again");
                 if *self.applied.borrow() > before {
                     pause = RETRY_FIRST;
@@ -52,7 +53,7 @@ impl Feed {
     }
 
     /// Loads unless a watch can continue where the last one ended, then applies until the watch ends.
-    async fn follow(&self) -> Result<(), StoreError> {
+    async fn follow(&self, added: &mut mpsc::Receiver<Addition>) -> Result<(), StoreError> {
         let after = *self.applied.borrow();
         let mut watch = match after {
             Revision(0) => self.load().await?,
@@ -61,16 +62,64 @@ impl Feed {
                 other => other?,
             },
         };
-        while let Some(message) = watch.next().await {
+        loop {
+            let message = {
+                let mut message = pin!(watch.next());
+                loop {
+                    // Cancel-safe: the watch is polled in place, and `recv` loses nothing.
+                    tokio::select! {
+                        biased;
+                        Some(addition) = added.recv() => self.add(addition).await,
+                        message = message.as_mut() => break message,
+                    }
+                }
+            };
             match message {
-                Ok(Watched::Events(events)) => self.apply(&events),
-                Ok(Watched::Progress(revision)) => self.advance(revision),
-                Err(StoreError::Compacted { .. }) => watch = self.load().await?,
-                Err(error) => return Err(error),
+                Some(Ok(Watched::Events(events))) => self.apply(&events),
+                Some(Ok(Watched::Progress(revision))) => self.advance(revision),
+                Some(Err(StoreError::Compacted { .. })) => watch = self.load().await?,
+                Some(Err(error)) => return Err(error),
+                None => break,
             }
         }
         // Overflow: the next round reads what was missed from the store's log. A closed store ends here too.
         self.store.current().await.map(drop)
+    }
+
+    /// Loads one more resource. It may be ahead of the feed then: `State` leaves out what it has.
+    async fn add(&self, (spec, done): Addition) {
+        let loaded = async {
+            let mut state = None;
+            let mut after = None;
+            let prefix = StoreKey::prefix(&spec.prefix, None);
+            loop {
+                let at = state.as_ref().map(|state: &State| state.revision);
+                let page = self.store.list(&prefix, at, after.as_ref(), LOAD_PAGE).await?;
+                let state = state.get_or_insert_with(|| State::new(page.revision, &spec));
+                for entry in page.items.iter().filter_map(|kv| Entry::read(kv, &spec.index)) {
+                    state.objects.insert(Arc::new(entry));
+                }
+                after = page.items.last().map(|kv| kv.key.clone());
+                if !page.more || after.is_none() {
+                    break;
+                }
+            }
+            Ok(state)
+        };
+        let added = loaded.await.map(|state: Option<State>| {
+            let cache = ResourceCache::new(self.store.clone(), spec, self.applied.clone());
+            // There was at least one page.
+            if let Some(state) = state {
+                cache.install(state);
+            }
+            let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(replaced) = caches.insert(cache.shared.spec.prefix.clone(), cache.clone()) {
+                replaced.end();
+            }
+            cache
+        });
+        // Whoever asked may have given up: the resource is followed all the same.
+        drop(done.send(added));
     }
 
     fn advance(&self, revision: Revision) {
@@ -91,10 +140,11 @@ impl Feed {
                 cache.apply(events);
             }
         } else {
-            let mut by_cache: HashMap<&str, (&ResourceCache, Vec<Event>)> = HashMap::new();
+            let mut by_cache: HashMap<Arc<str>, (ResourceCache, Vec<Event>)> = HashMap::new();
             for event in events {
                 if let Some(cache) = self.cache_of(&event.key) {
-                    by_cache.entry(cache.shared.spec.prefix).or_insert((cache, Vec::new())).1.push(event.clone());
+                    let prefix = cache.shared.spec.prefix.clone();
+                    by_cache.entry(prefix).or_insert_with(|| (cache, Vec::new())).1.push(event.clone());
                 }
             }
             // Resources are independent of one another: the order in which they get their share does not matter.
@@ -104,11 +154,17 @@ impl Feed {
     }
 
     /// `/registry/services/specs/ns/name` is of `services/specs`, `/registry/pods/ns/name` of `pods`.
-    fn cache_of(&self, key: &StoreKey) -> Option<&ResourceCache> {
+    fn cache_of(&self, key: &StoreKey) -> Option<ResourceCache> {
         let path = key.as_str().strip_prefix("/registry/")?;
         let first = path.find('/')?;
         let second = path[first + 1..].find('/').map(|i| first + 1 + i);
-        second.and_then(|end| self.caches.get(&path[..end])).or_else(|| self.caches.get(&path[..first]))
+        let caches = self.caches.read().unwrap_or_else(PoisonError::into_inner);
+        second.and_then(|end| caches.get(&path[..end])).or_else(|| caches.get(&path[..first])).cloned()
+    }
+
+    fn specs(&self) -> Vec<CacheSpec> {
+        let caches = self.caches.read().unwrap_or_else(PoisonError::into_inner);
+        caches.values().map(|cache| cache.shared.spec.clone()).collect()
     }
 
     /// Reads everything as it was a while ago and what has happened since, so that the rings reach back; watchers of
@@ -129,23 +185,24 @@ impl Feed {
                 other => break other?,
             }
         };
-        self.replay(watch, states, current).await
+        self.replay(watch, states, from, current).await
     }
 
     /// Applies what happened up to `current` out of sight, then hands the caches their new state.
     async fn replay(
         &self,
         mut watch: Box<dyn WatchStream>,
-        mut states: HashMap<&'static str, State>,
+        mut states: States,
+        mut reached: Revision,
         current: Revision,
     ) -> Result<Box<dyn WatchStream>, StoreError> {
-        let mut reached = states.values().map(|state| state.floor).max().unwrap_or(current);
         while reached < current {
             match watch.next().await {
                 Some(Ok(Watched::Events(events))) => {
                     for event in &events {
-                        let Some(spec) = self.cache_of(&event.key).map(|cache| &cache.shared.spec) else { continue };
-                        if let Some(state) = states.get_mut(spec.prefix) {
+                        let Some(cache) = self.cache_of(&event.key) else { continue };
+                        let spec = &cache.shared.spec;
+                        if let Some(state) = states.get_mut(&spec.prefix) {
                             state.apply(event, &spec.index);
                         }
                     }
@@ -156,24 +213,28 @@ impl Feed {
                 None => return Err(StoreError::Unavailable("the store's history ended early".into())),
             }
         }
-        for (prefix, cache) in self.caches.iter() {
-            cache.install(states.remove(prefix).unwrap_or_else(|| State::new(reached)));
+        let caches: Vec<ResourceCache> =
+            self.caches.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for cache in caches {
+            let spec = &cache.shared.spec;
+            cache.install(states.remove(&spec.prefix).unwrap_or_else(|| State::new(reached, spec)));
         }
         self.advance(reached);
         Ok(watch)
     }
 
     /// Every resource as it was at `at`.
-    async fn list(&self, at: Revision) -> Result<HashMap<&'static str, State>, StoreError> {
-        let mut states: HashMap<&'static str, State> =
-            self.caches.keys().map(|prefix| (*prefix, State::new(at))).collect();
+    async fn list(&self, at: Revision) -> Result<States, StoreError> {
+        let mut states: States =
+            self.specs().into_iter().map(|spec| (spec.prefix.clone(), State::new(at, &spec))).collect();
         let mut after = None;
         loop {
             let page = self.store.list(&self.prefix, Some(at), after.as_ref(), LOAD_PAGE).await?;
             for kv in &page.items {
-                let Some(spec) = self.cache_of(&kv.key).map(|cache| &cache.shared.spec) else { continue };
-                if let (Some(state), Some(entry)) = (states.get_mut(spec.prefix), Entry::read(kv, &spec.index)) {
-                    state.map.insert(kv.key.clone(), Arc::new(entry));
+                let Some(cache) = self.cache_of(&kv.key) else { continue };
+                let spec = &cache.shared.spec;
+                if let (Some(state), Some(entry)) = (states.get_mut(&spec.prefix), Entry::read(kv, &spec.index)) {
+                    state.objects.insert(Arc::new(entry));
                 }
             }
             after = page.items.last().map(|kv| kv.key.clone());

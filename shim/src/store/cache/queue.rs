@@ -1,125 +1,146 @@
-//! One watcher's bounded queue of changes; the feed never waits for it.
+//! One watcher's queue of changes, bounded in bytes; the feed never waits for it.
 
-use super::{CacheEvent, Change};
+use super::delivery::{Change, Delivery};
 use crate::revision::Revision;
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, watch};
 
-/// Changes that may wait for a watcher: a burst of a thousand objects fits, a stuck client does not hold more.
-const QUEUED_CHANGES: usize = 1024;
-/// Bytes that waiting changes may pin per watcher; one change always fits.
+/// Bytes that waiting changes may pin per watcher: a burst of some thousand objects. One change always fits.
 const QUEUED_BYTES: usize = 8 << 20;
-/// How often an idle watcher is told of progress (`next`); those who need it sooner ask `progress`.
-const PROGRESS_SECONDS: Duration = Duration::from_secs(30);
 
-/// The cache's end of a queue.
-pub(super) struct Sender {
-    queue: mpsc::Sender<Arc<Change>>,
-    bytes: Arc<AtomicUsize>,
+/// What both ends share.
+struct Queue {
+    state: Mutex<State>,
+    /// Rung when there is something to read, the end included.
+    bell: Notify,
 }
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Arc<Delivery>>,
+    bytes: usize,
+    /// No more will come, or nobody reads.
+    ended: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held left at worst a byte count that is off: the watch may end early.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) {
+        self.lock().ended = true;
+        self.bell.notify_one();
+    }
+}
+
+/// What became of a change that was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sent {
+    Queued,
+    /// The watcher reads too slowly: its queue is dropped, and the watch ends.
+    Overflowed,
+    /// Nobody reads any more.
+    Gone,
+}
+
+/// The cache's end of a queue; dropping it ends the watch.
+pub(super) struct Sender(Arc<Queue>);
 
 impl Sender {
-    /// False when the watcher is gone or too slow: the queue is then dropped, and the watch ends.
-    pub(super) fn send(&self, change: &Arc<Change>) -> bool {
-        let weight = change.weight();
-        let waiting = self.bytes.fetch_add(weight, Ordering::Relaxed);
-        if waiting > 0 && waiting + weight > QUEUED_BYTES {
-            return false;
+    pub(super) fn send(&self, delivery: &Arc<Delivery>) -> Sent {
+        let mut state = self.0.lock();
+        if state.ended {
+            return Sent::Gone;
         }
-        self.queue.try_send(change.clone()).is_ok()
+        let weight = delivery.change.weight();
+        if state.bytes > 0 && state.bytes + weight > QUEUED_BYTES {
+            // At once: a client that does not read may take minutes to be noticed, and would pin what it never gets.
+            state.waiting = VecDeque::new();
+            state.ended = true;
+            self.0.bell.notify_one();
+            return Sent::Overflowed;
+        }
+        state.bytes += weight;
+        state.waiting.push_back(delivery.clone());
+        self.0.bell.notify_one();
+        Sent::Queued
     }
+
     pub(super) fn is_open(&self) -> bool {
-        !self.queue.is_closed()
+        !self.0.lock().ended
     }
 }
 
-/// One watcher's bounded queue. `None` means it was too slow (or the cache restarted): the client gets a 410.
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// One watcher's end of its queue. `None` means it was too slow (or the cache was loaded anew): the client gets a 410.
 pub struct CacheWatch {
-    /// What the ring held at the start.
-    backlog: VecDeque<Arc<Change>>,
-    queue: mpsc::Receiver<Arc<Change>>,
-    bytes: Arc<AtomicUsize>,
+    queue: Arc<Queue>,
     /// Changes at or below are the watcher's already (it may start ahead of the cache).
     after: Revision,
-    applied: watch::Receiver<Revision>,
+    /// The newest revision that was handed out or asked for as progress.
     told: Revision,
-    timer: tokio::time::Interval,
+    applied: watch::Receiver<Revision>,
 }
 
+/// A queue that begins with `backlog`: changes that the cache still has (its ring is smaller than a queue).
 pub(super) fn channel(
-    backlog: VecDeque<Arc<Change>>,
+    backlog: impl Iterator<Item = Arc<Change>>,
     after: Revision,
     applied: watch::Receiver<Revision>,
 ) -> (Sender, CacheWatch) {
-    let (sender, queue) = mpsc::channel(QUEUED_CHANGES);
-    let bytes = Arc::new(AtomicUsize::new(0));
-    let mut timer = tokio::time::interval(PROGRESS_SECONDS);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    timer.reset();
-    let watch = CacheWatch { backlog, queue, bytes: bytes.clone(), after, applied, told: after, timer };
-    (Sender { queue: sender, bytes }, watch)
+    let waiting: VecDeque<Arc<Delivery>> = backlog.map(Delivery::new).collect();
+    let bytes = waiting.iter().map(|delivery| delivery.change.weight()).sum();
+    let state = Mutex::new(State { waiting, bytes, ended: false });
+    let queue = Arc::new(Queue { state, bell: Notify::new() });
+    (Sender(queue.clone()), CacheWatch { queue, after, told: after, applied })
 }
 
 impl CacheWatch {
-    /// The next change, or every 30 s how far the cache has come meanwhile. Cancel-safe.
-    pub async fn next(&mut self) -> Option<CacheEvent> {
+    /// The next change. Cancel-safe: nothing is taken before the last await.
+    pub async fn next(&mut self) -> Option<Arc<Delivery>> {
         loop {
-            if let Some(change) = self.backlog.pop_front() {
-                self.told = change.revision;
-                return Some(CacheEvent::Change(change));
-            }
-            // Cancel-safe: `recv` and `tick` lose nothing when dropped.
-            tokio::select! {
-                biased;
-                change = self.queue.recv() => {
-                    let change = change?;
-                    if let Some(change) = self.take(change) {
-                        return Some(CacheEvent::Change(change));
+            {
+                let mut state = self.queue.lock();
+                while let Some(delivery) = state.waiting.pop_front() {
+                    state.bytes -= delivery.change.weight();
+                    if delivery.change.revision > self.after {
+                        self.told = delivery.change.revision;
+                        return Some(delivery);
                     }
                 }
-                _ = self.timer.tick() => {
-                    if let Some(revision) = self.progress() {
-                        return Some(CacheEvent::Progress(revision));
-                    }
+                if state.ended {
+                    return None;
                 }
             }
+            // A change sent since the lock was released has left its permit.
+            self.queue.bell.notified().await;
         }
     }
 
-    /// The next change if one is ready now (to write several frames at once).
-    pub fn try_next(&mut self) -> Option<Arc<Change>> {
-        if let Some(change) = self.backlog.pop_front() {
-            self.told = change.revision;
-            return Some(change);
-        }
-        while let Ok(change) = self.queue.try_recv() {
-            if let Some(change) = self.take(change) {
-                return Some(change);
-            }
-        }
-        None
-    }
-
-    /// The revision up to which everything was delivered, if that is news: for a bookmark at any moment.
+    /// The revision up to which everything was delivered: for a bookmark at any moment. `None` while changes wait.
     pub fn progress(&mut self) -> Option<Revision> {
         // Read before looking at the queue: what was applied by then has been queued by then.
         let applied = *self.applied.borrow();
-        if !self.backlog.is_empty() || !self.queue.is_empty() || applied <= self.told {
+        if !self.queue.lock().waiting.is_empty() {
             return None;
         }
-        self.told = applied;
-        Some(applied)
+        self.told = self.told.max(applied);
+        Some(self.told)
     }
+}
 
-    fn take(&mut self, change: Arc<Change>) -> Option<Arc<Change>> {
-        self.bytes.fetch_sub(change.weight(), Ordering::Relaxed);
-        if change.revision <= self.after {
-            return None;
-        }
-        self.told = change.revision;
-        Some(change)
+impl Drop for CacheWatch {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.ended = true;
+        state.waiting = VecDeque::new();
     }
 }

@@ -1,5 +1,6 @@
 //! Lists, watches and the server's manners as a client sees them: pages, bookmarks, WebSockets, audit log, metrics.
 
+#[allow(dead_code, reason = "these tests restart no server")]
 mod support;
 
 use futures::{AsyncBufReadExt, SinkExt, StreamExt, TryStreamExt};

@@ -64,11 +64,11 @@ pub(super) fn answered(record: &Record, answer: &Answer) {
         return;
     }
     let object = match answer {
-        Answer::Object(object) => served_bytes(object.def, &object.bytes).ok().and_then(|b| encode::parse(&b).ok()),
+        Answer::Object(object) => served_bytes(&object.def, &object.bytes).ok().and_then(|b| encode::parse(&b).ok()),
         Answer::Document { value, .. } => Some(value.clone()),
         Answer::Collection(list) => {
             let items = list.entries.iter().filter_map(|e| encode::parse(&e.bytes).ok());
-            let items: Vec<Value> = items.map(|item| to_served(list.def, item)).collect();
+            let items: Vec<Value> = items.map(|item| to_served(&list.def, item)).collect();
             Some(json!({
                 "kind": format!("{}List", list.def.kind), "apiVersion": list.def.gv.to_string(),
                 "metadata": {"resourceVersion": list.revision.to_string()}, "items": items,

@@ -78,7 +78,7 @@ pub(super) fn scope(cache: &ResourceCache, target: &Target, options: &ListOption
         cache.scope(target.def.namespaced, target.namespace.as_deref(), &options.fields)
     } else {
         // `/api/v1/watch/…/<name>`
-        Scope::Key(stored::key(target.def, target.namespace.as_deref().unwrap_or(""), &target.name))
+        Scope::Key(stored::key(&target.def, target.namespace.as_deref().unwrap_or(""), &target.name))
     }
 }
 

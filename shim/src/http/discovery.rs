@@ -228,6 +228,98 @@ pub(super) fn openid(issuer: &str) -> Value {
 mod tests {
     use super::*;
 
+    fn shared() -> Option<std::path::PathBuf> {
+        let above = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+        let found = above.map(|at| at.join("shared/k8s-1.36/discovery")).find(|folder| folder.is_dir());
+        if found.is_none() {
+            eprintln!("skipped: no shared/k8s-1.36/discovery above {}", env!("CARGO_MANIFEST_DIR"));
+        }
+        found
+    }
+
+    fn read(folder: &std::path::Path, name: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap()
+    }
+
+    fn is_stable(version: &str) -> bool {
+        version.strip_prefix('v').is_some_and(|digits| digits.bytes().all(|c| c.is_ascii_digit()))
+    }
+
+    /// The stable part of a list of versions, groups or resources.
+    fn stable(list: &Value) -> Vec<Value> {
+        let version = |value: &Value| value["version"].as_str().is_none_or(is_stable);
+        list.as_array().into_iter().flatten().filter(|value| version(value)).cloned().collect()
+    }
+
+    #[test]
+    fn discovery_of_stable_versions_is_upstreams() {
+        let Some(folder) = shared() else { return };
+        let (mut wrong, mut seen) = (Vec::new(), 0);
+        let mut names: Vec<String> =
+            std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        for name in names {
+            let Some((group, version)) = name.trim_end_matches(".json").rsplit_once("__") else { continue };
+            let group = group.trim_start_matches("apis__");
+            let group = if group == "api" { "" } else { group };
+            if !is_stable(version) {
+                continue;
+            }
+            seen += 1;
+            let theirs = read(&folder, &name);
+            let ours = resources(group, version).unwrap_or_default();
+            let mut left: Vec<&Value> = ours["resources"].as_array().into_iter().flatten().collect();
+            for theirs in theirs["resources"].as_array().unwrap() {
+                let path = format!("{group}/{version}/{}", theirs["name"].as_str().unwrap());
+                match left.iter().position(|ours| ours["name"] == theirs["name"]) {
+                    Some(at) if left[at] == theirs => drop(left.remove(at)),
+                    Some(at) => wrong.push(format!("{path}: {} instead of {theirs}", left.remove(at))),
+                    None => eprintln!("{path} is not served"),
+                }
+            }
+            wrong.extend(left.iter().map(|ours| format!("{group}/{version}: {ours} is not upstream's")));
+            if !ours.is_null()
+                && (&ours["kind"], &ours["groupVersion"], &ours["apiVersion"])
+                    != (&theirs["kind"], &theirs["groupVersion"], &theirs["apiVersion"])
+            {
+                wrong.push(format!("{group}/{version}: another header than upstream's"));
+            }
+        }
+        assert!(wrong.is_empty(), "{}: {wrong:#?}", wrong.len());
+        assert!(seen > 20, "only {seen} versions were compared");
+    }
+
+    #[test]
+    fn groups_and_the_aggregated_form_are_upstreams_but_for_what_is_not_stable() {
+        let Some(folder) = shared() else { return };
+        let theirs = read(&folder, "apis.json");
+        let theirs: Vec<Value> = theirs["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|group| !stable(&group["versions"]).is_empty())
+            .map(|group| {
+                let versions = stable(&group["versions"]);
+                json!({"name": group["name"], "preferredVersion": versions[0], "versions": versions})
+            })
+            .collect();
+        let ours: Vec<Value> = groups().into_iter().map(group).collect();
+        let names: Vec<&Value> = ours.iter().map(|group| &group["name"]).collect();
+        let theirs: Vec<Value> = theirs.into_iter().filter(|group| names.contains(&&group["name"])).collect();
+        assert_eq!(ours, theirs);
+        let aggregated = read(&folder, "aggregated_v2.json");
+        let theirs: Vec<Value> = aggregated["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|group| names.contains(&&group["metadata"]["name"]))
+            .map(|group| json!({"metadata": group["metadata"], "versions": stable(&group["versions"])}))
+            .collect();
+        for (ours, theirs) in groups().into_iter().map(aggregated_group).zip(theirs) {
+            assert_eq!(ours, theirs);
+        }
+    }
+
     #[test]
     fn the_storage_hash_is_upstreams() {
         assert_eq!(storage_hash(registry::find("", "v1", "pods").unwrap()), "xPOwRZ+Yhw8=");

@@ -33,6 +33,12 @@ pub(super) async fn response(api: &Api, health: &Health) -> Response<Body> {
             out.push_str(&format!("[-]{name} failed: reason withheld\n"));
         }
     }
+    let known = |name: &&String| checks.iter().any(|(check, _)| check == name);
+    let unknown: Vec<String> = health.exclude.iter().filter(|e| !known(e)).map(|e| format!("\"{e}\"")).collect();
+    if !unknown.is_empty() {
+        let unknown = unknown.join(",");
+        out.push_str(&format!("warn: some health checks cannot be excluded: no matches for {unknown}\n"));
+    }
     match (failed, health.verbose) {
         (false, false) => text(StatusCode::OK, "ok".into()),
         (false, true) => text(StatusCode::OK, format!("{out}{} check passed\n", health.endpoint)),

@@ -39,6 +39,7 @@ pub(super) struct Wanted {
 }
 
 const MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+const STREAM_TYPES: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 const WATCH_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf, \
                            application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 
@@ -59,10 +60,14 @@ impl Wanted {
             let encoding = match clause.media {
                 "*/*" | "application/json" if clause.pretty => Encoding::Json { pretty: true },
                 "*/*" | "application/json" => json,
-                "application/yaml" if !watch => Encoding::Yaml,
+                "application/yaml" => Encoding::Yaml,
                 "application/vnd.kubernetes.protobuf" => Encoding::Protobuf,
                 _ => continue,
             };
+            if watch && encoding == Encoding::Yaml {
+                // It is chosen, and then found to have no frames.
+                return Err(only(STREAM_TYPES));
+            }
             let form = match (clause.kind, clause.group, clause.version) {
                 ("", ..) => Form::Plain,
                 // Tables hold anything, which protobuf cannot.
@@ -82,10 +87,14 @@ impl Wanted {
             return Ok(Self { encoding, form });
         }
         if refused_form {
-            return Err(ApiError::NotAcceptable(format!("only the following media types are accepted: {MEDIA_TYPES}")));
+            return Err(only(if watch { STREAM_TYPES } else { MEDIA_TYPES }));
         }
         Err(not_acceptable(if watch { WATCH_TYPES } else { MEDIA_TYPES }))
     }
+}
+
+fn only(types: &str) -> ApiError {
+    ApiError::NotAcceptable(format!("only the following media types are accepted: {types}"))
 }
 
 /// The 406 that lists what there is.

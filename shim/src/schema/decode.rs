@@ -13,6 +13,9 @@ use std::fmt;
 /// Go's decoder stops collecting strict errors here (sigs.k8s.io/json).
 const MAX_STRICT_ERRORS: usize = 100;
 
+/// Up to here every whole float64 is an integer that reads back as itself (2^53).
+const MAX_WHOLE: f64 = 9_007_199_254_740_992.0;
+
 /// Decodes a body.
 pub(super) fn decode(
     schema: &'static Schema,
@@ -182,6 +185,9 @@ impl State {
                 "bool" => "bool",
                 _ => "number",
             });
+        }
+        if self.error.is_some() {
+            return;
         }
         let go = self.facts.go_type(shape);
         let fields = self.path.iter().filter_map(|step| match step {
@@ -409,6 +415,8 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
         Ok(match self.shape {
+            // Go writes a whole float64 without a fraction.
+            Shape::Float64 if value.fract() == 0.0 && value.abs() < MAX_WHOLE => Value::from(value as i64),
             Shape::Float64 | Shape::Raw => Value::from(value),
             Shape::Quantity => self.text(&Value::from(value).to_string()),
             Shape::Int32 { .. } | Shape::Int64 { .. } | Shape::IntOrString => {

@@ -176,6 +176,12 @@ impl Facts {
         &self.kinds
     }
 
+    /// A struct by its OpenAPI name.
+    #[cfg(test)]
+    pub(super) fn type_named(&self, openapi: &str) -> Option<&Struct> {
+        self.types.iter().find(|ty| ty.openapi == openapi)
+    }
+
     /// The kind in exactly that group version.
     pub(super) fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Schema> {
         let wanted = (group, version, kind);

@@ -18,6 +18,8 @@ pub use swagger::{swagger_json, swagger_protobuf};
 
 static COMPONENTS: &[u8] = include_bytes!("facts/schemas.txt.gz");
 static COMPONENTS_HASH: LazyLock<[u8; 32]> = LazyLock::new(|| Sha256::digest(COMPONENTS).into());
+/// Meta's kinds that each group version registers as its own.
+const SHARED_KINDS: [&str; 2] = ["DeleteOptions", "WatchEvent"];
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// A resource as it is served: what this layer must know of the resource table above it.
@@ -76,11 +78,15 @@ pub fn openapi_document(path: &str, served: &[ServedKind]) -> Option<Bytes> {
     out.push_str(r#"{"openapi":"3.0.0","info":{"title":"Kubernetes","version":"unversioned"},"paths":"#);
     out.push_str(&paths);
     out.push_str(r#","components":{"#);
+    let version = served.iter().map(|kind| kind.gv).find(|gv| document_path(*gv) == path && !gv.group.is_empty());
     for (at, (name, schema)) in components.iter().enumerate() {
         out.push_str(if at == 0 { "\"schemas\":{\"" } else { ",\"" });
         out.push_str(name);
         out.push_str("\":");
-        out.push_str(schema);
+        match version.filter(|_| SHARED_KINDS.contains(&name.rsplit('.').next().unwrap_or_default())) {
+            Some(gv) => out.push_str(&in_version(schema, gv)),
+            None => out.push_str(schema),
+        }
     }
     if !components.is_empty() {
         out.push_str("},");
@@ -88,6 +94,15 @@ pub fn openapi_document(path: &str, served: &[ServedKind]) -> Option<Bytes> {
     out.push_str(r#""securitySchemes":{"BearerToken":{"type":"apiKey","description":"Bearer Token authentication","#);
     out.push_str(r#""name":"authorization","in":"header"}}}}"#);
     Some(Bytes::from(out))
+}
+
+/// A kind that exists in every version names the one of its document beside core's.
+fn in_version(schema: &str, gv: GroupVersion) -> String {
+    const CORE: &str = r#""group":"","kind":""#;
+    let Some((head, rest)) = schema.split_once(CORE) else { return schema.to_owned() };
+    let Some((own, tail)) = rest.split_once('}') else { return schema.to_owned() };
+    let version = own.replace("\"v1\"", &format!("\"{}\"", gv.version));
+    format!("{head}{CORE}{own}}},{{\"group\":\"{}\",\"kind\":\"{version}}}{tail}", gv.group)
 }
 
 /// The components that a text reaches, by name.

@@ -8,6 +8,10 @@ use serde_json::Value;
 /// What kube-apiserver answers whatever the operation was that failed.
 const REJECTED: &str = "the server rejected our request due to an error in our request";
 
+/// Bytes of JSON that one patch may copy (apiserver sets json-patch's `AccumulatedCopySizeLimit` to its body limit): each
+/// copy of a document into itself doubles it.
+const MAX_COPIED_BYTES: usize = 3 << 20;
+
 /// RFC 7386.
 pub fn json_merge(original: &Value, patch: &Value) -> Value {
     let mut merged = original.clone();
@@ -36,7 +40,16 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, SchemaError>
         _ => serde::Deserialize::deserialize(patch).map_err(|_| rejected())?,
     };
     let mut patched = original.clone();
+    let mut copied = 0;
     for operation in operations.0 {
+        if let PatchOperation::Copy(copy) = &operation
+            && let Ok(value) = copy.from.resolve(&patched)
+        {
+            copied += value.to_string().len();
+            if copied > MAX_COPIED_BYTES {
+                return Err(rejected());
+            }
+        }
         let Some(operation) = lenient(&patched, operation) else { continue };
         json_patch::patch(&mut patched, &[operation]).map_err(|_| rejected())?;
     }

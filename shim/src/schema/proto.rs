@@ -97,18 +97,22 @@ impl Writer {
     }
 
     fn fields(&mut self, map: Option<&Map<String, Value>>, ty: &Struct) {
-        let fields: Vec<&Field> = ty.by_number.iter().map(|at| &ty.fields[usize::from(*at)]).collect();
-        self.level(map, &fields, 0);
+        self.level(map, ty, &ty.by_number, 0);
     }
 
     /// The fields of one message; inlined messages are runs of fields that share their outer number.
-    fn level(&mut self, map: Option<&Map<String, Value>>, fields: &[&Field], depth: usize) {
+    fn level(&mut self, map: Option<&Map<String, Value>>, ty: &Struct, order: &[u16], depth: usize) {
+        let field = |at: &u16| &ty.fields[usize::from(*at)];
         let inlined = |field: &Field| field.depth() > depth;
-        for run in fields.chunk_by(|a, b| inlined(a) && inlined(b) && a.via[depth] == b.via[depth]) {
-            if inlined(run[0]) {
-                self.nested(run[0].via[depth], |out| out.level(map, run, depth + 1));
+        let together = |a: &u16, b: &u16| {
+            let (a, b) = (field(a), field(b));
+            inlined(a) && inlined(b) && a.via[depth] == b.via[depth]
+        };
+        for run in order.chunk_by(together) {
+            let field = field(&run[0]);
+            if inlined(field) {
+                self.nested(field.via[depth], |out| out.level(map, ty, run, depth + 1));
             } else {
-                let field = run[0];
                 let value = map.and_then(|map| map.get(field.name)).filter(|value| !value.is_null());
                 let shape = self.facts.shape(field.shape);
                 if value.is_some() || !matches!(field.rule, Rule::Keep | Rule::Null) {
@@ -353,6 +357,13 @@ fn utf8(bytes: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(bytes).map_err(|_| "proto: invalid UTF-8 string".to_owned())
 }
 
+/// The field of that number that lies in no inlined message: nearly every one there is.
+fn plain_field(ty: &Struct, number: u64) -> Option<&Field> {
+    let field = |at: &u16| &ty.fields[usize::from(*at)];
+    let at = ty.by_number.binary_search_by_key(&number, |at| u64::from(field(at).wire_path()[0])).ok()?;
+    Some(field(&ty.by_number[at])).filter(|field| field.depth() == 0)
+}
+
 struct Reader {
     facts: &'static Facts,
 }
@@ -371,6 +382,10 @@ impl Reader {
         let depth = outer.len();
         for part in Parts(bytes) {
             let (number, part) = part?;
+            if let Some(field) = plain_field(ty, number).filter(|_| depth == 0) {
+                self.merge(part, self.facts.shape(field.shape), map.entry(field.name).or_insert(Value::Null), budget)?;
+                continue;
+            }
             let at_level = |field: &&Field| field.depth() >= depth && field.via[..depth] == *outer;
             let here = |field: &&Field| field.depth() == depth && u64::from(field.number) == number && number != 0;
             if let Some(field) = ty.fields.iter().filter(at_level).find(here) {

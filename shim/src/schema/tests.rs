@@ -1,6 +1,9 @@
 //! The schema's rules on whole objects: tables, and the golden corpora where this layer alone decides.
 
+mod complete;
+mod openapi;
 mod wire;
+mod zero;
 
 use super::*;
 use serde_json::json;

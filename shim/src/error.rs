@@ -64,6 +64,9 @@ pub enum ApiError {
     AlreadyExists { what: Qualified, name: String },
     #[error("Operation cannot be fulfilled on {what} \"{name}\": {why}")]
     Conflict { what: Qualified, name: String, why: String },
+    /// An apply that changes what other managers own.
+    #[error("{message}")]
+    ApplyConflict { message: String, conflicts: Vec<crate::schema::apply::Conflict> },
     /// The revision (or the continue token's) is no longer kept.
     #[error("{0}")]
     Expired(String),

@@ -11,6 +11,7 @@ mod delete;
 mod disruption;
 mod form;
 mod identity;
+mod managed;
 mod read;
 mod review;
 mod scale;
@@ -97,6 +98,11 @@ impl Call {
         let text = self.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
         text.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
     }
+
+    fn user_agent(&self) -> String {
+        let text = self.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok());
+        text.unwrap_or("").to_owned()
+    }
 }
 
 /// Runs one request: authenticate → authorize → resolve → decode → mutate → validate → commit; http encodes the outcome.
@@ -116,11 +122,11 @@ pub async fn run(api: &Arc<Api>, mut call: Call) -> Result<Outcome, ApiError> {
     }
     allowed?;
 
-    let content_type = call.content_type();
+    let (content_type, agent) = (call.content_type(), call.user_agent());
     let request = ApiRequest::resolve(&api.catalog.served(), &call.info, &call.query, &content_type)?;
     let ApiRequest::Resource(target, action) = request else { return Ok(Answer::Meta(request).into()) };
     let body = std::mem::replace(&mut call.body, Box::pin(async { Ok(Bytes::new()) }));
-    let stage = Stage { api, user: &user, target: &target, content_type: &content_type };
+    let stage = Stage { api, user: &user, target: &target, content_type: &content_type, agent: &agent };
 
     // Each stage decodes, mutates (defaults, admission, strategy), validates and commits; see the file of its name.
     match (action, target.sub) {
@@ -155,6 +161,8 @@ struct Stage<'a> {
     user: &'a User,
     target: &'a Target,
     content_type: &'a str,
+    /// The `User-Agent`: the manager of writes that name none.
+    agent: &'a str,
 }
 
 impl Stage<'_> {

@@ -221,9 +221,12 @@ fn resolve_resource(
             }
             "list" => Action::List(ListOptions::parse(query, &def, false)?),
             "watch" => Action::Watch(ListOptions::parse(query, &def, true)?),
-            "create" => Action::Create(WriteOptions::parse(query)?),
-            "update" => Action::Update(WriteOptions::parse(query)?),
-            "patch" => Action::Patch(PatchType::parse(content_type)?, WriteOptions::parse(query)?),
+            "create" => Action::Create(WriteOptions::parse(query, "CreateOptions")?),
+            "update" => Action::Update(WriteOptions::parse(query, "UpdateOptions")?),
+            "patch" => {
+                let kind = PatchType::parse(content_type)?;
+                Action::Patch(kind, WriteOptions::parse_patch(query, kind)?)
+            }
             "delete" => Action::Delete(DeleteQuery::parse(query)?),
             "deletecollection" => {
                 Action::DeleteCollection(ListOptions::parse(query, &def, false)?, DeleteQuery::parse(query)?)

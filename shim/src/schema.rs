@@ -1,6 +1,7 @@
 //! One structural schema for built-ins and CRDs alike, and everything derived from it (DESIGN decision 4).
 
 mod any;
+pub mod apply;
 mod custom;
 mod decode;
 mod default;
@@ -167,6 +168,16 @@ impl Schema {
     /// Strategic merge patch of `original` by `patch`, with `$patch`, `$retainKeys`, `$setElementOrder`, `$deleteFromPrimitiveList`.
     pub fn strategic_merge(&self, original: &Value, patch: &Value) -> Result<Value, SchemaError> {
         merge::strategic(self, original, patch)
+    }
+
+    /// Makes the value what reading its own canonical bytes would give.
+    pub fn canonicalize(&self, value: &mut Value) {
+        encode::canonical(self, value);
+    }
+
+    /// The type as server-side apply sees it.
+    pub fn typed(&self) -> apply::Builtin {
+        apply::Builtin::of(self.ty)
     }
 
     fn has_type_meta(&self) -> bool {

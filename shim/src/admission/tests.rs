@@ -16,6 +16,7 @@ fn review<'a>(user: &'a User, operation: Operation, resource: &str, name: &'a st
         service_account: None,
         priority_classes: &[],
         runtime_class: None,
+        limit_ranges: &[],
         old: None,
     }
 }

@@ -3,6 +3,7 @@
 use super::{Body, Context, encode, plain, text_header};
 use crate::error::{ApiError, Qualified};
 use crate::registry::field::{Cause, FieldError};
+use crate::schema::apply::Conflict;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
@@ -127,6 +128,10 @@ fn status(error: &ApiError) -> Status {
         ApiError::NotAcceptable(_) => Status::new(406, "NotAcceptable", text),
         ApiError::AlreadyExists { what, name } => Status::new(409, "AlreadyExists", text).about(what, name),
         ApiError::Conflict { what, name, .. } => Status::new(409, "Conflict", text).about(what, name),
+        ApiError::ApplyConflict { conflicts, .. } => {
+            let cause = |c: &Conflict| json!({"reason": "FieldManagerConflict", "message": format!("conflict with {}", c.manager), "field": c.path});
+            Status::new(409, "Conflict", text).with_details().causes(conflicts.iter().map(cause).collect())
+        }
         ApiError::Expired(_) => Status::new(410, "Expired", text),
         ApiError::ExpiredPage { next } => Status { next: Some(next.clone()), ..Status::new(410, "Expired", text) },
         ApiError::TooLarge(_) => Status::new(413, "RequestEntityTooLarge", text),

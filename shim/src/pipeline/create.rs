@@ -1,5 +1,6 @@
 //! POST to a collection: decode → default → admit → prepare → validate → allocate → commit.
 
+use super::managed::{self, Ownership};
 use super::stored::{Stored, Written};
 use super::{Answer, ObjectAnswer, Outcome, Stage, decode, form, services};
 use crate::admission::{self, Operation, Review, suffix};
@@ -19,14 +20,15 @@ const GENERATED_BASE: usize = 58;
 pub(super) async fn create(stage: &Stage<'_>, options: &WriteOptions, body: Bytes) -> Result<Outcome, ApiError> {
     let def = &stage.target.def;
     let decoded = decode::object(stage, def.gv, def.kind, &body, options.validation)?;
-    create_object(stage, options, form::to_storage(def, decoded.value), decoded.warnings).await
+    create_object(stage, options, form::to_storage(def, decoded.value), Ownership::Writer, decoded.warnings).await
 }
 
-/// Creates the storage form `object`; PUT to an absent name ends here too.
+/// Creates the storage form `object`; PUT and apply to an absent name end here too.
 pub(super) async fn create_object(
     stage: &Stage<'_>,
     options: &WriteOptions,
     mut object: Object,
+    ownership: Ownership,
     mut warnings: Vec<String>,
 ) -> Result<Outcome, ApiError> {
     let def = &stage.target.def;
@@ -36,6 +38,12 @@ pub(super) async fn create_object(
     }
     form::storage_schema(def)?.default(&mut object);
     (def.strategy.default)(&mut object);
+    wipe(&mut object);
+    form::storage_schema(def)?.canonicalize(&mut object);
+    match ownership {
+        Ownership::Writer => managed::track(stage, options, None, &mut object)?,
+        Ownership::Applied(managed) => managed::set(&mut object, managed),
+    }
     admit(stage, Operation::Create, Some(&mut object), None).await?;
     stamp(&mut object);
     (def.strategy.prepare_create)(&mut object);
@@ -92,13 +100,16 @@ pub(super) fn place(stage: &Stage<'_>, object: &mut Object) -> Result<(), ApiErr
     Ok(())
 }
 
-/// What only the server sets.
+/// Takes out what only the server sets.
+fn wipe(object: &mut Object) {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "selfLink"] {
+        object.meta_mut().remove(field);
+    }
+}
+
 fn stamp(object: &mut Object) {
     let now = rfc3339();
     let meta = object.meta_mut();
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "selfLink", "managedFields"] {
-        meta.remove(field);
-    }
     meta.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
     meta.insert("creationTimestamp".into(), now.into());
 }
@@ -142,6 +153,12 @@ pub(super) async fn admit(
         },
         None => None,
     };
+    let limit_ranges = match def.resource {
+        "pods" | "persistentvolumeclaims" if operation != Operation::Delete && stage.target.sub.is_none() => {
+            limit_ranges(stage, namespace).await?
+        }
+        _ => Vec::new(),
+    };
     let name = match stage.target.name.as_str() {
         "" => object.as_deref().map(|o| o.name().to_owned()).unwrap_or_default(),
         name => name.to_owned(),
@@ -160,9 +177,16 @@ pub(super) async fn admit(
         service_account: account.as_ref(),
         priority_classes: &classes,
         runtime_class: runtime_class.as_ref(),
+        limit_ranges: &limit_ranges,
         old,
     };
     admission::admit(&review, object)
+}
+
+async fn limit_ranges(stage: &Stage<'_>, namespace: &str) -> Result<Vec<Object>, ApiError> {
+    let prefix = crate::store::key::StoreKey::prefix("limitranges", Some(namespace));
+    let snapshot = stage.api.cache("limitranges")?.latest().await?;
+    snapshot.range(&prefix, None).map(|entry| super::stored::value(&entry.bytes)).collect()
 }
 
 async fn priority_classes(stage: &Stage<'_>) -> Result<Vec<Object>, ApiError> {

@@ -4,6 +4,7 @@ use super::{Stage, form};
 use crate::error::ApiError;
 use crate::gvr::GroupVersion;
 use crate::schema::{AnySchema, Decoded, FieldValidation, Schema, SchemaError, yaml};
+use serde_json::Value;
 use std::borrow::Cow;
 
 /// Decodes a body that must hold one object of that kind.
@@ -109,6 +110,47 @@ fn read<'a>(content_type: &str, kind: &str, body: &'a [u8]) -> Result<Read<'a>, 
              application/json, application/yaml, application/vnd.kubernetes.protobuf"
                 .into(),
         )),
+    }
+}
+
+/// The body of an apply: YAML, of which JSON is a part; with warnings of keys set twice.
+pub(super) fn configuration(body: &[u8], validation: FieldValidation) -> Result<(Value, Vec<String>), ApiError> {
+    // Most clients send JSON without a key twice, which is read faster as what it is.
+    if validation == FieldValidation::Ignore
+        && let Ok(value @ Value::Object(_)) = serde_json::from_slice(body)
+    {
+        return Ok((value, Vec::new()));
+    }
+    let refuse = |text: String| ApiError::BadRequest(format!("error decoding YAML: {text}"));
+    let yaml::Converted { value, duplicates } =
+        yaml::to_json(body).map_err(|text| refuse(format!("error converting YAML to JSON: {text}")))?;
+    let found = match value {
+        Value::Object(_) => return with_duplicates(value, duplicates, validation),
+        // Nothing at all is an empty configuration.
+        Value::Null => return Ok((Value::Object(serde_json::Map::new()), Vec::new())),
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+    };
+    Err(refuse(format!(
+        "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type \
+         map[string]interface {{}}"
+    )))
+}
+
+fn with_duplicates(
+    value: Value,
+    duplicates: Option<String>,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), ApiError> {
+    let duplicates = duplicates.map(|text| format!("error converting YAML to JSON: {text}"));
+    match (duplicates, validation) {
+        (Some(text), FieldValidation::Strict) => {
+            Err(ApiError::BadRequest(format!("error strict decoding YAML: {text}")))
+        }
+        (Some(text), FieldValidation::Warn) => Ok((value, vec![text])),
+        (None, _) | (_, FieldValidation::Ignore) => Ok((value, Vec::new())),
     }
 }
 

@@ -1,9 +1,11 @@
 //! PUT and PATCH, of objects and their subresources: read → change → default → admit → prepare → validate → commit.
 
 use super::create::{admit, create_object, parse_version, place, rfc3339, version_required};
+use super::managed::{self, Ownership};
 use super::stored::{ATTEMPTS, Stored, Written, splice_version};
-use super::{Answer, ObjectAnswer, Outcome, Stage, decode, form, services};
+use super::{Answer, ObjectAnswer, Outcome, Stage, authorize, decode, form, services};
 use crate::admission::Operation;
+use crate::authz::Attributes;
 use crate::error::{ApiError, Qualified};
 use crate::meta::{Meta, Object};
 use crate::registry::certificates::certificatesigningrequest;
@@ -11,6 +13,7 @@ use crate::registry::core::{namespace, pod};
 use crate::registry::field::{Cause, quoted};
 use crate::request::Sub;
 use crate::request::options::{PatchType, WriteOptions};
+use crate::schema::apply::same_but_times;
 use crate::schema::{self, AnySchema, FieldValidation, SchemaError};
 use crate::store::Expect;
 use bytes::Bytes;
@@ -24,6 +27,8 @@ enum Change {
     /// Its new storage form.
     Put(Object),
     Patch(PatchType, Value),
+    /// Server-side apply of a configuration.
+    Apply(Value),
 }
 
 pub(super) async fn replace(stage: &Stage<'_>, options: &WriteOptions, body: Bytes) -> Result<Outcome, ApiError> {
@@ -35,10 +40,62 @@ pub(super) async fn replace(stage: &Stage<'_>, options: &WriteOptions, body: Byt
     place(stage, &mut object)?;
     let found = stage.api.read(def, stage.namespace(), &target.name).await?;
     if found.is_none() && target.sub.is_none() && def.strategy.allow_create_on_update {
+        may_create(stage).await?;
         object.meta_mut().remove("resourceVersion");
-        return create_object(stage, options, object, decoded.warnings).await;
+        return create_object(stage, options, object, Ownership::Writer, decoded.warnings).await;
     }
     change(stage, options, found, Change::Put(object), decoded.warnings).await
+}
+
+/// A write that finds nothing to change and creates instead needs the right to.
+async fn may_create(stage: &Stage<'_>) -> Result<(), ApiError> {
+    let target = stage.target;
+    let attributes = Attributes {
+        verb: "create",
+        is_resource: true,
+        group: target.def.gv.group,
+        resource: target.def.resource,
+        subresource: "",
+        namespace: stage.namespace(),
+        name: &target.name,
+        path: "",
+    };
+    authorize(stage.api, stage.user, &attributes).await
+}
+
+/// Server-side apply: merges the configuration into what there is, or creates it.
+async fn apply_config(stage: &Stage<'_>, options: &WriteOptions, body: &[u8]) -> Result<Outcome, ApiError> {
+    let target = stage.target;
+    let def = &target.def;
+    let (config, doubts) = decode::configuration(body, options.validation)?;
+    for _ in 0..ATTEMPTS {
+        let found = stage.api.read(def, stage.namespace(), &target.name).await?;
+        if found.is_some() || target.sub.is_some() {
+            return change(stage, options, found, Change::Apply(config), doubts).await;
+        }
+        may_create(stage).await?;
+        let merged = managed::apply(stage, options, None, &config)?;
+        let mut warnings = doubts.clone();
+        let object = merged.object.unwrap_or_else(|| config.clone());
+        if !object.uid().is_empty() {
+            return Err(uid_mismatch(stage, object.uid()));
+        }
+        let object = conform(stage, object, options.validation, &mut warnings)?;
+        match create_object(stage, options, object, Ownership::Applied(merged.managed), warnings).await {
+            // Somebody else has just created it: apply to theirs.
+            Err(ApiError::AlreadyExists { .. }) if !options.dry_run => {}
+            outcome => return outcome,
+        }
+    }
+    Err(ApiError::modified(def, &target.name))
+}
+
+fn uid_mismatch(stage: &Stage<'_>, uid: &str) -> ApiError {
+    ApiError::Conflict {
+        what: Qualified::resource(&stage.target.def),
+        name: stage.target.name.clone(),
+        why: format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found"),
+    }
 }
 
 pub(super) async fn patch(
@@ -47,6 +104,9 @@ pub(super) async fn patch(
     options: &WriteOptions,
     body: Bytes,
 ) -> Result<Outcome, ApiError> {
+    if kind == PatchType::Apply {
+        return apply_config(stage, options, &body).await;
+    }
     let patch: Value = serde_json::from_slice(&body).map_err(|e| {
         ApiError::BadRequest(if body.is_empty() {
             "unexpected end of JSON input".into()
@@ -62,13 +122,15 @@ pub(super) async fn patch(
             )));
         }
         (Value::Array(_), PatchType::Json) | (Value::Object(_), PatchType::Merge | PatchType::Strategic) => {}
+        // An empty JSON patch, as upstream reads it.
+        (Value::Null, PatchType::Json) => {}
         (other, PatchType::Json) => {
             let found = go_type(other);
             return Err(ApiError::BadRequest(format!(
                 "error decoding patch: json: cannot unmarshal {found} into Go value of type []handlers.jsonPatchOp"
             )));
         }
-        (other, PatchType::Merge | PatchType::Strategic) => {
+        (other, PatchType::Merge | PatchType::Strategic | PatchType::Apply) => {
             let found = go_type(other);
             return Err(ApiError::BadRequest(format!(
                 "json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
@@ -104,9 +166,19 @@ async fn change(
     for _ in 0..ATTEMPTS {
         let Some(old) = current else { return Err(ApiError::not_found(def, &target.name)) };
         let mut warnings = warnings.clone();
-        let mut new = match &change {
-            Change::Put(object) => object.clone(),
-            Change::Patch(kind, patch) => apply(stage, *kind, patch, &old, options.validation, &mut warnings)?,
+        let (mut new, ownership) = match &change {
+            Change::Put(object) => (object.clone(), Ownership::Writer),
+            Change::Patch(kind, patch) => {
+                (apply(stage, *kind, patch, &old, options.validation, &mut warnings)?, Ownership::Writer)
+            }
+            Change::Apply(config) => {
+                let merged = managed::apply(stage, options, Some(&old.value), config)?;
+                let object = match merged.object {
+                    Some(object) => conform(stage, object, options.validation, &mut warnings)?,
+                    None => old.value.clone(),
+                };
+                (object, Ownership::Applied(merged.managed))
+            }
         };
         let wanted = parse_version(new.meta_str("resourceVersion"))?;
         match wanted {
@@ -117,9 +189,15 @@ async fn change(
         if let Change::Put(_) = change {
             check_uid(stage, &old, &new)?;
         }
-        form::storage_schema(def)?.default(&mut new);
+        let schema = form::storage_schema(def)?;
+        schema.default(&mut new);
         (def.strategy.default)(&mut new);
         keep_server_metadata(&mut new, &old.value);
+        schema.canonicalize(&mut new);
+        match ownership {
+            Ownership::Writer => managed::track(stage, options, Some(&old.value), &mut new)?,
+            Ownership::Applied(managed) => managed::set(&mut new, managed),
+        }
         admit(stage, Operation::Update, Some(&mut new), Some(&old.value)).await?;
         prepare(target.sub, stage, &mut new, &old.value);
         validate(target.sub, stage, &new, &old.value)?;
@@ -140,13 +218,13 @@ async fn change(
                         warnings,
                     });
                 }
-                Err(now) if wanted.is_none() || matches!(change, Change::Patch(..)) => current = now,
+                Err(now) if wanted.is_none() || !matches!(change, Change::Put(_)) => current = now,
                 Err(_) => return Err(ApiError::modified(def, &target.name)),
             }
             drop(held);
             continue;
         }
-        if unchanged(def, &new, &old)? {
+        if unchanged(def, &mut new, &old)? {
             let answer = Answer::Object(ObjectAnswer { def: def.clone(), bytes: old.bytes, code: 200 });
             return Ok(Outcome { answer, warnings });
         }
@@ -189,6 +267,8 @@ fn apply(
     let schema = form::schema(def)?;
     let served = form::to_served(def, old.value.clone());
     let patched = match kind {
+        // Applied elsewhere.
+        PatchType::Apply => Ok(served.clone()),
         PatchType::Json => schema::json_patch(&served, patch),
         PatchType::Merge => Ok(schema::json_merge(&served, patch)),
         PatchType::Strategic => match schema {
@@ -204,8 +284,25 @@ fn apply(
     let shown = patched.to_string();
     let decoded = schema.conform(patched, validation).map_err(|error| match kind {
         PatchType::Strategic => unfit(go_value(patch), &error.to_string()),
-        PatchType::Json | PatchType::Merge => unfit(shown, &error.to_string()),
+        PatchType::Json | PatchType::Merge | PatchType::Apply => unfit(shown, &error.to_string()),
     })?;
+    warnings.extend(decoded.warnings);
+    let mut object = form::to_storage(def, decoded.value);
+    check_name(stage, &mut object)?;
+    place(stage, &mut object)?;
+    Ok(object)
+}
+
+/// A merged object of an apply as the schema has it, in storage form.
+fn conform(
+    stage: &Stage<'_>,
+    object: Value,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Object, ApiError> {
+    let def = &stage.target.def;
+    let schema = form::schema(def)?;
+    let decoded = schema.conform(object, validation).map_err(|e| ApiError::Plain(e.to_string()))?;
     warnings.extend(decoded.warnings);
     let mut object = form::to_storage(def, decoded.value);
     check_name(stage, &mut object)?;
@@ -298,8 +395,7 @@ fn keep_server_metadata(new: &mut Object, old: &Object) {
     if meta.get("uid").is_none_or(Value::is_null) {
         meta.insert("uid".into(), old["metadata"]["uid"].clone());
     }
-    for field in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "managedFields"]
-    {
+    for field in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
         match &old["metadata"][field] {
             Value::Null => meta.remove(field),
             kept => meta.insert(field.into(), kept.clone()),
@@ -351,8 +447,22 @@ fn is_gone(object: &Object) -> bool {
     object.deletion_timestamp().is_some() && object.finalizers().is_empty() && grace == 0 && !held
 }
 
-/// Nothing is written when nothing changes.
-fn unchanged(def: &crate::registry::ResourceDef, new: &Object, old: &Stored) -> Result<bool, ApiError> {
+/// Nothing is written when nothing changes but the times of managers.
+fn unchanged(def: &crate::registry::ResourceDef, new: &mut Object, old: &Stored) -> Result<bool, ApiError> {
+    let (mine, theirs) = (&new["metadata"]["managedFields"], &old.value["metadata"]["managedFields"]);
+    if mine != theirs && same_but_times(mine, theirs) {
+        let (said, kept) = (mine.clone(), theirs.clone());
+        managed::set(new, Some(kept));
+        if same(def, new, old)? {
+            return Ok(true);
+        }
+        managed::set(new, Some(said));
+        return Ok(false);
+    }
+    same(def, new, old)
+}
+
+fn same(def: &crate::registry::ResourceDef, new: &Object, old: &Stored) -> Result<bool, ApiError> {
     let mut new = new.clone();
     new.meta_mut().remove("resourceVersion");
     new.meta_mut().remove("selfLink");

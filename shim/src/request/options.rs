@@ -3,7 +3,7 @@
 use super::query::Query;
 use crate::error::{ApiError, Qualified};
 use crate::registry::ResourceDef;
-use crate::registry::field::{Cause, FieldError};
+use crate::registry::field::{Cause, FieldError, Path};
 use crate::schema::FieldValidation;
 use crate::selector::{FieldSelector, LabelSelector};
 use std::time::Duration;
@@ -147,6 +147,7 @@ pub struct WriteOptions {
     pub dry_run: bool,
     pub field_manager: String,
     pub validation: FieldValidation,
+    /// An apply takes fields from other managers.
     pub force: bool,
 }
 
@@ -156,26 +157,74 @@ impl Default for WriteOptions {
     }
 }
 
+/// A longer manager's name is refused (apimachinery's `FieldManagerMaxLength`).
+pub const FIELD_MANAGER_MAX_BYTES: usize = 128;
+
 impl WriteOptions {
-    pub fn parse(query: &Query) -> Result<Self, ApiError> {
-        let kind = Qualified::new("meta.k8s.io", "CreateOptions");
+    /// `kind` is what errors call the options: `CreateOptions`, `UpdateOptions`.
+    pub fn parse(query: &Query, kind: &str) -> Result<Self, ApiError> {
+        let (options, errors) = Self::read(query);
+        Self::checked(options, errors, kind)
+    }
+
+    /// A patch's: an apply must name its manager, and only it may be forced.
+    pub fn parse_patch(query: &Query, patch: PatchType) -> Result<Self, ApiError> {
+        let (options, rest) = Self::read(query);
+        let mut errors = Vec::new();
+        if patch != PatchType::Apply && query.get("force").is_some() {
+            errors.push(Path::new("force").forbidden("may not be specified for non-apply patch"));
+        }
+        if patch == PatchType::Apply && options.field_manager.is_empty() {
+            errors.push(Path::new("fieldManager").required("is required for apply patch"));
+        }
+        errors.extend(rest);
+        Self::checked(options, errors, "PatchOptions")
+    }
+
+    fn checked(options: Self, errors: Vec<FieldError>, kind: &str) -> Result<Self, ApiError> {
+        if errors.is_empty() {
+            return Ok(options);
+        }
+        Err(ApiError::Invalid { what: Qualified::new("meta.k8s.io", kind), name: String::new(), errors })
+    }
+
+    fn read(query: &Query) -> (Self, Vec<FieldError>) {
+        let mut errors = Vec::new();
+        let manager = query.get("fieldManager").unwrap_or("");
+        let path = Path::new("fieldManager");
+        if manager.len() > FIELD_MANAGER_MAX_BYTES {
+            errors.push(path.too_long(FIELD_MANAGER_MAX_BYTES));
+        }
+        for (at, c) in manager.char_indices().filter(|(_, c)| c.is_control()) {
+            let code = u32::from(c);
+            errors.push(path.invalid(manager, &format!("invalid character U+{code:04X} (at position {at})")));
+        }
+        let dry_run: Vec<&str> = query.all("dryRun").collect();
+        if dry_run.iter().any(|value| *value != "All") {
+            errors.push(unknown_dry_run(&dry_run));
+        }
         let validation = match query.get("fieldValidation").unwrap_or("") {
             "" | "Warn" => FieldValidation::Warn,
             "Ignore" => FieldValidation::Ignore,
             "Strict" => FieldValidation::Strict,
             other => {
-                let text =
-                    format!("Unsupported value: \"{other}\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"");
-                return Err(ApiError::invalid_field(kind, "", Cause::NotSupported, "fieldValidation", text));
+                errors.push(Path::new("fieldValidation").not_supported(other, &["", "Ignore", "Strict", "Warn"]));
+                FieldValidation::Warn
             }
         };
-        Ok(Self {
-            dry_run: parse_dry_run(query, "CreateOptions")?,
-            field_manager: query.get("fieldManager").unwrap_or("").to_owned(),
+        let options = Self {
+            dry_run: !dry_run.is_empty(),
+            field_manager: manager.to_owned(),
             validation,
             force: query.flag("force") == Some(true),
-        })
+        };
+        (options, errors)
     }
+}
+
+/// What was asked for is shown as a list, as upstream does.
+fn unknown_dry_run(values: &[&str]) -> FieldError {
+    Path::new("dryRun").not_supported(values.iter().map(|v| (*v).to_owned()).collect::<Vec<String>>(), &["All"])
 }
 
 fn parse_dry_run(query: &Query, kind: &str) -> Result<bool, ApiError> {
@@ -221,6 +270,8 @@ pub enum PatchType {
     Json,
     Merge,
     Strategic,
+    /// Server-side apply.
+    Apply,
 }
 
 impl PatchType {
@@ -231,9 +282,11 @@ impl PatchType {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
             "application/strategic-merge-patch+json" => Ok(Self::Strategic),
+            "application/apply-patch+yaml" => Ok(Self::Apply),
             _ => Err(ApiError::UnsupportedMediaType(
                 "the body of the request was in an unknown format - accepted media types include: \
-                 application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
+                 application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, \
+                 application/apply-patch+yaml"
                     .into(),
             )),
         }

@@ -1,5 +1,6 @@
 //! A kind's schema, built in or custom, as the pipeline sees it.
 
+use super::apply::{AnyType, Custom};
 use super::custom::CustomSchema;
 use super::{Decoded, FieldValidation, Schema, SchemaError};
 use crate::gvr::GroupVersion;
@@ -12,7 +13,7 @@ pub enum AnySchema<'a> {
     Custom(&'a CustomSchema),
 }
 
-impl AnySchema<'_> {
+impl<'a> AnySchema<'a> {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::BuiltIn(schema) => schema.kind(),
@@ -64,6 +65,23 @@ impl AnySchema<'_> {
         match self {
             Self::BuiltIn(schema) => schema.default(value),
             Self::Custom(schema) => schema.default(value),
+        }
+    }
+
+    /// Makes the value what reading its own canonical bytes would give.
+    pub fn canonicalize(&self, value: &mut Value) {
+        match self {
+            Self::BuiltIn(schema) => schema.canonicalize(value),
+            // Nothing is written that is not there.
+            Self::Custom(_) => {}
+        }
+    }
+
+    /// The type as server-side apply sees it.
+    pub fn typed(self) -> AnyType<'a> {
+        match self {
+            Self::BuiltIn(schema) => AnyType::Builtin(schema.typed()),
+            Self::Custom(schema) => AnyType::Custom(Custom::Object(&schema.root)),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::Schema;
 use super::decode::is_omitted;
-use super::facts::{Facts, Field, Rule, Shape, Struct, facts};
+use super::facts::{Facts, Field, Rule, Shape, ShapeId, Struct, facts};
 use serde_json::{Map, Value};
 use std::io::Write;
 
@@ -12,6 +12,74 @@ pub(super) fn encode(schema: &Schema, value: &Value) -> Vec<u8> {
     let mut writer = Writer { facts: facts(), out: Vec::with_capacity(2048) };
     writer.value(Some(value), Shape::Struct(schema.ty));
     writer.out
+}
+
+/// Makes the value what reading its canonical bytes would give: omitted zeros go, what is always written comes.
+pub(super) fn canonical(schema: &Schema, value: &mut Value) {
+    normalize(facts(), Shape::Struct(schema.ty), value);
+}
+
+fn normalize(facts: &Facts, shape: Shape, value: &mut Value) {
+    match (shape, value) {
+        (Shape::Struct(id) | Shape::SchemaOr { schema: id, .. }, Value::Object(map)) => {
+            for field in &facts.ty(id).fields {
+                let shape = facts.shape(field.shape);
+                let held = map.get_mut(field.name).filter(|value| !value.is_null());
+                if !is_written(field, shape, held.as_deref()) {
+                    map.remove(field.name);
+                } else if let Some(held) = held {
+                    normalize(facts, shape, held);
+                } else if field.rule == Rule::Null {
+                    map.insert(field.name.to_owned(), Value::Null);
+                } else {
+                    map.insert(field.name.to_owned(), zero_value(facts, shape));
+                }
+            }
+        }
+        (Shape::SchemaOr { schema, .. }, Value::Array(items)) => {
+            for value in items {
+                normalize(facts, Shape::Struct(schema), value);
+            }
+        }
+        (Shape::List { item, .. }, Value::Array(items)) if holds_structs(facts, item) => {
+            for value in items {
+                normalize(facts, facts.shape(item), value);
+            }
+        }
+        (Shape::Map { item, .. }, Value::Object(map)) if holds_structs(facts, item) => {
+            for value in map.values_mut() {
+                normalize(facts, facts.shape(item), value);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether there is anything to normalize below.
+fn holds_structs(facts: &Facts, shape: ShapeId) -> bool {
+    match facts.shape(shape) {
+        Shape::Struct(_) | Shape::SchemaOr { .. } => true,
+        Shape::List { item, .. } | Shape::Map { item, .. } => holds_structs(facts, item),
+        _ => false,
+    }
+}
+
+/// What `Writer::zero` writes, as a value.
+fn zero_value(facts: &Facts, shape: Shape) -> Value {
+    match shape {
+        Shape::String { .. } => Value::String(String::new()),
+        Shape::Bool => Value::Bool(false),
+        Shape::Int32 { .. } | Shape::Int64 { .. } | Shape::Float64 | Shape::IntOrString => Value::from(0),
+        Shape::Quantity => Value::from("0"),
+        Shape::Duration => Value::from("0s"),
+        Shape::Bytes | Shape::Time | Shape::MicroTime | Shape::Raw | Shape::FieldsV1 => Value::Null,
+        Shape::List { .. } | Shape::Map { .. } | Shape::SchemaOr { .. } => Value::Null,
+        Shape::Struct(_) => {
+            let mut value = Value::Object(Map::new());
+            normalize(facts, shape, &mut value);
+            value
+        }
+    }
 }
 
 struct Writer {

@@ -86,6 +86,19 @@ pub(super) enum Rule {
     DropZero,
 }
 
+/// How an applier owns the value of a field, where that is not as its type says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Ownership {
+    /// Maps by entry, lists whole.
+    ByType,
+    Whole,
+    /// By entry, though its type says whole.
+    Granular,
+    Set,
+    /// A list of maps known by these fields.
+    Keyed(Box<[Box<str>]>),
+}
+
 /// One JSON field of a struct, inlined structs resolved.
 #[derive(Debug)]
 pub(super) struct Field {
@@ -103,6 +116,7 @@ pub(super) struct Field {
     pub replaces: bool,
     /// Static default, as JSON.
     pub default: Option<&'static str>,
+    pub ownership: Ownership,
 }
 
 impl Field {
@@ -130,6 +144,8 @@ pub(super) struct Struct {
     by_name: Vec<u16>,
     /// Positions in `fields`, ordered as protobuf writes them.
     pub by_number: Vec<u16>,
+    /// Owned whole by an applier.
+    pub atomic: bool,
     /// Whether it or anything below has a static default.
     pub has_defaults: bool,
 }
@@ -281,10 +297,13 @@ struct Reader {
 impl Reader {
     fn line(&mut self, line: &'static str) {
         if let Some(rest) = line.strip_prefix("T ") {
-            let (name, openapi) = rest.split_once(' ').unwrap_or((rest, ""));
+            let mut words = rest.split(' ');
+            let mut next = || words.next().unwrap_or_default();
+            let (name, openapi, atomic) = (next(), next(), next() == "atomic");
             self.types.push(Struct {
                 name,
                 openapi,
+                atomic,
                 fields: Vec::new(),
                 by_name: Vec::new(),
                 by_number: Vec::new(),
@@ -325,6 +344,7 @@ impl Reader {
             merges: false,
             replaces: false,
             default: None,
+            ownership: Ownership::ByType,
         };
         for extra in columns {
             match extra.split_once('=') {
@@ -334,6 +354,10 @@ impl Reader {
                     field.replaces = strategy == "replace";
                 }
                 Some(("D", json)) => field.default = Some(json),
+                Some(("L" | "M", "atomic")) => field.ownership = Ownership::Whole,
+                Some(("M", "granular")) => field.ownership = Ownership::Granular,
+                Some(("L", "set")) => field.ownership = Ownership::Set,
+                Some(("k", keys)) => field.ownership = Ownership::Keyed(keys.split(',').map(Into::into).collect()),
                 _ => {}
             }
         }

@@ -277,7 +277,7 @@ fn no_merge_key(map: &Object, key: &str) -> SchemaError {
 }
 
 /// As Go's `%v` prints it: `map[image:x]`, `[a b]`.
-fn go_value(value: &Value) -> String {
+pub(super) fn go_value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),

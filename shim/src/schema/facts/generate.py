@@ -8,7 +8,8 @@ DEFINITIONS_JSON, upstream's swagger.json as PyPI's kubernetes-validate 1.36.0 c
 `kubernetes_validate/kubernetes-json-schema/v1.36.0-local/_definitions.json` in its wheel. Python's standard library only.
 
 types.txt, a table read whole at start (its reader is facts.rs):
-    T <type> <OpenAPI name>                       a struct; its fields follow, in Go's declared order, inlined ones in place
+    T <type> <OpenAPI name> [atomic]              a struct (owned whole by an applier, if atomic); its fields follow, in Go's
+                                                  declared order, inlined ones in place
     <field> TAB <shape> TAB <number> TAB <rule> [TAB <extra>]...
     K <group> TAB <version> TAB <kind> TAB <type>  a kind
 A shape is `s` string, `b` bool, `i` int32, `l` int64, `f` float64, `y` bytes, `q` Quantity, `t` Time, `u` MicroTime,
@@ -228,7 +229,8 @@ def main():
         go = types.wanted[index]
         index += 1
         schema = schemas.get(openapi_name(go))
-        lines.append("T %s %s" % (short(go), openapi_name(go)))
+        atomic = " atomic" if (schema or {}).get("x-kubernetes-map-type") == "atomic" else ""
+        lines.append("T %s %s%s" % (short(go), openapi_name(go), atomic))
         for field, via in types.flat(go):
             number = ".".join(str(part) for part in via + (field.get("num", 0),))
             shape = types.shape(field["type"])

@@ -5,8 +5,7 @@ use super::form;
 use super::{Api, Stage};
 use crate::error::ApiError;
 use crate::meta::{Meta, Object};
-use crate::registry::ResourceDef;
-use crate::registry::catalog::Def;
+use crate::registry::{self, Def, ResourceDef};
 use crate::request::Sub;
 use crate::request::options::{FIELD_MANAGER_MAX_BYTES, WriteOptions};
 use crate::schema::AnySchema;
@@ -80,6 +79,43 @@ pub(super) fn apply(
     Ok(Merged { object: applied.object, managed: applied.managers.write() })
 }
 
+/// How a `Scale` changes.
+pub(super) enum ScaleChange {
+    /// To this.
+    To(Object),
+    Apply(Value),
+}
+
+/// The new `Scale`, and the managedFields of the object that it is of.
+pub(super) fn scale(
+    stage: &Stage<'_>,
+    options: &WriteOptions,
+    object: &Object,
+    (now, replicas): (&Object, &Set),
+    change: ScaleChange,
+) -> Result<(Object, Option<Value>), ApiError> {
+    let def = Def::BuiltIn(&registry::scale::DEF);
+    let at = At::of(stage, &def, options)?;
+    let parents = Managers::read(&object["metadata"]["managedFields"]).unwrap_or_default();
+    let managers = parents.to_scale(replicas, &at.version);
+    let mut now = now.clone();
+    form::schema(&def)?.canonicalize(&mut now);
+    let (new, managers) = match change {
+        ScaleChange::To(mut new) => {
+            form::schema(&def)?.canonicalize(&mut new);
+            let managers =
+                if parents.is_empty() { managers } else { managers.update(&at.versions(), &now, &new, at.writer()) };
+            (new, managers)
+        }
+        ScaleChange::Apply(config) => {
+            let applied = managers.apply(&at.versions(), &now, &config, at.writer(), options.force).map_err(refuse)?;
+            (applied.object.unwrap_or(now), applied.managers)
+        }
+    };
+    let version = stage.target.def.gv.to_string();
+    Ok((new, parents.with_scale(managers, replicas, &version).write()))
+}
+
 fn refuse(error: ApplyError) -> ApiError {
     let message = error.to_string();
     match error {
@@ -113,7 +149,10 @@ struct At<'a> {
 
 impl<'a> At<'a> {
     fn new(stage: &Stage<'a>, options: &WriteOptions) -> Result<At<'a>, ApiError> {
-        let def: &'a Def = &stage.target.def;
+        Self::of(stage, &stage.target.def, options)
+    }
+
+    fn of(stage: &Stage<'a>, def: &'a Def, options: &WriteOptions) -> Result<At<'a>, ApiError> {
         let version = def.gv.to_string();
         let mut empty = json!({"kind": def.kind, "apiVersion": version, "metadata": {}});
         form::schema(def)?.canonicalize(&mut empty);

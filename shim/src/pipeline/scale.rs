@@ -1,5 +1,6 @@
 //! `scale`: an object's replicas, read and written as a `Scale`.
 
+use super::managed::{self, ScaleChange};
 use super::stored::{ATTEMPTS, Stored, Written};
 use super::{Answer, ObjectAnswer, Outcome, Stage, decode};
 use crate::error::{ApiError, Qualified};
@@ -7,6 +8,7 @@ use crate::meta::{Meta, Object};
 use crate::registry::Def;
 use crate::registry::scale::{self, ScalePaths};
 use crate::request::options::{PatchType, WriteOptions};
+use crate::schema::apply::Set;
 use crate::schema::{self, Schema, SchemaError};
 use crate::store::Expect;
 use bytes::Bytes;
@@ -20,7 +22,7 @@ pub(super) async fn get(stage: &Stage<'_>) -> Result<Outcome, ApiError> {
 pub(super) async fn replace(stage: &Stage<'_>, options: &WriteOptions, body: Bytes) -> Result<Outcome, ApiError> {
     let def = &scale::DEF;
     let wanted = decode::object(stage, def.gv, def.kind, &body, options.validation)?.value;
-    write(stage, options, |_| Ok(wanted.clone())).await
+    write(stage, options, |_| Ok(ScaleChange::To(wanted.clone()))).await
 }
 
 pub(super) async fn patch(
@@ -30,9 +32,13 @@ pub(super) async fn patch(
     body: Bytes,
 ) -> Result<Outcome, ApiError> {
     let schema = schema()?;
+    if kind == PatchType::Apply {
+        let (config, _) = decode::configuration(&body, options.validation)?;
+        return write(stage, options, |_| Ok(ScaleChange::Apply(config.clone()))).await;
+    }
     let patch: Value =
         serde_json::from_slice(&body).map_err(|e| ApiError::BadRequest(format!("error decoding patch: {e}")))?;
-    write(stage, options, |now| apply(schema, kind, &patch, now, options)).await
+    write(stage, options, |now| apply(schema, kind, &patch, now, options).map(ScaleChange::To)).await
 }
 
 fn apply(
@@ -45,7 +51,7 @@ fn apply(
     let patched = match kind {
         PatchType::Json => schema::json_patch(now, patch),
         PatchType::Merge => Ok(schema::json_merge(now, patch)),
-        PatchType::Strategic => schema.strategic_merge(now, patch),
+        PatchType::Strategic | PatchType::Apply => schema.strategic_merge(now, patch),
     };
     let conformed = patched.and_then(|patched| schema.conform(patched, options.validation));
     conformed.map(|decoded| decoded.value).map_err(|error| match error {
@@ -74,12 +80,14 @@ async fn current(stage: &Stage<'_>) -> Result<Stored, ApiError> {
 async fn write(
     stage: &Stage<'_>,
     options: &WriteOptions,
-    change: impl Fn(&Object) -> Result<Object, ApiError>,
+    change: impl Fn(&Object) -> Result<ScaleChange, ApiError>,
 ) -> Result<Outcome, ApiError> {
     let (def, name, paths) = (&stage.target.def, stage.target.name.as_str(), paths(stage)?);
     let mut old = current(stage).await?;
+    let replicas = Set::path(&scale::parts(paths.spec_replicas).collect::<Vec<_>>());
     for _ in 0..ATTEMPTS {
-        let wanted = change(&paths.scale_of(&old.value))?;
+        let now = paths.scale_of(&old.value);
+        let (wanted, managers) = managed::scale(stage, options, &old.value, (&now, &replicas), change(&now)?)?;
         if !wanted.name().is_empty() && wanted.name() != name {
             return Err(ApiError::BadRequest(format!(
                 "the name of the object ({}) does not match the name on the URL ({name})",
@@ -98,7 +106,11 @@ async fn write(
         }
         let mut new = old.value.clone();
         paths.set_replicas(&mut new, wanted["spec"]["replicas"].as_i64().unwrap_or(0));
+        managed::set(&mut new, managers);
         (def.strategy.prepare_update)(&mut new, &old.value);
+        if new == old.value {
+            return answer(&now);
+        }
         match stage.api.write(def, &new, Expect::At(old.revision), options.dry_run).await? {
             Written::Done(stored) => return answer(&paths.scale_of(&stored.value)),
             Written::Lost(now) => old = now.ok_or_else(|| ApiError::not_found(def, name))?,

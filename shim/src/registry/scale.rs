@@ -88,7 +88,8 @@ impl ScalePaths {
     }
 }
 
-fn parts(path: &str) -> impl Iterator<Item = &str> {
+/// The fields that a dotted path names, outermost first.
+pub fn parts(path: &str) -> impl Iterator<Item = &str> {
     path.split('.').filter(|part| !part.is_empty())
 }
 

@@ -93,11 +93,16 @@ impl Writer<'_> {
     }
 }
 
+/// The type of a version.
+pub type TypeOf<'a, T> = Box<dyn Fn(&str) -> Option<T> + 'a>;
+/// An object in another version.
+pub type Convert<'a> = Box<dyn Fn(&Value, &str) -> Option<Value> + 'a>;
+
 /// The versions of a kind: their types, and an object in another version.
 pub struct Versions<'a, T> {
     /// `None` for a version that is not served any more: its managers are forgotten.
-    pub of: Box<dyn Fn(&str) -> Option<T> + 'a>,
-    pub convert: Box<dyn Fn(&Value, &str) -> Option<Value> + 'a>,
+    pub of: TypeOf<'a, T>,
+    pub convert: Convert<'a>,
     /// The object of this kind in which nothing is set, in the version of the request.
     pub empty: &'a Value,
     /// What the server resets whatever is sent (`status` of the object itself, `spec` of its status): nobody owns it.
@@ -241,6 +246,40 @@ impl Managers {
             return Err(ApplyError::Conflicts(left));
         }
         finish(self.merge_config(of, versions, live, config, writer, true), live, config, writer)
+    }
+
+    /// The managers of an object's `Scale`: those who own its replicas.
+    pub fn to_scale(&self, replicas: &Set, scale_version: &str) -> Managers {
+        let owns = |owned: &Owned| !owned.set.intersection(replicas).is_empty();
+        let own = |owned: &Owned| Owned {
+            version: scale_version.into(),
+            set: Set::path(&["spec", "replicas"]),
+            ..owned.clone()
+        };
+        Managers(self.0.iter().filter(|(_, owned)| owns(owned)).map(|(id, owned)| (id.clone(), own(owned))).collect())
+    }
+
+    /// The object's managers after those of its `Scale` have changed: who lost the replicas there loses them here.
+    pub fn with_scale(self, mut scale: Managers, replicas: &Set, version: &str) -> Managers {
+        let mut all = BTreeMap::new();
+        for (id, mut owned) in self.0 {
+            if !owned.set.intersection(replicas).is_empty() && scale.0.remove(&id).is_none() {
+                owned.set = owned.set.difference(replicas);
+            }
+            if !owned.set.is_empty() {
+                all.insert(id, owned);
+            }
+        }
+        let in_scale = Set::path(&["spec", "replicas"]);
+        let owns = |owned: &Owned| !owned.set.intersection(&in_scale).is_empty();
+        for (mut id, _) in scale.0.into_iter().filter(|(_, owned)| owns(owned)) {
+            if id.applies == Operation::Update {
+                id.version = version.to_owned();
+            }
+            // As upstream: without a time, for the object's entries know none.
+            all.insert(id, Owned { version: version.into(), time: String::new(), set: replicas.clone() });
+        }
+        Managers(all)
     }
 
     fn merge_config<'s, T: Typed<'s>>(

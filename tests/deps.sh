@@ -27,12 +27,11 @@ install() {
 
 need() { command -v "$1" >/dev/null || install "$2"; }
 
-# containerd 2.x lives in Debian's next suite, pinned low so that nothing else comes from there; where it cannot be
-# had, Debian 12's 1.6 serves. A mirror may hold an older copy of that suite: signed all the same, its date is not asked.
-install_containerd() {
-    command -v containerd >/dev/null && return
-    if [ "$(. /etc/os-release && echo "${VERSION_ID:-}")" = 12 ]; then
-        as_root tee /etc/apt/sources.list.d/forky.sources >/dev/null <<-SOURCES
+# Debian's next suite, pinned low so that only what is asked for comes from there. A mirror may hold an older copy of it:
+# signed all the same, its date is not asked.
+add_forky() {
+    [ "$(. /etc/os-release && echo "${VERSION_ID:-}")" = 12 ] || return
+    as_root tee /etc/apt/sources.list.d/forky.sources >/dev/null <<-SOURCES
 			Types: deb
 			URIs: http://deb.debian.org/debian
 			Suites: forky
@@ -40,16 +39,34 @@ install_containerd() {
 			Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 			Check-Valid-Until: no
 		SOURCES
-        printf 'Package: *\nPin: release n=forky\nPin-Priority: 100\n' | as_root tee /etc/apt/preferences.d/forky >/dev/null
-        if as_root apt-get update -qq &&
-            as_root env DEBIAN_FRONTEND=noninteractive \
-                apt-get install -y -qq --no-install-recommends runc containerd/forky >/dev/null; then
-            return
-        fi
-        as_root rm -f /etc/apt/sources.list.d/forky.sources /etc/apt/preferences.d/forky
-        echo "containerd 2.x cannot be had: taking Debian 12's" >&2
+    printf 'Package: *\nPin: release n=forky\nPin-Priority: 100\n' | as_root tee /etc/apt/preferences.d/forky >/dev/null
+    as_root apt-get update -qq && return
+    as_root rm -f /etc/apt/sources.list.d/forky.sources /etc/apt/preferences.d/forky
+    return 1
+}
+
+# containerd 2.x is in forky; where it cannot be had, Debian 12's 1.6 serves.
+install_containerd() {
+    command -v containerd >/dev/null && return
+    if add_forky && as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends runc containerd/forky >/dev/null; then
+        return
     fi
+    echo "containerd 2.x cannot be had: taking the release's own" >&2
     install containerd
+}
+
+# unpack PACKAGE FOLDER : into a folder of its own, so that nothing is started and nothing of the system is replaced.
+unpack() {
+    local package
+    package=$(mktemp -d)
+    chmod 755 "$package"
+    rm -rf "$2.part"
+    (cd "$package" && apt-get -o APT::Sandbox::User=root download -qq "$1") &&
+        dpkg-deb -x "$package"/*.deb "$2.part" && mv "$2.part" "$2"
+    local failed=$?
+    rm -rf "$package"
+    return $failed
 }
 
 for what in "$@"; do
@@ -97,16 +114,17 @@ for what in "$@"; do
             update
             version=$(apt-cache madison containerd | awk '$3 ~ /^1\.6/ { print $3; exit }')
             if [ -n "$version" ]; then
-                package=$(mktemp -d)
-                chmod 755 "$package"
-                (cd "$package" && apt-get -o APT::Sandbox::User=root download -qq "containerd=$version")
-                rm -rf "$deps/containerd-1.6.part"
-                dpkg-deb -x "$package"/containerd_*.deb "$deps/containerd-1.6.part"
-                mv "$deps/containerd-1.6.part" "$deps/containerd-1.6"
-                rm -rf "$package"
+                unpack "containerd=$version" "$deps/containerd-1.6"
             else
                 echo "containerd 1.6 cannot be had: tests on it are skipped" >&2
             fi
+        fi
+        # etcd 3.5 is in forky; Debian 12's 3.4 tells watches wrong progress.
+        if [ ! -x "$deps/etcd/usr/bin/etcd" ] && ! etcd --version 2>/dev/null | grep -q 'Version: 3\.[5-9]'; then
+            apt-cache madison etcd-server | awk '$3 ~ /^3\.[5-9]/' | grep -q . || add_forky || true
+            version=$(apt-cache madison etcd-server | awk '$3 ~ /^3\.[5-9]/ { print $3; exit }')
+            { [ -n "$version" ] && unpack "etcd-server=$version" "$deps/etcd"; } ||
+                echo "etcd 3.5 cannot be had: tests on it are skipped" >&2
         fi
         ;;
     *)

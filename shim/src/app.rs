@@ -12,11 +12,13 @@ use crate::control::{self, ControlParams};
 use crate::error::ApiError;
 use crate::http::tls::{ClientFiles, ServerFiles, ServerTls, TlsError, install_provider};
 use crate::http::{Front, listener};
-use crate::pipeline::{Api, Settings};
+use crate::pipeline::{self, Api, Settings};
 use crate::registry::core::service::allocate::ServiceRange;
 use crate::store::Store;
+use crate::store::etcd::{EtcdError, EtcdStore};
 use crate::store::memory::MemoryStore;
 use crate::store::sqlite::{OpenError, SqliteStore};
+use crate::store::translated::Translated;
 use crate::task::Tasks;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -57,6 +59,8 @@ pub enum StartError {
     Store(#[from] OpenError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
     #[error("the store could not be opened: {0}")]
     Opening(#[source] tokio::task::JoinError),
     #[error("the first objects could not be written: {0}")]
@@ -83,11 +87,14 @@ impl Server {
             address: SocketAddr::new(config.bind_address, config.secure_port),
             source,
         })?;
-        let store = open_store(&config.store).await?;
-
         let (base, serving) = (Tasks::new(), Tasks::new());
-        let settings =
-            Settings { service_range: service_range.clone(), min_request_timeout: config.limits.min_request_timeout };
+        let store = open_store(&config.store, &base).await?;
+
+        let settings = Settings {
+            service_range: service_range.clone(),
+            min_request_timeout: config.limits.min_request_timeout,
+            etcd_healthcheck_timeout: config.etcd_healthcheck_timeout,
+        };
         let api = Api::start(store.clone(), settings, Some(tokens), &base, serving.stopping());
         let kubelet = ClientFiles {
             certificate: config.kubelet_client_certificate.clone(),
@@ -136,7 +143,8 @@ impl Server {
     }
 }
 
-async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, StartError> {
+/// Opens the store; what it needs done while it is open becomes a task.
+async fn open_store(config: &StoreConfig, tasks: &Tasks) -> Result<Arc<dyn Store>, StartError> {
     match config {
         StoreConfig::Memory => Ok(Arc::new(MemoryStore::new())),
         StoreConfig::Sqlite { path, options } => {
@@ -144,6 +152,13 @@ async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, StartError> 
             // Opening checks the file's integrity: disk reads that must not hold up a worker.
             let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&path, options)).await;
             Ok(Arc::new(opened.map_err(StartError::Opening)??))
+        }
+        StoreConfig::Etcd(config) => {
+            let store = EtcdStore::open(config).await?;
+            if !config.compaction_interval.is_zero() {
+                tasks.spawn("etcd-compactor", store.compactor(config.compaction_interval));
+            }
+            Ok(Arc::new(Translated::new(store, pipeline::canonical)))
         }
     }
 }

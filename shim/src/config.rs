@@ -1,6 +1,7 @@
 //! Configuration of the server: kube-apiserver's flag names where they exist, resolved.
 
 use crate::audit::AuditConfig;
+use crate::store::etcd::EtcdConfig;
 use crate::store::sqlite::SqliteOptions;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ pub enum StoreConfig {
         path: PathBuf,
         options: SqliteOptions,
     },
+    Etcd(EtcdConfig),
 }
 
 /// Resolved configuration of one server.
@@ -27,6 +29,8 @@ pub struct ServerConfig {
     /// `10.43.0.0/16`.
     pub service_cluster_ip_range: String,
     pub store: StoreConfig,
+    /// How long the store may take to answer a health check.
+    pub etcd_healthcheck_timeout: Duration,
     /// Serving certificate, PEM files.
     pub tls_cert_file: PathBuf,
     pub tls_private_key_file: PathBuf,

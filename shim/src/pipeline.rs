@@ -4,6 +4,7 @@
 
 pub mod api;
 mod binding;
+mod codec;
 mod connect;
 mod create;
 mod decode;
@@ -22,6 +23,7 @@ mod update;
 pub mod watch;
 
 pub use api::{Api, Settings};
+pub use codec::canonical;
 pub use connect::{Connection, Stream};
 pub use form::{is_stored_form, schema, served_bytes, to_served};
 pub use identity::Credential;

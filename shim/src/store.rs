@@ -4,12 +4,14 @@ pub mod cache;
 #[cfg(test)]
 mod conformance;
 pub mod copy;
+pub mod etcd;
 mod hub;
 pub mod key;
 pub mod memory;
 #[cfg(test)]
 mod properties;
 pub mod sqlite;
+pub mod translated;
 
 use crate::revision::Revision;
 use async_trait::async_trait;

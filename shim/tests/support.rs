@@ -7,6 +7,7 @@ use skiff_shim::config::{Limits, ServerConfig, StoreConfig};
 use skiff_shim::store::sqlite::SqliteOptions;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// A server and its files; both go when it is dropped (call `stop` to have it end cleanly).
@@ -64,6 +65,7 @@ impl Fixture {
             advertise_address: None,
             service_cluster_ip_range: "10.43.0.0/16".into(),
             store: StoreConfig::Memory,
+            etcd_healthcheck_timeout: Duration::from_secs(2),
             tls_cert_file: pki.apiserver().cert,
             tls_private_key_file: pki.apiserver().key,
             client_ca_file: pki.ca().cert,

@@ -1,10 +1,12 @@
 //! Flags under upstream's names, and what they resolve to.
 
 mod audit;
+mod etcd;
 mod limits;
 
 use audit::AuditFlags;
 use clap::{Args, ValueEnum};
+use etcd::EtcdFlags;
 use limits::LimitFlags;
 use node_config::agent::AgentConfig;
 use node_config::data_dir::{DEFAULT_PATH, Layout};
@@ -40,9 +42,9 @@ pub(crate) struct ServerFlags {
     /// Addresses that services get
     #[arg(long, default_value = "10.43.0.0/16", value_name = "cidr")]
     pub(crate) service_cluster_ip_range: Cidr,
-    /// Where objects are kept
-    #[arg(long, value_enum, default_value = "sqlite", value_name = "engine")]
-    pub(crate) store: StoreEngine,
+    /// Where objects are kept: in etcd where --etcd-servers is given, in sqlite otherwise
+    #[arg(long, value_enum, value_name = "engine")]
+    store: Option<StoreEngine>,
     /// Bytes that the embedded store may use (etcd's flag); from there on it takes only deletes; 0 is no limit
     #[arg(long, default_value_t = SqliteOptions::default().quota_bytes, value_name = "bytes")]
     pub(crate) quota_backend_bytes: u64,
@@ -63,6 +65,8 @@ pub(crate) struct ServerFlags {
     limits: LimitFlags,
     #[command(flatten)]
     audit: AuditFlags,
+    #[command(flatten)]
+    etcd: EtcdFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -71,32 +75,46 @@ pub(crate) enum StoreEngine {
     Sqlite,
     /// Nothing survives the process
     Memory,
+    /// The etcd that --etcd-servers names
+    Etcd,
 }
 
 impl ServerFlags {
+    /// Which engine is meant.
+    fn store(&self, layout: &Layout) -> anyhow::Result<StoreConfig> {
+        let sqlite = || StoreConfig::Sqlite {
+            path: database(layout),
+            options: SqliteOptions {
+                quota_bytes: self.quota_backend_bytes,
+                history: self.auto_compaction_retention,
+                history_revisions: self.auto_compaction_revisions,
+            },
+        };
+        match (self.store, self.etcd.resolve()) {
+            (None | Some(StoreEngine::Etcd), Some(etcd)) => Ok(StoreConfig::Etcd(etcd)),
+            (None | Some(StoreEngine::Sqlite), None) => Ok(sqlite()),
+            (Some(StoreEngine::Memory), None) => Ok(StoreConfig::Memory),
+            (Some(StoreEngine::Etcd), None) => anyhow::bail!("--store=etcd needs --etcd-servers"),
+            (Some(StoreEngine::Sqlite | StoreEngine::Memory), Some(_)) => {
+                anyhow::bail!("--etcd-servers and another --store than etcd contradict each other: leave one out")
+            }
+        }
+    }
+
     pub(crate) fn resolve(
         &self,
         layout: &Layout,
         advertise: Option<IpAddr>,
         controllers: Vec<&'static str>,
-    ) -> ServerConfig {
+    ) -> anyhow::Result<ServerConfig> {
         let pki = Pki::new(layout.pki());
-        ServerConfig {
+        Ok(ServerConfig {
             bind_address: self.bind_address,
             secure_port: self.secure_port,
             advertise_address: self.advertise_address.or(advertise),
             service_cluster_ip_range: self.service_cluster_ip_range.to_string(),
-            store: match self.store {
-                StoreEngine::Sqlite => StoreConfig::Sqlite {
-                    path: database(layout),
-                    options: SqliteOptions {
-                        quota_bytes: self.quota_backend_bytes,
-                        history: self.auto_compaction_retention,
-                        history_revisions: self.auto_compaction_revisions,
-                    },
-                },
-                StoreEngine::Memory => StoreConfig::Memory,
-            },
+            store: self.store(layout)?,
+            etcd_healthcheck_timeout: self.etcd.etcd_healthcheck_timeout,
             tls_cert_file: pki.apiserver().cert,
             tls_private_key_file: pki.apiserver().key,
             client_ca_file: pki.ca().cert,
@@ -109,7 +127,7 @@ impl ServerFlags {
             controllers,
             limits: self.limits.resolve(),
             audit: self.audit.resolve(),
-        }
+        })
     }
 
     /// Addresses of the API server that its certificate must name beyond the node's.

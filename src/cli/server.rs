@@ -32,7 +32,7 @@ pub(crate) async fn run(flags: Flags, format: Format) -> anyhow::Result<()> {
     let names = certificates::server_names(&flags.server, machine::default_address());
     let issued = certificates::ensure(data.layout(), &names)?;
     progress.ready("certificates", issued);
-    let config = flags.server.resolve(data.layout(), machine::default_address(), controllers);
+    let config = flags.server.resolve(data.layout(), machine::default_address(), controllers)?;
     let starting = Server::start(config);
     let server = progress.wait("the API server", Duration::from_secs(60), starting).await?;
     let server = server.context("the API server cannot start")?;

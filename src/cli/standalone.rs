@@ -224,7 +224,7 @@ async fn start_server(
     progress: Progress,
 ) -> anyhow::Result<Server> {
     let scheduler = controllers.contains(&"scheduler");
-    let config = flags.server.resolve(layout, Some(node_ip), controllers);
+    let config = flags.server.resolve(layout, Some(node_ip), controllers)?;
     let server = progress.wait("the API server", START_LIMIT, Server::start(config)).await?;
     let server = server.context("the API server cannot start")?;
     let port = server.address().port();

@@ -69,6 +69,11 @@ const FENCES: &[Fence] = &[
         allowed: &["src/server.rs", "src/server/", "src/probe/http.rs"],
     },
     Fence { of: "shim/src/", crates: &["hyper"], allowed: &["shim/src/http.rs", "shim/src/http/"] },
+    Fence {
+        of: "shim/src/",
+        crates: &["etcd_client", "tonic"],
+        allowed: &["shim/src/store/etcd.rs", "shim/src/store/etcd/"],
+    },
     Fence { of: "shim/src/", crates: &["rusqlite"], allowed: &["shim/src/store.rs", "shim/src/store/"] },
 ];
 

@@ -6,10 +6,7 @@ use crate::request::Health;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-/// How long the store may take to answer a health check.
-const STORE_DEADLINE: Duration = Duration::from_secs(2);
 const TEXT: &str = "text/plain; charset=utf-8";
 
 pub(super) async fn response(api: &Api, health: &Health) -> Response<Body> {
@@ -47,10 +44,14 @@ pub(super) async fn response(api: &Api, health: &Health) -> Response<Body> {
 }
 
 async fn checks(api: &Api, endpoint: &str) -> Vec<(&'static str, bool)> {
-    let store = tokio::time::timeout(STORE_DEADLINE, api.store.current()).await.is_ok_and(|r| r.is_ok());
-    let mut checks = vec![("ping", true), ("log", true)];
+    let patience = api.settings.etcd_healthcheck_timeout;
+    let store = tokio::time::timeout(patience, api.store.current()).await.is_ok_and(|r| r.is_ok());
+    // Whatever the engine, the store's check has upstream's name.
+    let mut checks = vec![("ping", true), ("log", true), ("etcd", store)];
+    if endpoint == "readyz" {
+        checks.push(("etcd-readiness", store));
+    }
     if endpoint != "livez" {
-        checks.push(("storage-readiness", store));
         checks.push(("poststarthook/bootstrap-controller", api.ready.load(Ordering::Acquire)));
     }
     if endpoint == "readyz" {

@@ -154,7 +154,7 @@ fn status(error: &ApiError) -> Status {
         // No reason of metav1 fits, and no wait helps (so no Retry-After): someone must make room.
         ApiError::InsufficientStorage(_) => Status::new(507, "InsufficientStorage", text),
         ApiError::BadGateway(_) => Status::new(500, "InternalError", text),
-        ApiError::Unavailable(_) => Status::new(503, "ServiceUnavailable", text),
+        ApiError::Unavailable(_) => Status::new(503, "ServiceUnavailable", text).retry(1),
         ApiError::Timeout(_) => Status::new(504, "Timeout", text).with_details(),
         ApiError::FutureVersion { .. } => Status::new(504, "Timeout", text)
             .causes(vec![json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"})])

@@ -19,6 +19,8 @@ pub struct Settings {
     pub service_range: ServiceRange,
     /// A watch without `timeoutSeconds` ends between this and twice this (`--min-request-timeout`).
     pub min_request_timeout: Duration,
+    /// How long the store may take to answer a health check (`--etcd-healthcheck-timeout`).
+    pub etcd_healthcheck_timeout: Duration,
 }
 
 /// The field of a resource whose watchers each want one value of it: agents follow the pods of their node.

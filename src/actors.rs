@@ -1,6 +1,7 @@
 //! The agent's actors, one a file: a cheap handle, a private request, a private task; only the supervisor spawns them.
 
 pub mod content;
+pub mod eviction;
 pub mod housekeeping;
 pub mod images;
 pub mod mirrors;

@@ -1,6 +1,7 @@
 //! Wiring of the agent: the only file that knows all actors.
 
 use crate::actors::content::ContentTask;
+use crate::actors::eviction::EvictionTask;
 use crate::actors::housekeeping::Housekeeping;
 use crate::actors::images::{ImagesHandle, PullLimits};
 use crate::actors::mirrors::MirrorsTask;
@@ -38,6 +39,8 @@ const RUNTIME_WAIT: Duration = Duration::from_secs(60);
 const RUNTIME_RETRY: Duration = Duration::from_millis(100);
 /// Pod changes waiting for the pods actor, which waits at most for one look at its Node: a burst of 100 pods fits.
 const POD_CHANGES: usize = 128;
+/// Pods to evict waiting for the pods actor; a full channel makes the measuring wait.
+const EVICTIONS: usize = 16;
 /// `stop` with pods: each gets its own grace, but not more than this together.
 const STOP_PODS_GRACE: Duration = Duration::from_secs(5);
 
@@ -124,7 +127,16 @@ impl Agent {
         let (mirrors, view) = watch::channel(MirrorView::default());
         tasks.spawn("mirrors", MirrorsTask::new(cluster.clone(), &config.node_name, view).run());
         let static_pods = follow_manifests(&config, &tasks, recorder);
-        let inputs = Inputs { changes, runtime_events, static_pods, mirrors };
+        let (evict, evictions) = mpsc::channel(EVICTIONS);
+        let eviction = EvictionTask {
+            runtime: runtime.clone(),
+            volumes: volumes.clone(),
+            pods: pods.clone(),
+            pod_logs: config.pod_logs_dir.clone(),
+            evictions: evict,
+        };
+        tasks.spawn("eviction", eviction.run());
+        let inputs = Inputs { changes, runtime_events, static_pods, evictions, mirrors };
         let pods_task = PodsTask::new(Arc::new(context), tasks.child(), inputs);
         tasks.spawn("pods", pods_task.run());
         let serving = server::Deps {

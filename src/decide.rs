@@ -15,6 +15,7 @@
 //! | `requests` | what a pod asks of the node |
 //! | `resize` | other resources for containers that run |
 //! | `static_pod` | pods from files, and the mirrors that show them |
+//! | `evict` | pods that use more of the disk than they may |
 //! | `gc` | which dead containers and sandboxes go |
 //! | `patch` | the strategic merge patch of the status fields that the agent owns |
 
@@ -33,6 +34,7 @@ pub mod conditions;
 pub mod containers;
 pub mod env;
 mod env_file;
+pub mod evict;
 pub mod gc;
 pub mod init;
 pub mod patch;

@@ -176,6 +176,12 @@ impl Volumes {
         read.map_err(|error| VolumeError::Mount(format!("cannot read environment file: {error}")))
     }
 
+    /// Where an emptyDir of that pod lies.
+    pub fn empty_dir(&self, uid: &PodUid, volume: &str) -> Option<PathBuf> {
+        let dir = PodDir::new(&self.inner.root_dir, uid)?;
+        is_file_name(volume).then(|| dir.volume(EMPTY_DIR, volume))
+    }
+
     /// The file behind `/dev/termination-log` of that attempt (for a container whose mounts the runtime does not tell).
     pub fn termination_log(&self, uid: &PodUid, container: &str, attempt: u32) -> Option<PathBuf> {
         let dir = PodDir::new(&self.inner.root_dir, uid)?;
@@ -250,7 +256,7 @@ impl Volumes {
                 }
                 other => return Err(failed(format!("unknown storage medium {other:?}"))),
             };
-            let (path, group, dir) = (dir.volume("kubernetes.io~empty-dir", &name), fs_group(pod), dir.clone());
+            let (path, group, dir) = (dir.volume(EMPTY_DIR, &name), fs_group(pod), dir.clone());
             let (target, marker) = (path.clone(), name.clone());
             let make = move || empty_dir::set_up(&dir, &target, &marker, medium, group);
             self.on_disk(make).await.map_err(|error| failed(error.to_string()))?;
@@ -288,6 +294,7 @@ impl Volumes {
     }
 }
 
+const EMPTY_DIR: &str = "kubernetes.io~empty-dir";
 const CONFIG_MAP: &str = "kubernetes.io~configmap";
 
 /// Directory name of a volume whose content we write.

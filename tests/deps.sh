@@ -109,6 +109,9 @@ for what in "$@"; do
         fi
         ;;
     tests)
+        # A registry with passwords, for pulls.
+        need docker-registry docker-registry
+        need htpasswd apache2-utils
         # The other supported line of containerd, beside the installed one.
         if [ ! -x "$deps/containerd-1.6/usr/bin/containerd" ]; then
             update

@@ -1,5 +1,6 @@
 //! The pods of this node: which exist, one worker for each, and the table that others read them from.
 
+use crate::actors::eviction::Eviction;
 use crate::actors::pod_worker::{self, Beginning, PodWorker, WorkerContext, WorkerHandle};
 use crate::actors::static_pods::StaticPods;
 use crate::cluster::PodChange;
@@ -127,6 +128,7 @@ pub struct Inputs {
     pub changes: mpsc::Receiver<PodChange>,
     pub runtime_events: mpsc::Receiver<RuntimeEvent>,
     pub static_pods: watch::Receiver<StaticPods>,
+    pub evictions: mpsc::Receiver<Eviction>,
     pub mirrors: watch::Sender<MirrorView>,
 }
 
@@ -179,6 +181,7 @@ impl PodsTask {
                     Some(change) => self.pod_changed(change).await,
                     None => return,
                 },
+                Some(eviction) = self.inputs.evictions.recv() => self.evict(eviction),
                 Ok(()) = self.inputs.static_pods.changed() => self.sync_static().await,
                 event = self.inputs.runtime_events.recv() => match event {
                     Some(event) => self.runtime_changed(event),
@@ -244,6 +247,12 @@ impl PodsTask {
                 self.desire(pod, &granted);
             }
             None => self.begin(pod).await,
+        }
+    }
+
+    fn evict(&self, Eviction { uid, message }: Eviction) {
+        if let Some(worker) = self.workers.get(&uid) {
+            worker.desire(DesiredPod { evicted: Some(message), ..worker.desired() });
         }
     }
 

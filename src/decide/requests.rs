@@ -5,6 +5,9 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 
+/// Resource name of the node's own disk.
+pub(crate) const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
+
 /// CPU and memory that a pod asks of its node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
@@ -25,7 +28,7 @@ impl Requests {
         Self {
             cpu: list.and_then(|l| l.get("cpu")).and_then(|q| Millicores::parse(q).ok()).unwrap_or_default(),
             memory: bytes("memory"),
-            ephemeral_storage: bytes("ephemeral-storage"),
+            ephemeral_storage: bytes(EPHEMERAL_STORAGE),
         }
     }
 

@@ -49,9 +49,16 @@ pub(crate) fn make(scene: &Scene<'_>, stop: Option<&Stop>, stage: Stage, out: &m
         if stop.is_none() {
             tell_pull_back_off(scene, &status, out);
         }
-        if ended && stop.is_some_and(|stop| stop.cause == StopCause::Deadline) {
-            status.reason = Some("DeadlineExceeded".to_owned());
-            status.message = Some(terminate::DEADLINE_MESSAGE.to_owned());
+        match stop.filter(|_| ended).map(|stop| stop.cause) {
+            Some(StopCause::Deadline) => {
+                status.reason = Some("DeadlineExceeded".to_owned());
+                status.message = Some(terminate::DEADLINE_MESSAGE.to_owned());
+            }
+            Some(StopCause::Evicted) => {
+                status.reason = Some("Evicted".to_owned());
+                status.message.clone_from(&scene.memory.evicted);
+            }
+            Some(StopCause::Finished | StopCause::Deleted | StopCause::Gone) | None => {}
         }
     }
     conditions::set(scene, stage, &mut status);
@@ -110,6 +117,7 @@ fn statuses<'a>(
         .map(|wanted| {
             let previous = previous(&scene.memory.status, &wanted.spec.name);
             match scene.newest(&wanted.spec.name) {
+                Some(container) if begins_again(scene, wanted, container) => initializing(scene, wanted, container),
                 Some(container) => shown(scene, stop, wanted, container, previous, out),
                 None => unseen(scene, wanted, previous),
             }
@@ -171,6 +179,25 @@ fn unseen(scene: &Scene<'_>, wanted: Wanted<'_>, previous: Option<&api::Containe
     }
     status.state = Some(waiting(scene, wanted).unwrap_or_else(|| default_waiting(scene)));
     status
+}
+
+/// An init container that ran in a sandbox before this one, where the init phase is not over yet.
+fn begins_again(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedContainer) -> bool {
+    let Some(current) = scene.sandbox().filter(|sandbox| sandbox.ready) else { return false };
+    let mut regular = scene.pod.regular_containers();
+    wanted.kind == ContainerKind::Init
+        && container.sandbox != current.id
+        && regular.all(|wanted| scene.newest_in(&current.id, &wanted.spec.name).is_none())
+}
+
+fn initializing(scene: &Scene<'_>, wanted: Wanted<'_>, before: &ObservedContainer) -> api::ContainerStatus {
+    api::ContainerStatus {
+        restart_count: i32::try_from(restart_count(before)).unwrap_or(i32::MAX),
+        image_id: before.image_ref.clone(),
+        last_state: Some(terminated_state(terminated(before))),
+        state: Some(waiting(scene, wanted).unwrap_or_else(|| default_waiting(scene))),
+        ..blank(wanted)
+    }
 }
 
 /// A container that was removed so that all begin again.
@@ -567,7 +594,7 @@ fn shown_phase(scene: &Scene<'_>, phase: &'static str, stop: Option<&Stop>, ende
 /// A pod that stops ends Succeeded or Failed, whatever it was.
 fn end_phase(phase: &'static str, stop: Option<&Stop>) -> &'static str {
     match (phase, stop.map(|stop| stop.cause)) {
-        ("Succeeded", Some(StopCause::Deadline)) => "Failed",
+        ("Succeeded", Some(StopCause::Deadline | StopCause::Evicted)) => "Failed",
         ("Succeeded", _) => "Succeeded",
         _ => "Failed",
     }

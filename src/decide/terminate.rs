@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// What the runtime gets at least once a pod's grace is used up (`minimumGracePeriodInSeconds`).
 const MIN_GRACE: Duration = Duration::from_secs(2);
+/// An evicted pod gets this (`immediateEvictionGracePeriodSeconds`).
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 /// A pod removed by force gets this (`calculateEffectiveGracePeriod`: at least one second).
 const FORCED_GRACE: Duration = Duration::from_secs(1);
 
@@ -30,14 +32,16 @@ pub(crate) fn stop(scene: &Scene<'_>, out: &mut Out) -> Option<Stop> {
         }
         (Some((cause, grace)), _) => Some(fresh(cause, grace)),
         (None, Some(old)) => Some(old.clone()),
+        (None, None) if scene.memory.evicted.is_some() && !is_over(scene) => {
+            Some(fresh(StopCause::Evicted, EVICTION_GRACE))
+        }
         (None, None) => own_reason(scene, out).map(|cause| fresh(cause, scene.pod.grace())),
     }
 }
 
 /// A reason that nobody asked for: finished, refused or out of time.
 fn own_reason(scene: &Scene<'_>, out: &mut Out) -> Option<StopCause> {
-    let terminal = matches!(scene.memory.status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    if terminal || scene.memory.rejected.is_some() || containers::finished(scene) {
+    if is_over(scene) || scene.memory.rejected.is_some() || containers::finished(scene) {
         return Some(StopCause::Finished);
     }
     let seconds = scene.pod.spec().active_deadline_seconds?;
@@ -50,6 +54,11 @@ fn own_reason(scene: &Scene<'_>, out: &mut Out) -> Option<StopCause> {
     let message = DEADLINE_MESSAGE.to_owned();
     out.events.push(PodEvent { container: None, warning: false, reason: "DeadlineExceeded", message });
     Some(StopCause::Deadline)
+}
+
+/// Its phase is final.
+fn is_over(scene: &Scene<'_>) -> bool {
+    super::status::is_terminal(&scene.memory.status)
 }
 
 /// `status.message` of a pod that was active too long (`active_deadline.go`).
@@ -79,7 +88,7 @@ pub(crate) fn steps(scene: &Scene<'_>, stop: &Stop, out: &mut Out) -> Stage {
         return Stage::Terminated;
     }
     match stop.cause {
-        StopCause::Finished | StopCause::Deadline => Stage::Clean,
+        StopCause::Finished | StopCause::Deadline | StopCause::Evicted => Stage::Clean,
         StopCause::Deleted if !scene.memory.confirmed => {
             out.steps.push(Step::Confirm { delete: true });
             Stage::Clean

@@ -15,6 +15,8 @@ pub struct PodMemory {
     pub status: PodStatus,
     /// Refused by the node: no container of it ever starts.
     pub rejected: Option<Rejection>,
+    /// The node takes its room back: the message that says why.
+    pub evicted: Option<String>,
     /// Once a pod has to stop it never starts anything again.
     pub stop: Option<Stop>,
     /// Steps that run now.
@@ -85,6 +87,8 @@ pub enum StopCause {
     Gone,
     /// `activeDeadlineSeconds` is over.
     Deadline,
+    /// It used more of the node than it may.
+    Evicted,
     /// All its containers ended and none starts again.
     Finished,
 }

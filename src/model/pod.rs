@@ -21,6 +21,8 @@ pub struct DesiredPod {
     pub ephemeral: Arc<[Container]>,
     /// A change of resources that the node has not granted (yet): `pod` has those that are.
     pub resize: Option<PendingResize>,
+    /// The node takes its room back: the message that says why.
+    pub evicted: Option<String>,
     /// What the API shows of a static pod; its uid and status are the mirror's.
     pub mirror: Option<Arc<Pod>>,
 }
@@ -67,7 +69,17 @@ impl DesiredPod {
         let uid = PodUid::new(pod.metadata.uid.as_deref()?);
         let key = PodKey::new(pod.metadata.namespace.as_deref()?, pod.metadata.name.as_deref()?);
         let ephemeral = pod.spec.as_ref()?.ephemeral_containers.iter().flatten().map(as_container).collect();
-        Some(Self { pod, uid, key, gone: false, is_static: false, ephemeral, resize: None, mirror: None })
+        Some(Self {
+            pod,
+            uid,
+            key,
+            gone: false,
+            is_static: false,
+            ephemeral,
+            resize: None,
+            evicted: None,
+            mirror: None,
+        })
     }
 
     /// A pod of which nothing but its name is known any more: all of it is to go.
@@ -79,7 +91,17 @@ impl DesiredPod {
             ..Default::default()
         };
         let pod = Arc::new(Pod { metadata, spec: Some(PodSpec::default()), status: None });
-        Self { pod, uid, key, gone: true, is_static: false, ephemeral: Arc::default(), resize: None, mirror: None }
+        Self {
+            pod,
+            uid,
+            key,
+            gone: true,
+            is_static: false,
+            ephemeral: Arc::default(),
+            resize: None,
+            evicted: None,
+            mirror: None,
+        }
     }
 
     pub fn annotation(&self, key: &str) -> Option<&str> {

@@ -34,7 +34,7 @@ impl Slot {
         FIRST_PORT + self.number * PORTS_PER_SLOT + offset
     }
     pub fn node_name(&self) -> String {
-        format!("worker-{}", self.number)
+        format!("pool-{}", self.number)
     }
     /// Lies on a bridge of the test's own.
     pub fn node_ip(&self) -> String {

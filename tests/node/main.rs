@@ -5,9 +5,11 @@
 
 mod bad_input;
 mod boot;
+mod faults;
 mod flow;
 #[path = "../harness/node.rs"]
 mod harness;
 mod kubectl;
 mod pods;
+mod registry;
 mod restart;

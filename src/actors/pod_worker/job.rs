@@ -7,6 +7,7 @@ use crate::actors::status::Shown;
 use crate::decide::sandbox;
 use crate::ids::{ContainerId, ContainerName, SandboxId};
 use crate::model::memory::PodMemory;
+use crate::model::observed::ContainerState;
 use crate::model::pod::DesiredPod;
 use crate::model::step::{Step, StepKey, StopContainer};
 use crate::runtime::{DnsConfig, RuntimeError, SandboxInput};
@@ -204,5 +205,18 @@ async fn stop(context: &WorkerContext, pod: &DesiredPod, step: &StopContainer) -
     let path = pod.container(step.name.as_str()).map(|_| pod.field_path(step.name.as_str()));
     context.recorder.pod(&pod.pod, path, false, "Killing", step.message.clone());
     let grace = if step.pre_stop { hooks::pre_stop(context, pod, step).await } else { step.grace };
-    done("StopContainer", context.runtime.stop_container(&step.id, grace).await)
+    match context.runtime.stop_container(&step.id, grace).await {
+        // It may have ended by itself under the signal, which the runtime reports as a failure to kill it.
+        Err(error) if has_ended(context, pod, &step.id).await => {
+            tracing::debug!(container = %step.name, %error, "container ended while it was stopped");
+            Outcome::Changed
+        }
+        result => done("StopContainer", result),
+    }
+}
+
+async fn has_ended(context: &WorkerContext, pod: &DesiredPod, id: &ContainerId) -> bool {
+    let Ok(seen) = context.runtime.observe(&pod.uid).await else { return false };
+    let found = seen.containers.iter().find(|container| container.id == *id);
+    found.is_none_or(|container| matches!(container.state, ContainerState::Exited { .. }))
 }

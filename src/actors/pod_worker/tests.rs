@@ -1,5 +1,6 @@
 //! Workers on a scripted runtime and cluster: starts, crashes, deletion, restarts of the agent. Time is paused.
 
+use crate::actors::eviction::Eviction;
 use crate::actors::images::{ImagesHandle, PullLimits};
 use crate::actors::mirrors::MirrorsTask;
 use crate::actors::pod_worker::{WorkerContext, WorkerPaths};
@@ -37,6 +38,7 @@ struct Life {
     tasks: Supervisor,
     pods: PodsHandle,
     static_pods: watch::Sender<StaticPods>,
+    evict: mpsc::Sender<Eviction>,
     // Receivers live as long as their senders.
     _facts: watch::Sender<NodeFacts>,
 }
@@ -95,10 +97,11 @@ impl World {
         let (static_pods, reader) = watch::channel(Arc::default());
         let (mirrors, view) = watch::channel(MirrorView::default());
         tasks.spawn("mirrors", MirrorsTask::new(self.cluster.clone(), "n", view).run());
-        let inputs = Inputs { changes, runtime_events: events, static_pods: reader, mirrors };
+        let (evict, evictions) = mpsc::channel(4);
+        let inputs = Inputs { changes, runtime_events: events, static_pods: reader, evictions, mirrors };
         let task = PodsTask::new(Arc::new(context), tasks.child(), inputs);
         tasks.spawn("pods", task.run());
-        Life { tasks, pods, static_pods, _facts: facts }
+        Life { tasks, pods, static_pods, evict, _facts: facts }
     }
 
     fn put(&self, change: impl FnOnce(&mut Value)) {
@@ -461,5 +464,21 @@ async fn a_static_pod_runs_without_the_api_and_its_mirror_comes_back_when_delete
 
     life.static_pods.send_replace(Arc::default());
     until("gone", &|| mirror().is_none() && world.runtime.pod(&next_uid).sandboxes.is_empty()).await;
+    life.tasks.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_evicted_pod_fails_with_the_reason_and_stays_to_be_seen() {
+    let world = World::new();
+    let life = world.start_agent();
+    world.put(|_| {});
+    world.until("ready", is_ready).await;
+    let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ".to_owned();
+    life.evict.send(Eviction { uid: uid(), message: message.clone() }).await.expect("the actor");
+    world.until("failed", |s| s["phase"] == "Failed").await;
+    assert_eq!((&world.status()["reason"], &world.status()["message"]), (&json!("Evicted"), &json!(message)));
+    let told = |event: &k8s_openapi::api::core::v1::Event| event.reason.as_deref() == Some("Evicted");
+    assert_eq!(world.cluster.events().iter().filter(|event| told(event)).count(), 1);
+    assert!(world.runtime.calls().iter().any(|call| call.starts_with("stop_container") && call.ends_with(" 1s")));
     life.tasks.stop().await;
 }

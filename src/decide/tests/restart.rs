@@ -1,0 +1,123 @@
+//! Plans of containers that ended or are to die: policies, backoff, changed specs, probes.
+
+use super::*;
+
+#[test]
+fn restarts_exited_container_at_once_the_first_time() {
+    check(
+        |case| {
+            case.seen.containers[0].state = exited(1, 1);
+            case.images(&["a"]);
+        },
+        &expect![[r#"
+            Sync
+              start a#1 in s0
+            Running +PRTSC +I -R -CR +PS
+              a: terminated Error 1, restarts 0
+              b: running, ready, restarts 0
+        "#]],
+    );
+}
+
+#[test]
+fn backs_off_before_the_second_restart() {
+    check(
+        |case| {
+            case.seen.containers[0] = container("a", 1, exited(1, 3));
+            case.images(&["a"]);
+        },
+        &expect![[r#"
+            Sync
+              event BackOff: Back-off restarting failed container a in pod p_d(u)
+            Running +PRTSC +I -R -CR +PS
+              a: waiting CrashLoopBackOff, restarts 1, last 1
+              b: running, ready, restarts 0
+            wake in 7s
+        "#]],
+    );
+}
+
+#[test]
+fn a_run_of_ten_minutes_makes_the_backoff_begin_anew() {
+    check(
+        |case| {
+            let state = ContainerState::Exited {
+                started_at: time(NOW - 700),
+                finished_at: time(NOW - 1),
+                exit_code: 1,
+                reason: "Error".to_owned(),
+                message: String::new(),
+            };
+            case.seen.containers[0] = container("a", 7, state);
+            case.images(&["a"]);
+        },
+        &expect![[r#"
+            Sync
+              start a#8 in s0
+            Running +PRTSC +I -R -CR +PS
+              a: terminated Error 1, restarts 7
+              b: running, ready, restarts 0
+        "#]],
+    );
+}
+
+#[test]
+fn restart_policies_decide_what_an_exit_means() {
+    check(
+        |case| {
+            case.policy("OnFailure");
+            case.seen.containers[0].state = exited(0, 1);
+        },
+        &expect![[r#"
+            Sync
+            Running +PRTSC +I -R -CR +PS
+              a: terminated Completed 0, restarts 0
+              b: running, ready, restarts 0
+        "#]],
+    );
+    check(
+        |case| {
+            case.policy("Never");
+            case.seen.containers = vec![container("a", 0, exited(0, 1)), container("b", 0, exited(3, 1))];
+        },
+        &expect![[r#"
+            Terminating (Finished, grace 30s)
+              StopSandbox { id: s0 }
+            Pending +PRTSC +I -R -CR +PS
+              a: terminated Completed 0, restarts 0
+              b: terminated Error 3, restarts 0
+        "#]],
+    );
+}
+
+#[test]
+fn a_changed_image_kills_that_container_only() {
+    check(
+        |case| case.pod["spec"]["containers"][0]["image"] = json!("img2"),
+        &expect![[r#"
+        Sync
+          kill a-0 within 30s: Container a definition changed, will be restarted
+        Running +PRTSC +I +R +CR +PS
+          a: running, ready, restarts 0
+          b: running, ready, restarts 0
+    "#]],
+    );
+}
+
+#[test]
+fn a_failed_liveness_probe_kills_with_the_probes_grace() {
+    check(
+        |case| {
+            let failed = ProbeFailure { probe: "liveness", grace: Some(Duration::from_secs(3)) };
+            let view = ProbeView { started: true, ready: true, failed: Some(failed) };
+            case.memory.probes.insert(ContainerId::new("a-0"), view);
+        },
+        &expect![[r#"
+            Sync
+              kill a-0 within 3s: Container a failed liveness probe, will be restarted
+            Running +PRTSC +I +R +CR +PS
+              a: running, ready, restarts 0
+              b: running, ready, restarts 0
+        "#]],
+    );
+}

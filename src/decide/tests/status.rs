@@ -1,0 +1,87 @@
+//! What is shown of a pod.
+
+use super::*;
+
+#[test]
+fn a_terminal_phase_never_goes_back() {
+    check(
+        |case| {
+            case.memory.status.phase = Some("Succeeded".to_owned());
+            case.memory.cleaned = true;
+            case.seen = ObservedPod::default();
+        },
+        &expect![[r#"
+            Clean (Finished, grace 30s)
+            Succeeded -PRTSC +I -R -CR +PS
+        "#]],
+    );
+}
+
+#[test]
+fn without_limits_of_its_own_a_container_shows_the_pods() {
+    let pod = json!({
+        "metadata": {"name": "p", "namespace": "d", "uid": "u"},
+        "spec": {
+            "containers": [{"name": "a", "image": "img"}, {"name": "b", "image": "img",
+                "resources": {"limits": {"memory": "16Mi"}, "requests": {"memory": "16Mi"}}}],
+            "resources": {"limits": {"cpu": "100m", "memory": "64Mi"}, "requests": {"cpu": "50m"}},
+        },
+    });
+    let pod = DesiredPod::new(Arc::new(serde_json::from_value(pod).expect("a pod"))).expect("a whole pod");
+    let Case { seen, memory, .. } = healthy();
+    let now = Now { wall: time(NOW), mono: Instant::now() };
+    let status = plan(Scene { pod: &pod, seen: &seen, memory: &memory, now, node_ips: &[] }).status;
+    assert_eq!(json!(status.allocated_resources), json!({"cpu": "50m", "memory": "16Mi"}));
+    let shown = status.container_statuses.expect("statuses");
+    assert_eq!(json!(shown[0].resources), json!(null));
+    assert_eq!(json!(shown[1].allocated_resources), json!({"memory": "16Mi"}));
+    let expected = json!({"limits": {"cpu": "100m", "memory": "16Mi"}, "requests": {"cpu": "100m", "memory": "16Mi"}});
+    assert_eq!(json!(shown[1].resources), expected);
+}
+
+#[test]
+fn a_running_container_shows_only_after_its_post_start_hook() {
+    let waiting = expect![[r#"
+        Sync
+        Pending +PRTSC +I -R -CR +PS
+          a: waiting ContainerCreating, restarts 0
+          b: running, ready, restarts 0
+    "#]];
+    let hooked = |case: &mut Case| {
+        case.pod["spec"]["containers"][0]["lifecycle"] = json!({"postStart": {"sleep": {"seconds": 1}}});
+        let wanted = serde_json::from_value(case.pod["spec"]["containers"][0].clone()).expect("a container");
+        case.seen.containers[0].annotations.insert(CONTAINER_HASH.to_owned(), container_hash(&wanted));
+    };
+    check(
+        |case| {
+            hooked(case);
+            case.memory.running.insert(StepKey::Start(ContainerName::new("a")));
+        },
+        &waiting,
+    );
+    check(
+        |case| {
+            hooked(case);
+            case.memory.hooks.insert(ContainerId::new("a-0"));
+        },
+        &waiting,
+    );
+}
+
+#[test]
+fn conditions_of_others_are_as_the_api_server_has_them() {
+    let gate = |status: &str| json!([{"type": "example.com/lb", "status": status}]);
+    check(
+        |case| {
+            case.pod["spec"]["readinessGates"] = json!([{"conditionType": "example.com/lb"}]);
+            case.pod["status"] = json!({"conditions": gate("True")});
+            case.memory.status = serde_json::from_value(json!({"conditions": gate("False")})).expect("a status");
+        },
+        &expect![[r#"
+            Sync
+            Running + +PRTSC +I +R +CR +PS
+              a: running, ready, restarts 0
+              b: running, ready, restarts 0
+        "#]],
+    );
+}

@@ -1,7 +1,9 @@
 //! The controllers: which there are, which run (`--controllers`), and as whom; each is a pure decider and a dumb writer.
 
 mod call;
+mod discover;
 mod event;
+mod garbage;
 mod informer;
 mod namespace;
 mod node_lifecycle;
@@ -82,6 +84,12 @@ const CONTROLLERS: &[Controller] = &[
         alias: "taint-eviction-controller",
         identity: Identity::ServiceAccount("node-controller"),
         run: |client, _| Box::pin(taint_eviction::run(client)),
+    },
+    Controller {
+        name: "garbage-collector-controller",
+        alias: "garbagecollector",
+        identity: Identity::ServiceAccount("generic-garbage-collector"),
+        run: |client, _| Box::pin(garbage::run(client)),
     },
     Controller {
         name: "pod-garbage-collector-controller",

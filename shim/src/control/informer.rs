@@ -73,11 +73,8 @@ impl<T> Delta<T> {
 }
 
 /// What can be followed.
-pub(super) trait Kind:
-    kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static
-{
-}
-impl<K: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static> Kind for K {}
+pub(super) trait Kind: kube::Resource + DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static {}
+impl<K: kube::Resource + DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static> Kind for K {}
 
 /// Follows one collection. `T` is what is kept of each object: the object itself, or the little that a controller reads.
 pub(super) struct Informer<T> {

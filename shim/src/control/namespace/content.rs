@@ -4,13 +4,13 @@ use super::LONGEST_WAIT;
 use super::conditions::Findings;
 use crate::clock;
 use crate::control::call::{CallError, call};
+use crate::control::discover;
 use futures::TryStreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Preconditions, WatchParams};
 use kube::core::WatchEvent;
-use kube::core::discovery::v2::APIGroupDiscoveryList;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Page size of a LIST, as client-go's pager.
@@ -170,53 +170,10 @@ async fn list(api: &Api<DynamicObject>) -> Result<(String, Vec<ObjectMeta>), Cal
 
 /// Every namespaced resource with `delete`, and which parts of discovery are stale.
 async fn discover(client: &Client) -> Result<(Vec<Resource>, Option<String>), CallError> {
-    let core = call(client.list_core_api_versions_aggregated()).await?;
-    let groups = call(client.list_api_groups_aggregated()).await?;
-    Ok(deletable(&[core, groups]))
-}
-
-/// Of each resource of a group the version that the server prefers.
-fn deletable(documents: &[APIGroupDiscoveryList]) -> (Vec<Resource>, Option<String>) {
-    let mut resources = Vec::new();
-    let mut stale: BTreeMap<String, &str> = BTreeMap::new();
-    for group in documents.iter().flat_map(|document| &document.items) {
-        let group_name = group.metadata.as_ref().and_then(|meta| meta.name.as_deref()).unwrap_or("");
-        let mut seen = BTreeSet::new();
-        for version in &group.versions {
-            let version_name = version.version.as_deref().unwrap_or("");
-            let api_version =
-                if group_name.is_empty() { version_name.to_owned() } else { format!("{group_name}/{version_name}") };
-            if version.freshness.as_deref() == Some("Stale") {
-                stale.insert(api_version, "stale GroupVersion discovery");
-                continue;
-            }
-            for found in &version.resources {
-                let has = |verb: &str| found.verbs.iter().any(|v| v == verb);
-                let plural = found.resource.clone().unwrap_or_default();
-                if found.scope.as_deref() != Some("Namespaced") || !seen.insert(plural.clone()) || !has("delete") {
-                    continue;
-                }
-                let kind = found.response_kind.as_ref().and_then(|kind| kind.kind.clone()).unwrap_or_default();
-                let api = ApiResource {
-                    group: group_name.into(),
-                    version: version_name.into(),
-                    api_version: api_version.clone(),
-                    kind,
-                    plural,
-                };
-                resources.push(Resource { api, collectively: has("deletecollection") });
-            }
-        }
-    }
-    let failing: Vec<String> = stale.iter().map(|(gv, why)| format!("{gv}: {why}")).collect();
-    let failure = (!failing.is_empty()).then(|| {
-        let all = failing.join(", ");
-        let count = failing.len();
-        format!(
-            "Discovery failed for some groups, {count} failing: unable to retrieve the complete list of server APIs: {all}"
-        )
-    });
-    (resources, failure)
+    let (found, stale) = discover::discover(client).await?;
+    let deletable = found.into_iter().filter(|found| found.namespaced && found.has("delete"));
+    let resources = deletable.map(|found| Resource { collectively: found.has("deletecollection"), api: found.api });
+    Ok((resources.collect(), stale))
 }
 
 impl Wait {

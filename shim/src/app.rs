@@ -104,7 +104,7 @@ impl Server {
         let auditor = Auditor::open(&config.audit)?;
         let front = Front::new(api.clone(), kubelet, &config.limits, auditor, serving.clone());
         let advertised = SocketAddr::new(advertise(&config), address.port());
-        bootstrap::run(&api, service_range.first(), advertised).await.map_err(StartError::Bootstrap)?;
+        bootstrap::run(&api, &config.service_cluster_ip_range, service_range.first(), advertised).await.map_err(StartError::Bootstrap)?;
         api.ready.store(true, Ordering::Release);
         serving.spawn_to_end("listener", listener::run(socket, tls, front.clone(), serving.clone()));
         tracing::info!(%address, "API server is ready");
@@ -114,6 +114,7 @@ impl Server {
                 client::client(front.clone(), User::authenticated(user, groups.iter().map(|g| (*g).to_owned())))
             }
         };
+        control::start_own(client::client(front.clone(), User::apiserver()), &serving);
         control::start(&config.controllers, clients, &serving, ControlParams { root_ca });
         Ok(Self { front, address, store, serving, base })
     }

@@ -13,6 +13,7 @@ mod queue;
 mod root_ca;
 mod scheduler;
 mod service_account;
+mod service_addresses;
 mod taint_eviction;
 mod volumes;
 
@@ -184,6 +185,11 @@ pub fn start(
         };
         tasks.spawn(controller.name, (controller.run)(client, &params));
     }
+}
+
+/// Starts what kube-apiserver does itself, whichever controllers run.
+pub fn start_own(client: Client, tasks: &Tasks) {
+    tasks.spawn("service-addresses", service_addresses::run(client));
 }
 
 #[cfg(test)]

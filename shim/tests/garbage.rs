@@ -29,9 +29,7 @@ impl Cluster {
 
     /// Creates a map that those own, and gives back its uid.
     async fn add(&self, name: &str, owners: &[(&str, &str)]) -> String {
-        let owner = |(name, uid): &(&str, &str)| {
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid, "blockOwnerDeletion": true})
-        };
+        let owner = |(name, uid): &(&str, &str)| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid, "blockOwnerDeletion": true});
         let references: Vec<Value> = owners.iter().map(owner).collect();
         let map = json!({"metadata": {"name": name, "ownerReferences": references}});
         let made = self.maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();

@@ -28,7 +28,12 @@ const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
 ];
 
 /// Creates what is missing and points the `kubernetes` Service at `advertised`.
-pub(super) async fn run(api: &Arc<Api>, service_ip: IpAddr, advertised: SocketAddr) -> Result<(), ApiError> {
+pub(super) async fn run(
+    api: &Arc<Api>,
+    service_range: &str,
+    service_ip: IpAddr,
+    advertised: SocketAddr,
+) -> Result<(), ApiError> {
     let namespaces = NAMESPACES.map(|name| {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         ensure(api, "/api/v1/namespaces".into(), object)
@@ -77,9 +82,36 @@ pub(super) async fn run(api: &Arc<Api>, service_ip: IpAddr, advertised: SocketAd
         },
     });
     let service = ensure(api, "/api/v1/namespaces/default/services".into(), service);
-    let (classes, service, endpoints, slice) =
-        tokio::join!(futures::future::try_join_all(classes), service, endpoints, slice);
-    classes.and(service).and(endpoints).and(slice)
+    let (classes, service, endpoints, slice, range) = tokio::join!(
+        futures::future::try_join_all(classes),
+        service,
+        endpoints,
+        slice,
+        ensure_service_cidr(api, service_range)
+    );
+    classes.and(service).and(endpoints).and(slice).and(range)
+}
+
+/// The range of `--service-cluster-ip-range` as an object, ready for use.
+async fn ensure_service_cidr(api: &Arc<Api>, range: &str) -> Result<(), ApiError> {
+    const PATH: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+    let own = format!("{PATH}/kubernetes");
+    match submit(api, "GET", own.clone(), "application/json", json!({})).await {
+        Err(ApiError::NotFound { .. }) => {}
+        other => return other,
+    }
+    let object = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": [range]},
+    });
+    submit(api, "POST", PATH.into(), "application/json", object).await?;
+    let now = crate::clock::now().wall.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let condition = json!({
+        "type": "Ready", "status": "True", "reason": "", "lastTransitionTime": now,
+        "message": "Kubernetes Service CIDR is ready",
+    });
+    let patch = json!({"status": {"conditions": [condition]}});
+    submit(api, "PATCH", format!("{own}/status"), "application/merge-patch+json", patch).await
 }
 
 /// Looks first: creating the Service again would be refused for its address, which is taken (by itself).

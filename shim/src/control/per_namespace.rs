@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// What one such controller decides.
 pub(super) trait PerNamespace: Sync {
     /// The kind of the object.
-    type Kind: Kind + kube::Resource<Scope = NamespaceResourceScope> + Serialize;
+    type Kind: Kind + kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize;
     /// What is kept of it.
     type Seen: Send + Sync + 'static;
     /// Its name in every namespace.

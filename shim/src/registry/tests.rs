@@ -55,6 +55,30 @@ fn every_definition_is_what_discovery_says() {
 }
 
 #[test]
+fn every_resource_of_every_ga_version_is_served() {
+    let Some(shared) = shared() else { return };
+    let mut missing = Vec::new();
+    for entry in std::fs::read_dir(shared.join("k8s-1.36/discovery")).unwrap() {
+        let document = read(entry.unwrap().path());
+        let Some(gv) = document["groupVersion"].as_str() else { continue };
+        let (group, version) = gv.split_once('/').unwrap_or(("", gv));
+        // CustomResourceDefinitions are served by a catalog of their own.
+        if version.contains("alpha") || version.contains("beta") || group == "apiextensions.k8s.io" {
+            continue;
+        }
+        for resource in document["resources"].as_array().unwrap() {
+            let name = resource["name"].as_str().unwrap();
+            let (plural, sub) = name.split_once('/').map_or((name, None), |(plural, sub)| (plural, Some(sub)));
+            let def = find(group, version, plural);
+            if def.is_none_or(|def| sub.is_some_and(|sub| def.subresource(sub).is_none())) {
+                missing.push(format!("{gv} {name}"));
+            }
+        }
+    }
+    assert_eq!(missing, Vec::<String>::new());
+}
+
+#[test]
 fn a_resource_is_found_by_its_path() {
     assert_eq!(find("", "v1", "pods").map(|d| d.kind), Some("Pod"));
     assert_eq!(find("events.k8s.io", "v1", "events").map(|d| d.storage_gv), Some(gv::CORE_V1));

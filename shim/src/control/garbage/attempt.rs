@@ -22,8 +22,14 @@ pub(super) struct Attempt {
 
 enum Goal {
     /// `kinds`: of its owners, those that are known.
-    Check { kinds: Kinds, blocking: Vec<Uid>, has_dependents: bool },
-    Orphan { dependents: Vec<Place> },
+    Check {
+        kinds: Kinds,
+        blocking: Vec<Uid>,
+        has_dependents: bool,
+    },
+    Orphan {
+        dependents: Vec<Place>,
+    },
 }
 
 /// What came of it.

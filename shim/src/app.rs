@@ -104,7 +104,9 @@ impl Server {
         let auditor = Auditor::open(&config.audit)?;
         let front = Front::new(api.clone(), kubelet, &config.limits, auditor, serving.clone());
         let advertised = SocketAddr::new(advertise(&config), address.port());
-        bootstrap::run(&api, &config.service_cluster_ip_range, service_range.first(), advertised).await.map_err(StartError::Bootstrap)?;
+        bootstrap::run(&api, &config.service_cluster_ip_range, service_range.first(), advertised)
+            .await
+            .map_err(StartError::Bootstrap)?;
         api.ready.store(true, Ordering::Release);
         serving.spawn_to_end("listener", listener::run(socket, tls, front.clone(), serving.clone()));
         tracing::info!(%address, "API server is ready");

@@ -47,7 +47,7 @@ impl Cluster {
             let mut events = self.maps.watch(&WatchParams::default(), &version).await.unwrap().boxed();
             while there != wanted {
                 match events.next().await.expect("the watch lasts").unwrap() {
-                    WatchEvent::Added(map) | WatchEvent::Modified(map) => drop(there.extend([seen(&map)])),
+                    WatchEvent::Added(map) | WatchEvent::Modified(map) => there.extend([seen(&map)]),
                     WatchEvent::Deleted(map) => drop(there.remove(&seen(&map).0)),
                     WatchEvent::Bookmark(_) => {}
                     WatchEvent::Error(status) => panic!("{status:?}"),

@@ -28,7 +28,7 @@ struct Address {
 
 fn keep_address(object: IPAddress) -> Address {
     let labels = object.metadata.labels.unwrap_or_default();
-    let parent = object.spec.map(|spec| spec.parent_ref).unwrap_or_default();
+    let parent = object.spec.parent_ref;
     Address {
         uid: object.metadata.uid.unwrap_or_default(),
         managed: labels.get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1),

@@ -144,6 +144,7 @@ impl Agent {
             pods: pods.clone(),
             tasks: tasks.child(),
             node_name: config.node_name.as_str().into(),
+            kubelet: config.kubelet.clone(),
         };
         server::start(&config, serving).await?;
         let content = ContentTask {

@@ -59,7 +59,7 @@ enum Command {
     /// Run a whole single-node Kubernetes: containerd, API server, scheduler and agent
     Standalone(Box<standalone::Flags>),
     /// Run the API server with its store, scheduler and controllers
-    Server(server::Flags),
+    Server(Box<server::Flags>),
     /// Run the node agent, in place of the kubelet
     Agent(Box<agent::Flags>),
     /// Tell whether this machine can run a node, and what to install if not
@@ -123,7 +123,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Server(flags) => {
             cli.logging.install();
-            block_on(server::run(flags, format))?
+            block_on(server::run(*flags, format))?
         }
         Command::Agent(flags) => {
             cli.logging.install();
@@ -182,6 +182,22 @@ mod tests {
     fn under_the_name_kubelet_it_is_the_agent() {
         let cli = parse("/usr/bin/kubelet --kubeconfig=/etc/kubernetes/kubelet.conf --v=2").unwrap();
         assert!(matches!(cli.command, Command::Agent(_)));
+    }
+
+    #[test]
+    fn the_command_lines_of_kubeadm_and_kind_are_understood() {
+        for line in [
+            "kubelet --bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf --kubeconfig=/etc/kubernetes/kubelet.conf \
+             --config=/var/lib/kubelet/config.yaml --node-ip=10.0.0.1 --hostname-override=n1",
+            "kubelet --config=/var/lib/kubelet/config.yaml --container-runtime-endpoint=unix:///run/containerd/containerd.sock \
+             --pod-infra-container-image=registry.k8s.io/pause:3.10 --node-labels=a=b --provider-id=kind://docker/kind/n1 \
+             --runtime-cgroups=/system.slice/containerd.service --cgroup-root=/kubelet --fail-swap-on=false --v=4",
+            "kubelet --anonymous-auth=false --rotate-certificates --max-pods=20 --feature-gates=A=true,B=false",
+        ] {
+            let Command::Agent(_) = parse(line).unwrap().command else { panic!("{line}") };
+        }
+        let error = parse("kubelet --max-pods=many").err().unwrap();
+        assert!(error.contains("\"many\" is not a number"), "{error}");
     }
 
     #[test]

@@ -28,6 +28,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use node_config::agent::AgentConfig;
+use node_config::kubelet::KubeletConfiguration;
 use route::{Route, RouteError};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -54,6 +55,7 @@ pub struct Deps {
     pub pods: PodsHandle,
     pub tasks: Supervisor,
     pub node_name: Arc<str>,
+    pub kubelet: Arc<KubeletConfiguration>,
 }
 
 /// Why the node's API could not be started.
@@ -173,6 +175,7 @@ async fn answer(request: Request<Incoming>, deps: &Deps, user: Option<&User>) ->
         Ok(Route::Pods) => pods::desired(deps),
         Ok(Route::RunningPods) => pods::running(deps).await,
         Ok(Route::Metrics) => metrics::scrape(deps),
+        Ok(Route::Configz) => json(&serde_json::json!({ "kubeletconfig": &*deps.kubelet })),
         Ok(Route::Logs { target, previous, options }) => logs::serve(deps, &target, previous, options).await,
         Ok(Route::Exec { target, streams, command }) => exec::exec(request, deps, &target, streams, command).await,
         Ok(Route::Attach { target, streams }) => exec::attach(request, deps, &target, streams).await,
@@ -189,6 +192,7 @@ fn attributes(method: &Method, route: Option<&Route>) -> (&'static str, &'static
     match route {
         Some(Route::Healthz) => (verb, "healthz"),
         Some(Route::Metrics) => (verb, "metrics"),
+        Some(Route::Configz) => (verb, "configz"),
         Some(Route::Pods | Route::RunningPods) => (verb, "pods"),
         Some(Route::Logs { .. } | Route::Exec { .. } | Route::Attach { .. } | Route::PortForward { .. }) | None => {
             (verb, "proxy")

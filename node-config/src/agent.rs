@@ -1,8 +1,10 @@
 //! `AgentConfig`: everything the node agent is told, defaults filled, units typed.
 
+use crate::kubelet::{KubeletConfiguration, Taint};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Resolved configuration of one agent; names as KubeletConfiguration's where it has them.
@@ -59,57 +61,68 @@ pub struct AgentConfig {
     pub http_check_frequency: Duration,
     pub event_record_qps: u32,
     pub event_burst: u32,
+    /// The whole configuration, as `/configz` shows it.
+    pub kubelet: Arc<KubeletConfiguration>,
 }
 
 impl AgentConfig {
-    /// An agent with the kubelet's defaults (KubeletConfiguration v1beta1); callers change what they were told.
+    /// An agent with the kubelet's defaults; callers change what they were told.
     pub fn new(node_name: impl Into<String>, kubeconfig: impl Into<PathBuf>) -> Self {
+        Self::resolve(node_name, kubeconfig, KubeletConfiguration::defaulted())
+    }
+
+    /// What a validated configuration says; the node's identity and what no field says are the caller's.
+    pub fn resolve(
+        node_name: impl Into<String>,
+        kubeconfig: impl Into<PathBuf>,
+        kubelet: KubeletConfiguration,
+    ) -> Self {
+        let path = |path: &str, default: &str| PathBuf::from(if path.is_empty() { default } else { path });
+        let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        let port = |port: i32| u16::try_from(port).unwrap_or(0);
+        let count = |number: i32| u32::try_from(number).unwrap_or(0);
+        let address = |text: &str, default: Ipv4Addr| text.parse().unwrap_or(IpAddr::V4(default));
+        let taint = |taint: &Taint| (taint.key.clone(), taint.value.clone(), taint.effect.clone());
+        let endpoint = kubelet.container_runtime_endpoint.as_str();
         Self {
             node_name: node_name.into(),
             node_ip: None,
             kubeconfig: kubeconfig.into(),
             root_dir: "/var/lib/kubelet".into(),
-            pod_logs_dir: "/var/log/pods".into(),
-            runtime_endpoint: "/run/containerd/containerd.sock".into(),
-            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            port: 10250,
-            tls_cert_file: "/var/lib/kubelet/pki/kubelet.crt".into(),
-            tls_private_key_file: "/var/lib/kubelet/pki/kubelet.key".into(),
-            client_ca_file: "/etc/kubernetes/pki/ca.crt".into(),
-            healthz_bind_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            healthz_port: 10248,
-            cluster_dns: Vec::new(),
-            cluster_domain: "cluster.local".into(),
-            resolv_conf: "/etc/resolv.conf".into(),
-            max_pods: 110,
-            cgroup_root: "/".into(),
-            cgroup_driver: "cgroupfs".into(),
+            pod_logs_dir: path(&kubelet.pod_logs_dir, ""),
+            runtime_endpoint: endpoint.strip_prefix("unix://").unwrap_or(endpoint).into(),
+            address: address(&kubelet.address, Ipv4Addr::UNSPECIFIED),
+            port: port(kubelet.port),
+            tls_cert_file: path(&kubelet.tls_cert_file, "/var/lib/kubelet/pki/kubelet.crt"),
+            tls_private_key_file: path(&kubelet.tls_private_key_file, "/var/lib/kubelet/pki/kubelet.key"),
+            client_ca_file: path(&kubelet.authentication.x509.client_ca_file, "/etc/kubernetes/pki/ca.crt"),
+            healthz_bind_address: address(&kubelet.healthz_bind_address, Ipv4Addr::LOCALHOST),
+            healthz_port: kubelet.healthz_port.map_or(0, port),
+            cluster_dns: kubelet.cluster_dns.iter().filter_map(|address| address.parse().ok()).collect(),
+            cluster_domain: kubelet.cluster_domain.clone(),
+            resolv_conf: kubelet.resolv_conf.clone().unwrap_or_default().into(),
+            max_pods: count(kubelet.max_pods),
+            cgroup_root: some(&kubelet.cgroup_root).unwrap_or_else(|| "/".to_owned()),
+            cgroup_driver: kubelet.cgroup_driver.clone(),
             node_labels: BTreeMap::new(),
-            register_with_taints: Vec::new(),
-            pod_cidr: None,
-            node_status_report_frequency: Duration::from_secs(5 * 60),
-            node_lease_duration: Duration::from_secs(40),
-            kube_reserved: BTreeMap::new(),
-            system_reserved: BTreeMap::new(),
-            eviction_hard: [
-                ("imagefs.available", "15%"),
-                ("imagefs.inodesFree", "5%"),
-                ("memory.available", "100Mi"),
-                ("nodefs.available", "10%"),
-                ("nodefs.inodesFree", "5%"),
-            ]
-            .map(|(signal, threshold)| (signal.to_owned(), threshold.to_owned()))
-            .into(),
-            container_log_max_size: 10 * 1024 * 1024,
-            container_log_max_files: 5,
-            serialize_image_pulls: true,
-            registry_pull_qps: 5,
-            registry_burst: 10,
-            static_pod_path: None,
-            static_pod_url: None,
-            http_check_frequency: Duration::from_secs(20),
-            event_record_qps: 50,
-            event_burst: 100,
+            register_with_taints: kubelet.register_with_taints.iter().map(taint).collect(),
+            pod_cidr: some(&kubelet.pod_cidr),
+            node_status_report_frequency: kubelet.node_status_report_frequency.to_std(),
+            node_lease_duration: Duration::from_secs(count(kubelet.node_lease_duration_seconds).into()),
+            kube_reserved: kubelet.kube_reserved.clone(),
+            system_reserved: kubelet.system_reserved.clone(),
+            eviction_hard: kubelet.eviction_hard.clone().unwrap_or_default(),
+            container_log_max_size: kubelet.container_log_max_bytes(),
+            container_log_max_files: kubelet.container_log_max_files.map_or(0, count),
+            serialize_image_pulls: kubelet.serialize_image_pulls.unwrap_or(true),
+            registry_pull_qps: kubelet.registry_pull_qps.map_or(0, count),
+            registry_burst: count(kubelet.registry_burst),
+            static_pod_path: some(&kubelet.static_pod_path).map(PathBuf::from),
+            static_pod_url: some(&kubelet.static_pod_url),
+            http_check_frequency: kubelet.http_check_frequency.to_std(),
+            event_record_qps: kubelet.event_record_qps.map_or(0, count),
+            event_burst: count(kubelet.event_burst),
+            kubelet: Arc::new(kubelet),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! | module | what |
 //! |---|---|
 //! | `agent` | `AgentConfig`: everything the node agent is told |
+//! | `duration` | `metav1.Duration`, Go's grammar |
+//! | `kubelet` | KubeletConfiguration: parsed, defaulted, validated; the flags that set its fields |
 //! | `net` | address ranges: network, gateway, first service address |
 //! | `files` | atomic writes with the right mode |
 //! | `data_dir` | the data directory's layout, version and lock |
@@ -12,8 +14,10 @@
 
 pub mod agent;
 pub mod data_dir;
+pub mod duration;
 pub mod files;
 pub mod kubeconfig;
+pub mod kubelet;
 pub mod net;
 pub mod pki;
 pub mod shipped;

@@ -2,19 +2,22 @@
 
 mod audit;
 mod etcd;
+mod kubelet;
 mod limits;
 
 use audit::AuditFlags;
 use clap::{Args, ValueEnum};
 use etcd::EtcdFlags;
+use kubelet::KubeletFields;
 use limits::LimitFlags;
 use node_config::agent::AgentConfig;
 use node_config::data_dir::{DEFAULT_PATH, Layout};
+use node_config::duration::DurationError;
+use node_config::kubelet::{ConfigError, KubeletConfiguration, Sources};
 use node_config::net::Cidr;
 use node_config::pki::Pki;
 use skiff_shim::config::{ServerConfig, StoreConfig};
 use skiff_shim::store::sqlite::SqliteOptions;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -160,51 +163,17 @@ pub(crate) struct NodeFlags {
     /// Labels of the node, as in key=value,key=value
     #[arg(long, value_delimiter = ',', value_parser = pair, value_name = "labels")]
     node_labels: Vec<(String, String)>,
-    /// Taints with which the node registers, as in key=value:NoSchedule
-    #[arg(long, value_delimiter = ',', value_parser = taint, value_name = "taints")]
-    register_with_taints: Vec<(String, String, String)>,
-    /// Address on which the agent serves logs, exec and port-forward
-    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED), value_name = "ip")]
-    pub(crate) address: IpAddr,
-    /// Port on which the agent serves logs, exec and port-forward
-    #[arg(long, default_value_t = 10250, value_name = "port")]
-    pub(crate) port: u16,
-    /// Address of the agent's health endpoint
-    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "ip")]
-    pub(crate) healthz_bind_address: IpAddr,
-    /// Port of the agent's health endpoint; 0 is none
-    #[arg(long, default_value_t = 10248, value_name = "port")]
-    pub(crate) healthz_port: u16,
     /// Directory of the pods' volumes
     #[arg(long, default_value = "/var/lib/kubelet", value_name = "path")]
     root_dir: PathBuf,
-    /// Directory of the containers' logs
-    #[arg(long, default_value = "/var/log/pods", value_name = "path")]
-    pod_logs_dir: PathBuf,
-    /// Cgroup under which the pods' cgroups are made
-    #[arg(long, default_value = "/", value_name = "cgroup")]
-    cgroup_root: String,
-    /// How many pods the node takes
-    #[arg(long, default_value_t = 110, value_name = "count")]
-    max_pods: u32,
-    /// When the node is under pressure, as in memory.available<100Mi,nodefs.available<10%; '' is never
-    #[arg(long, value_parser = thresholds, value_name = "thresholds")]
-    eviction_hard: Option<BTreeMap<String, String>>,
-    /// Directory (or file) of the manifests of static pods
+    /// KubeletConfiguration; flags beat what it says
+    #[arg(long, value_name = "file")]
+    config: Option<PathBuf>,
+    /// Directory of more of them (*.conf), merged in the order of their names
     #[arg(long, value_name = "path")]
-    pod_manifest_path: Option<PathBuf>,
-    /// URL of the manifests of static pods
-    #[arg(long, value_name = "url")]
-    manifest_url: Option<String>,
-    /// DNS servers of pods with policy ClusterFirst
-    #[arg(long, value_delimiter = ',', value_name = "ips")]
-    cluster_dns: Vec<IpAddr>,
-    /// DNS domain of the cluster
-    #[arg(long, default_value = "cluster.local", value_name = "domain")]
-    pub(crate) cluster_domain: String,
-    /// DNS configuration that pods inherit; '' is none
-    #[arg(long, default_value = "/etc/resolv.conf", value_name = "path")]
-    resolv_conf: PathBuf,
+    config_dir: Option<PathBuf>,
+    #[command(flatten)]
+    fields: KubeletFields,
 }
 
 impl NodeFlags {
@@ -212,53 +181,39 @@ impl NodeFlags {
         self.node_name.clone().unwrap_or_else(super::machine::hostname)
     }
 
-    /// What these flags say about an agent; certificates and runtime are the caller's.
-    pub(crate) fn resolve(&self, kubeconfig: PathBuf) -> AgentConfig {
-        let defaults = AgentConfig::new(self.name(), kubeconfig);
+    /// The kubelet's configuration by file and flags; `presumed` fields hold where neither says anything.
+    pub(crate) fn kubelet(&self, presumed: serde_json::Value) -> Result<KubeletConfiguration, ConfigError> {
+        let serde_json::Value::Object(presumed) = presumed else { return Ok(KubeletConfiguration::defaulted()) };
+        let kubelet = KubeletConfiguration::load(&Sources {
+            presumed,
+            file: self.config.clone(),
+            drop_ins: self.config_dir.clone(),
+            flags: self.fields.0.clone(),
+        })?;
+        for (field, would) in kubelet.pending() {
+            tracing::warn!(field, would, "set in the configuration and not acted on yet");
+        }
+        Ok(kubelet)
+    }
+
+    /// What flags and configuration say about an agent; certificates and runtime are the caller's.
+    pub(crate) fn resolve(&self, kubeconfig: PathBuf, kubelet: KubeletConfiguration) -> AgentConfig {
         AgentConfig {
-            eviction_hard: self.eviction_hard.clone().unwrap_or_else(|| defaults.eviction_hard.clone()),
             node_ip: self.node_ip,
             root_dir: self.root_dir.clone(),
-            pod_logs_dir: self.pod_logs_dir.clone(),
-            address: self.address,
-            port: self.port,
-            healthz_bind_address: self.healthz_bind_address,
-            healthz_port: self.healthz_port,
-            static_pod_path: self.pod_manifest_path.clone(),
-            static_pod_url: self.manifest_url.clone(),
-            cluster_dns: self.cluster_dns.clone(),
-            cluster_domain: self.cluster_domain.clone(),
-            resolv_conf: self.resolv_conf.clone(),
-            max_pods: self.max_pods,
-            cgroup_root: self.cgroup_root.clone(),
             node_labels: self.node_labels.iter().cloned().collect(),
-            register_with_taints: self.register_with_taints.clone(),
-            ..defaults
+            ..AgentConfig::resolve(self.name(), kubeconfig, kubelet)
         }
     }
 }
 
-/// A duration as Go writes it: `300ms`, `1h30m`, `0`.
+/// A duration as Go writes it: `300ms`, `1h30m`, `0`; not a negative one.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let refuse = || format!("{text:?} is no duration, as in 5m or 1h30m");
-    let mut rest = text;
-    let mut seconds = 0.0;
-    while !rest.is_empty() && text != "0" {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(refuse)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| refuse())?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        seconds += number
-            * match &rest[..unit] {
-                "ms" => 0.001,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                _ => return Err(refuse()),
-            };
-        rest = &rest[unit..];
+    let duration: node_config::duration::Duration = text.parse().map_err(|error: DurationError| error.to_string())?;
+    if duration < node_config::duration::Duration::ZERO {
+        return Err(format!("{text:?} must not be negative"));
     }
-    if text.is_empty() { Err(refuse()) } else { Duration::try_from_secs_f64(seconds).map_err(|_| refuse()) }
+    Ok(duration.to_std())
 }
 
 /// `unix:///run/x.sock` or a path.
@@ -291,40 +246,6 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// The kubelet's grammar: `signal<quantity` or `signal<percent%`, separated by commas.
-fn thresholds(text: &str) -> Result<BTreeMap<String, String>, String> {
-    const SIGNALS: [&str; 7] = [
-        "memory.available",
-        "nodefs.available",
-        "nodefs.inodesFree",
-        "imagefs.available",
-        "imagefs.inodesFree",
-        "containerfs.available",
-        "pid.available",
-    ];
-    let one = |term: &str| {
-        let (signal, value) =
-            term.split_once('<').ok_or_else(|| format!("{term:?} is not a threshold, as in memory.available<100Mi"))?;
-        if !SIGNALS.contains(&signal) {
-            return Err(format!("unknown eviction signal {signal:?}; known are {}", SIGNALS.join(", ")));
-        }
-        Ok((signal.to_owned(), value.to_owned()))
-    };
-    text.split(',').filter(|term| !term.is_empty()).map(one).collect()
-}
-
-fn taint(text: &str) -> Result<(String, String, String), String> {
-    const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
-    let parse = || {
-        let (key, effect) = text.rsplit_once(':')?;
-        let (key, value) = key.split_once('=').unwrap_or((key, ""));
-        EFFECTS.contains(&effect).then(|| (key.to_owned(), value.to_owned(), effect.to_owned()))
-    };
-    parse().ok_or_else(|| {
-        format!("{text:?} is not of the form key=value:effect, effect being one of {}", EFFECTS.join(", "))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -342,22 +263,15 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_gos() {
-        for (text, millis) in
-            [("5m", 300_000), ("1h30m", 5_400_000), ("1.5s", 1500), ("300ms", 300), ("0", 0), ("0s", 0)]
-        {
-            assert_eq!(duration(text).unwrap(), Duration::from_millis(millis), "{text}");
-        }
-        for bad in ["", "5", "m", "5x", "-1s", "1h 3m", "."] {
+    fn durations_are_waits() {
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        for bad in ["5", "-1s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn taints_and_names_are_checked_as_the_api_would() {
-        assert_eq!(taint("a=b:NoSchedule").unwrap(), ("a".into(), "b".into(), "NoSchedule".into()));
-        assert_eq!(taint("a:NoExecute").unwrap(), ("a".into(), String::new(), "NoExecute".into()));
-        assert!(taint("a=b:Never").unwrap_err().contains("NoSchedule, PreferNoSchedule, NoExecute"));
+    fn names_are_checked_as_the_api_would() {
         assert!(node_name("n1.example.org").is_ok());
         for bad in ["", "N1", "-a", "a..b", "a_b"] {
             assert!(node_name(bad).is_err(), "{bad}");

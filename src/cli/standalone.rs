@@ -19,18 +19,22 @@ use clap::Args;
 use containerd::{Containerd, Runtime};
 use node_config::agent::AgentConfig;
 use node_config::data_dir::{DataDir, Layout};
+use node_config::kubelet::KubeletConfiguration;
 use node_config::net::Cidr;
 use node_config::pki::Pki;
 use node_config::shipped;
+use serde_json::json;
 use skiff::app::Agent;
 use skiff::images::Images;
 use skiff::supervisor::Supervisor;
 use skiff_shim::app::Server;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// DNS domain of the cluster unless flags say another.
+const CLUSTER_DOMAIN: &str = "cluster.local";
 /// How long each part may take before it counts as failed.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Parts of the ten seconds that a stop may take; pods that are stopped too get their grace period beyond it.
@@ -104,11 +108,13 @@ async fn boot_and_run(
     machine::root()?;
     let data = DataDir::open(&flags.data.data_dir)?;
     progress.ready("data directory", data.layout().root().display());
-    preflight(flags)?;
+    // Both by the cluster that this command makes itself, on machines of either cgroup version.
+    let kubelet = flags.node.kubelet(json!({ "clusterDomain": CLUSTER_DOMAIN, "failCgroupV1": false }))?;
+    preflight(flags, &kubelet)?;
 
     // Cancel-safe: what was started is found again by the next start.
     let node = tokio::select! {
-        node = start(flags, controllers, data.layout(), tasks, progress) => node?,
+        node = start(flags, kubelet, controllers, data.layout(), tasks, progress) => node?,
         () = stop.cancelled() => return Ok(()),
     };
     let imports = tasks.child();
@@ -144,15 +150,17 @@ fn runtime_socket(node: &Node, flags: &Flags) -> PathBuf {
 }
 
 /// What would fail later, said before anything is started.
-fn preflight(flags: &Flags) -> Result<(), machine::Lack> {
+fn preflight(flags: &Flags, kubelet: &KubeletConfiguration) -> Result<(), machine::Lack> {
     machine::cgroups()?;
     machine::port_is_free("secure-port", flags.server.bind_address, flags.server.secure_port)?;
-    machine::port_is_free("port", flags.node.address, flags.node.port)?;
-    machine::port_is_free("healthz-port", flags.node.healthz_bind_address, flags.node.healthz_port)
+    let agent = flags.node.resolve(PathBuf::new(), kubelet.clone());
+    machine::port_is_free("port", agent.address, agent.port)?;
+    machine::port_is_free("healthz-port", agent.healthz_bind_address, agent.healthz_port)
 }
 
 async fn start(
     flags: &Flags,
+    kubelet: KubeletConfiguration,
     controllers: Vec<&'static str>,
     layout: &Layout,
     tasks: &Supervisor,
@@ -172,7 +180,7 @@ async fn start(
         Some(address) => address,
         None => network.make_bridge(tasks).await.context("cannot make the pods' bridge for the node's address")?,
     };
-    let names = certificates::node_names(&flags.server, &flags.node, node_ip);
+    let names = certificates::node_names(&flags.server, flags.node.name(), &kubelet.cluster_domain, node_ip);
     let issued = certificates::ensure(layout, &names)?;
     progress.ready("certificates", issued);
 
@@ -182,9 +190,10 @@ async fn start(
         start_server(flags, controllers, layout, node_ip, progress),
     )?;
     let (socket, containerd) = runtime;
-    let config = agent_config(flags, layout, node_ip, socket);
+    let config = agent_config(flags, kubelet, layout, node_ip, &socket);
+    let port = config.port;
     let agent = Agent::start(config).await.context("the agent cannot start")?;
-    progress.ready("agent", format!("https://{}", std::net::SocketAddr::new(node_ip, flags.node.port)));
+    progress.ready("agent", format!("https://{}", std::net::SocketAddr::new(node_ip, port)));
     Ok(Node { agent, server, containerd, network })
 }
 
@@ -235,17 +244,21 @@ async fn start_server(
     Ok(server)
 }
 
-fn agent_config(flags: &Flags, layout: &Layout, node_ip: IpAddr, socket: PathBuf) -> AgentConfig {
+fn agent_config(
+    flags: &Flags,
+    mut kubelet: KubeletConfiguration,
+    layout: &Layout,
+    node_ip: IpAddr,
+    socket: &Path,
+) -> AgentConfig {
     let pki = Pki::new(layout.pki());
-    AgentConfig {
-        node_ip: Some(node_ip),
-        runtime_endpoint: socket,
-        tls_cert_file: pki.kubelet().cert,
-        tls_private_key_file: pki.kubelet().key,
-        client_ca_file: pki.ca().cert,
-        pod_cidr: Some(flags.runtime.pod_cidr.to_string()),
-        ..flags.node.resolve(pki.kubelet_kubeconfig())
-    }
+    let text = |path: &Path| path.display().to_string();
+    kubelet.container_runtime_endpoint = format!("unix://{}", socket.display());
+    kubelet.tls_cert_file = text(&pki.kubelet().cert);
+    kubelet.tls_private_key_file = text(&pki.kubelet().key);
+    kubelet.authentication.x509.client_ca_file = text(&pki.ca().cert);
+    kubelet.pod_cidr = flags.runtime.pod_cidr.to_string();
+    AgentConfig { node_ip: Some(node_ip), ..flags.node.resolve(pki.kubelet_kubeconfig(), kubelet) }
 }
 
 fn say_how_to_use(layout: &Layout, format: Format) {

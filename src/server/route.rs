@@ -11,6 +11,7 @@ pub(super) enum Route {
     Pods,
     RunningPods,
     Metrics,
+    Configz,
     Logs { target: Target, previous: bool, options: LogOptions },
     Exec { target: Target, streams: Streams, command: Vec<String> },
     Attach { target: Target, streams: Streams },
@@ -61,6 +62,7 @@ pub(super) fn parse(method: &Method, path: &str, query: &str) -> Result<Route, R
         ("pods", []) => Ok(Route::Pods),
         ("runningpods", []) => Ok(Route::RunningPods),
         ("metrics", []) => Ok(Route::Metrics),
+        ("configz", []) => Ok(Route::Configz),
         ("containerLogs", [namespace, pod, container]) => Ok(Route::Logs {
             target: target(namespace, pod, None, container),
             previous: query.flag("previous"),

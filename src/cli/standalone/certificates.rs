@@ -1,6 +1,6 @@
 //! Certificates and kubeconfigs of a cluster of our own, for the names that the flags give this machine.
 
-use crate::cli::flags::{NodeFlags, ServerFlags};
+use crate::cli::flags::ServerFlags;
 use crate::cli::machine;
 use node_config::data_dir::Layout;
 use node_config::files::FileError;
@@ -27,13 +27,8 @@ pub(crate) fn server_names(server: &ServerFlags, own_address: Option<IpAddr>) ->
 }
 
 /// Names of an API server and its node.
-pub(crate) fn node_names(server: &ServerFlags, node: &NodeFlags, node_ip: IpAddr) -> Names {
-    Names {
-        node_name: node.name(),
-        cluster_domain: node.cluster_domain.clone(),
-        node: true,
-        ..server_names(server, Some(node_ip))
-    }
+pub(crate) fn node_names(server: &ServerFlags, node_name: String, cluster_domain: &str, node_ip: IpAddr) -> Names {
+    Names { node_name, cluster_domain: cluster_domain.to_owned(), node: true, ..server_names(server, Some(node_ip)) }
 }
 
 /// Makes or renews them; the answer is for the readiness line.

@@ -2,50 +2,18 @@
 
 use super::*;
 use expect_test::expect;
-use std::path::PathBuf;
-use std::time::Duration;
 
 /// What the defaults of a KubeletConfiguration resolve to, as far as the node's status reads them.
 pub(in crate::actors::node) fn config() -> AgentConfig {
     let text = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     AgentConfig {
-        node_name: "n1".into(),
         node_ip: Some("10.0.0.1".parse().unwrap()),
-        kubeconfig: PathBuf::new(),
         root_dir: "/".into(),
-        pod_logs_dir: PathBuf::new(),
-        runtime_endpoint: PathBuf::new(),
-        address: "0.0.0.0".parse().unwrap(),
-        port: 10250,
-        tls_cert_file: PathBuf::new(),
-        tls_private_key_file: PathBuf::new(),
-        client_ca_file: PathBuf::new(),
-        healthz_bind_address: "127.0.0.1".parse().unwrap(),
-        healthz_port: 0,
-        cluster_dns: Vec::new(),
-        cluster_domain: "cluster.local".into(),
-        resolv_conf: PathBuf::new(),
-        max_pods: 110,
-        cgroup_root: "/".into(),
-        cgroup_driver: "cgroupfs".into(),
         node_labels: text(&[("zone", "a")]),
         register_with_taints: vec![("k".into(), "v".into(), "NoSchedule".into())],
-        pod_cidr: None,
-        node_status_report_frequency: Duration::from_secs(300),
-        node_lease_duration: Duration::from_secs(40),
         kube_reserved: text(&[("cpu", "100m"), ("memory", "1Gi")]),
-        system_reserved: BTreeMap::new(),
         eviction_hard: text(&[("memory.available", "100Mi"), ("nodefs.available", "10%")]),
-        container_log_max_size: 0,
-        container_log_max_files: 5,
-        serialize_image_pulls: true,
-        registry_pull_qps: 5,
-        registry_burst: 10,
-        static_pod_path: None,
-        static_pod_url: None,
-        http_check_frequency: Duration::from_secs(20),
-        event_record_qps: 50,
-        event_burst: 100,
+        ..AgentConfig::new("n1", "")
     }
 }
 

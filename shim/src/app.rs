@@ -16,6 +16,7 @@ use crate::pipeline::{self, Api, Settings};
 use crate::registry::core::service::allocate::ServiceRange;
 use crate::store::Store;
 use crate::store::etcd::{EtcdError, EtcdStore};
+use crate::store::measured::Measured;
 use crate::store::memory::MemoryStore;
 use crate::store::sqlite::{OpenError, SqliteStore};
 use crate::store::translated::Translated;
@@ -38,6 +39,8 @@ pub struct Server {
     serving: Tasks,
     /// Caches and what else lives below HTTP: stopped last.
     base: Tasks,
+    /// How long requests are still served, unready already.
+    shutdown_delay: Duration,
 }
 
 /// Why the server could not start; each names the remedy.
@@ -88,7 +91,7 @@ impl Server {
             source,
         })?;
         let (base, serving) = (Tasks::new(), Tasks::new());
-        let store = open_store(&config.store, &base).await?;
+        let store: Arc<dyn Store> = Arc::new(Measured::new(open_store(&config.store, &base).await?));
 
         let settings = Settings {
             service_range: service_range.clone(),
@@ -118,7 +121,7 @@ impl Server {
         };
         control::start_own(client::client(front.clone(), User::apiserver()), &serving);
         control::start(&config.controllers, clients, &serving, ControlParams { root_ca });
-        Ok(Self { front, address, store, serving, base })
+        Ok(Self { front, address, store, serving, base, shutdown_delay: config.limits.shutdown_delay })
     }
 
     /// Where it listens.
@@ -131,8 +134,11 @@ impl Server {
         client::client(self.front.clone(), User::authenticated(user, groups.iter().map(|g| (*g).to_owned())))
     }
 
-    /// Closes watches, finishes requests (10 s at most), flushes the store.
+    /// Turns unready, goes on for `--shutdown-delay-duration`, then closes watches, finishes requests (10 s at most) and
+    /// flushes the store.
     pub async fn stop(self) {
+        self.front.api.draining.store(true, Ordering::Release);
+        tokio::time::sleep(self.shutdown_delay).await;
         if tokio::time::timeout(STOP_DEADLINE, self.serving.stop()).await.is_err() {
             tracing::warn!("some requests did not finish within 10 s; they were cut off");
         }

@@ -38,7 +38,7 @@ use crate::registry::Def;
 use crate::request::info::RequestInfo;
 use crate::request::query::Query;
 use crate::request::{Action, ApiRequest, Sub, Target};
-use crate::store::cache::Scope;
+use crate::store::cache::{Scope, Snapshot};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::HeaderMap;
@@ -174,27 +174,47 @@ impl Stage<'_> {
     }
 }
 
-/// May the user do that? Looks up what the decision depends on.
+/// May the user do that? Looks up what the decision depends on: in the cache first, which has it nearly always and answers
+/// also while the store does not; a refusal is checked against the present.
 async fn decide(api: &Api, user: &User, attributes: &Attributes<'_>) -> Result<Decision, ApiError> {
     // Only the node authorizer looks at pods, and only at its own.
-    let pods = match user.as_node() {
-        Some(_)
-            if matches!(
-                attributes.resource,
-                "secrets" | "configmaps" | "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts"
-            ) =>
-        {
-            Some(api.cache("pods")?.consistent().await?)
-        }
-        _ => None,
-    };
+    let looks = user.as_node().is_some()
+        && matches!(
+            attributes.resource,
+            "secrets" | "configmaps" | "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts"
+        );
+    if !looks {
+        return Ok(authz::decide(user, attributes, &|_, _| false));
+    }
+    match decide_by_pods(api, user, attributes, Age::Any).await? {
+        Decision::Allow => Ok(Decision::Allow),
+        Decision::Deny(_) => decide_by_pods(api, user, attributes, Age::Present).await,
+    }
+}
+
+/// How old what is looked up may be.
+#[derive(Clone, Copy)]
+enum Age {
+    Any,
+    Present,
+}
+
+async fn snapshot(api: &Api, storage: &str, age: Age) -> Result<Snapshot, ApiError> {
+    let cache = api.cache(storage)?;
+    Ok(match age {
+        Age::Any => cache.latest().await?,
+        Age::Present => cache.consistent().await?,
+    })
+}
+
+async fn decide_by_pods(api: &Api, user: &User, attributes: &Attributes<'_>, age: Age) -> Result<Decision, ApiError> {
+    let pods = snapshot(api, "pods", age).await?;
     // A pod uses a volume through the claim that has it.
-    let holder = match (&pods, attributes.resource) {
-        (Some(_), "persistentvolumes") => claim_of(api, attributes.name).await?,
+    let holder = match attributes.resource {
+        "persistentvolumes" => claim_of(api, attributes.name, age).await?,
         _ => None,
     };
     let related = |node: &str, a: &Attributes<'_>| {
-        let Some(pods) = &pods else { return false };
         let (namespace, resource, name) = match (a.resource, &holder) {
             ("persistentvolumes", Some((namespace, name))) => (&**namespace, "persistentvolumeclaims", &**name),
             ("persistentvolumes", None) => return false,
@@ -209,8 +229,8 @@ async fn decide(api: &Api, user: &User, attributes: &Attributes<'_>) -> Result<D
 }
 
 /// Namespace and name of the claim that a volume is bound to.
-async fn claim_of(api: &Api, volume: &str) -> Result<Option<(String, String)>, ApiError> {
-    let volumes = api.cache("persistentvolumes")?.consistent().await?;
+async fn claim_of(api: &Api, volume: &str, age: Age) -> Result<Option<(String, String)>, ApiError> {
+    let volumes = snapshot(api, "persistentvolumes", age).await?;
     let key = crate::store::key::StoreKey::object("persistentvolumes", None, volume);
     let Some(entry) = volumes.get(&key) else { return Ok(None) };
     let volume = stored::value(&entry.bytes)?;

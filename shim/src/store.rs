@@ -7,6 +7,7 @@ pub mod copy;
 pub mod etcd;
 mod hub;
 pub mod key;
+pub mod measured;
 pub mod memory;
 #[cfg(test)]
 mod properties;

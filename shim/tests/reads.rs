@@ -200,6 +200,7 @@ async fn metrics_have_upstreams_names() {
         "apiserver_resource_objects{group=\"\",resource=\"configmaps\"} 1",
         "apiserver_watch_cache_events_received_total{group=\"\",resource=\"configmaps\"} 1",
         "process_resident_memory_bytes ",
+        "etcd_request_duration_seconds_count{operation=\"create\",type=\"configmaps\"} 1",
     ] {
         assert!(text.contains(wanted), "{wanted}\n{text}");
     }

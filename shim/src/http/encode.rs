@@ -38,12 +38,12 @@ pub(super) fn object(context: &Context, answer: &ObjectAnswer) -> Result<Respons
                 def.kind
             )));
         }
-        Form::Metadata => to_vec(&metadata_of(&parse(&answer.bytes)?))?,
+        Form::Metadata => to_vec(&metadata_of(&parse(&answer.bytes)?, wanted.meta))?,
         Form::Table(include) => {
             let value = parse(&answer.bytes)?;
             let version = value["metadata"]["resourceVersion"].as_str().unwrap_or("").to_owned();
-            let rows = vec![table::row(def, &value, include)];
-            to_vec(&table::document(def, json!({"resourceVersion": version}), rows, true))?
+            let rows = vec![table::row(def, &value, include, wanted.meta)];
+            to_vec(&table::document(def, json!({"resourceVersion": version}), rows, wanted.meta))?
         }
     };
     form_bytes(context, wanted.encoding, code, bytes)
@@ -122,15 +122,15 @@ pub(super) fn collection(context: &Context, list: Collection) -> Result<Response
         }
         (Form::MetadataList, _) => {
             let items: Result<Vec<Value>, ApiError> =
-                list.entries.iter().map(|e| Ok(metadata_of(&parse(&e.bytes)?))).collect();
+                list.entries.iter().map(|e| Ok(metadata_of(&parse(&e.bytes)?, wanted.meta))).collect();
             to_vec(&json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": Some(items?).filter(|i| !i.is_empty()),
+                "kind": "PartialObjectMetadataList", "apiVersion": wanted.meta, "metadata": metadata, "items": Some(items?).filter(|i| !i.is_empty()),
             }))?
         }
         (Form::Table(include), _) => {
             let rows: Result<Vec<Value>, ApiError> =
-                list.entries.iter().map(|e| Ok(table::row(def, &parse(&e.bytes)?, include))).collect();
-            to_vec(&table::document(def, metadata, rows?, true))?
+                list.entries.iter().map(|e| Ok(table::row(def, &parse(&e.bytes)?, include, wanted.meta))).collect();
+            to_vec(&table::document(def, metadata, rows?, wanted.meta))?
         }
         (Form::Discovery, _) => return Err(super::negotiate::not_acceptable("application/json")),
     };
@@ -470,8 +470,8 @@ fn mark_gzip(response: &mut Response<Body>) {
 }
 
 /// `PartialObjectMetadata` of an object.
-pub(super) fn metadata_of(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+pub(super) fn metadata_of(object: &Value, meta: &str) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": meta, "metadata": object["metadata"]})
 }
 
 /// The schema of what has a protobuf form; custom resources have none, and negotiation leaves it out for them.

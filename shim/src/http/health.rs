@@ -55,7 +55,7 @@ async fn checks(api: &Api, endpoint: &str) -> Vec<(&'static str, bool)> {
         checks.push(("poststarthook/bootstrap-controller", api.ready.load(Ordering::Acquire)));
     }
     if endpoint == "readyz" {
-        checks.push(("shutdown", !api.stopping.is_cancelled()));
+        checks.push(("shutdown", !api.draining.load(Ordering::Acquire)));
     }
     checks
 }

@@ -36,7 +36,12 @@ pub(super) enum Include {
 pub(super) struct Wanted {
     pub encoding: Encoding,
     pub form: Form,
+    /// The group version of tables and partial objects: clients of old ask for `v1beta1`.
+    pub meta: &'static str,
 }
+
+const META_V1: &str = "meta.k8s.io/v1";
+const META_V1BETA1: &str = "meta.k8s.io/v1beta1";
 
 const MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 const STREAM_TYPES: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
@@ -51,7 +56,7 @@ impl Wanted {
     pub(super) fn parse(accept: &str, query: &Query, watch: bool) -> Result<Self, ApiError> {
         let json = Encoding::Json { pretty: query.flag("pretty") == Some(true) };
         if accept.trim().is_empty() {
-            return Ok(Self { encoding: json, form: Form::Plain });
+            return Ok(Self { encoding: json, form: Form::Plain, meta: META_V1 });
         }
         let mut clauses: Vec<Clause<'_>> = accept.split(',').map(Clause::parse).collect();
         clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
@@ -84,7 +89,8 @@ impl Wanted {
                     continue;
                 }
             };
-            return Ok(Self { encoding, form });
+            let meta = if clause.version == "v1beta1" { META_V1BETA1 } else { META_V1 };
+            return Ok(Self { encoding, form, meta });
         }
         if refused_form {
             return Err(only(if watch { STREAM_TYPES } else { MEDIA_TYPES }));

@@ -8,8 +8,8 @@ use crate::registry::table::NAME;
 use crate::registry::{Column, ResourceDef};
 use serde_json::{Value, json};
 
-/// One row; `object` is the storage form.
-pub(super) fn row(def: &ResourceDef, object: &Value, include: Include) -> Value {
+/// One row; `object` is the storage form, `meta` the version of partial objects.
+pub(super) fn row(def: &ResourceDef, object: &Value, include: Include, meta: &str) -> Value {
     let now = clock::now().wall.as_second();
     let cells = match &def.custom {
         Some(custom) => {
@@ -25,20 +25,24 @@ pub(super) fn row(def: &ResourceDef, object: &Value, include: Include) -> Value 
     }
     row["object"] = match include {
         Include::None => Value::Null,
-        Include::Metadata => metadata_of(object),
+        Include::Metadata => metadata_of(object, meta),
         Include::Object => crate::pipeline::to_served(def, object.clone()),
     };
     row
 }
 
-/// The whole table; later tables of a watch leave the definitions out.
-pub(super) fn document(def: &ResourceDef, metadata: Value, rows: Vec<Value>, with_columns: bool) -> Value {
+/// The whole table, in the version `meta`.
+pub(super) fn document(def: &ResourceDef, metadata: Value, rows: Vec<Value>, meta: &str) -> Value {
     let built_in = |c: &Column| json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority});
     let own = |c: &PrinterColumn| json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority});
     let columns: Vec<Value> = match &def.custom {
         Some(custom) => std::iter::once(built_in(&NAME)).chain(custom.columns().iter().map(own)).collect(),
         None => def.columns.iter().map(built_in).collect(),
     };
-    let columns = if with_columns { Value::from(columns) } else { Value::Null };
-    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows})
+    json!({"kind": "Table", "apiVersion": meta, "metadata": metadata, "columnDefinitions": columns, "rows": rows})
+}
+
+/// A later table of a watch: without the definitions.
+pub(super) fn without_columns(metadata: Value, rows: Vec<Value>, meta: &str) -> Value {
+    json!({"kind": "Table", "apiVersion": meta, "metadata": metadata, "columnDefinitions": null, "rows": rows})
 }

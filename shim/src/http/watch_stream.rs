@@ -73,7 +73,7 @@ impl Encoder {
                 };
                 match self.shared_form() {
                     Some(form) => {
-                        let shape = Shape { version: self.def.gv, event, form };
+                        let shape = Shape { version: self.def.gv, meta: self.wanted.meta, event, form };
                         delivery.frame(shape, || self.object(event, &stored()))
                     }
                     None => self.object(event, &stored()),
@@ -94,6 +94,8 @@ impl Encoder {
             (Form::Plain, Encoding::Protobuf) if self.websocket => Some("protobuf message"),
             (Form::Plain, Encoding::Protobuf) => Some("protobuf"),
             (Form::Plain, Encoding::Json { .. } | Encoding::Yaml) => Some("json"),
+            (Form::Metadata, Encoding::Protobuf) if !self.websocket => Some("metadata protobuf"),
+            (Form::Metadata, Encoding::Json { .. }) => Some("metadata json"),
             (Form::Table(_) | Form::Metadata | Form::MetadataList | Form::Discovery, _) => None,
         }
     }
@@ -109,12 +111,18 @@ impl Encoder {
             Form::Table(include) => {
                 let value = encode::parse(stored)?;
                 let metadata = json!({"resourceVersion": value["metadata"]["resourceVersion"]});
-                let document = table::document(def, metadata, vec![table::row(def, &value, include)], self.first);
+                let meta = self.wanted.meta;
+                let rows = vec![table::row(def, &value, include, meta)];
+                let document = if self.first {
+                    table::document(def, metadata, rows, meta)
+                } else {
+                    table::without_columns(metadata, rows, meta)
+                };
                 self.first = false;
                 Ok(self.frame(event, &Bytes::from(document.to_string()), None))
             }
             Form::Metadata | Form::MetadataList | Form::Discovery => {
-                let value = encode::metadata_of(&encode::parse(stored)?);
+                let value = encode::metadata_of(&encode::parse(stored)?, self.wanted.meta);
                 Ok(self.frame(event, &Bytes::from(value.to_string()), None))
             }
         }
@@ -135,9 +143,9 @@ impl Encoder {
                 let value = value.map_err(|e| ApiError::Internal(e.to_string()))?;
                 Bytes::from(schema.encode(&to_served(def, value)))
             }
-            Form::Table(_) => Bytes::from(table::document(def, metadata, Vec::new(), false).to_string()),
+            Form::Table(_) => Bytes::from(table::without_columns(metadata, Vec::new(), self.wanted.meta).to_string()),
             Form::Metadata | Form::MetadataList | Form::Discovery => {
-                Bytes::from(encode::metadata_of(&json!({"metadata": metadata})).to_string())
+                Bytes::from(encode::metadata_of(&json!({"metadata": metadata}), self.wanted.meta).to_string())
             }
         };
         Ok(self.frame("BOOKMARK", &object, None))

@@ -38,7 +38,9 @@ pub struct Api {
     pub(super) allocation: tokio::sync::Mutex<()>,
     /// Set once the bootstrap objects exist.
     pub ready: AtomicBool,
-    /// Set when the server stops: readyz fails, watches end.
+    /// Set when the server is asked to stop: readyz fails.
+    pub draining: AtomicBool,
+    /// Set when the server stops: watches end.
     pub stopping: CancellationToken,
 }
 
@@ -66,6 +68,7 @@ impl Api {
             tokens,
             allocation: tokio::sync::Mutex::new(()),
             ready: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             stopping,
         })
     }

@@ -6,6 +6,8 @@ use crate::authn::token::{Claims, Reference};
 use crate::clock;
 use crate::error::ApiError;
 use crate::meta::Meta;
+use crate::store::cache::Snapshot;
+use crate::store::key::StoreKey;
 use http::HeaderMap;
 
 /// What the transport knows of the sender.
@@ -68,9 +70,16 @@ async fn account(api: &Api, claims: Claims) -> Result<User, ApiError> {
     Ok(user)
 }
 
+/// Whether what a token is bound to is still there: as far as the cache knows, or else as of now.
 async fn exists(api: &Api, resource: &str, namespace: &str, wanted: &Reference) -> Result<(), ApiError> {
-    match api.read_core(resource, namespace, &wanted.name).await? {
-        Some(found) if found.value.uid() == wanted.uid => Ok(()),
-        _ => Err(ApiError::Unauthorized),
+    let cache = api.cache(resource)?;
+    let key = StoreKey::object(resource, Some(namespace), &wanted.name);
+    let is_there = |snapshot: &Snapshot| {
+        snapshot.get(&key).is_some_and(|entry| super::stored::value(&entry.bytes).is_ok_and(|o| o.uid() == wanted.uid))
+    };
+    if is_there(&cache.latest().await?) || is_there(&cache.consistent().await?) {
+        Ok(())
+    } else {
+        Err(ApiError::Unauthorized)
     }
 }

@@ -37,6 +37,8 @@ impl Change {
 pub struct Shape {
     /// The served version.
     pub version: GroupVersion,
+    /// The version of what is made around it (`meta.k8s.io/v1`).
+    pub meta: &'static str,
     /// `ADDED`, `MODIFIED` or `DELETED`.
     pub event: &'static str,
     /// The encoding and form, by a name that the encoder gives them.
@@ -80,7 +82,7 @@ mod tests {
     #[test]
     fn a_frame_is_made_once_for_each_shape() {
         let delivery = Delivery::new(Arc::new(Change { revision: Revision(1), old: None, new: None }));
-        let shape = |event, form| Shape { version: GroupVersion { group: "", version: "v1" }, event, form };
+        let shape = |event, form| Shape { version: GroupVersion { group: "", version: "v1" }, meta: "", event, form };
         let mut made = 0;
         for shape in
             [shape("ADDED", "json"), shape("DELETED", "json"), shape("ADDED", "protobuf"), shape("ADDED", "json")]

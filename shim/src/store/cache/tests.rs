@@ -206,7 +206,7 @@ async fn the_watchers_of_a_change_share_its_frames() {
         store.commit(put("pods", "a", 1)).await.unwrap();
         let (one, two) = (one.next().await.unwrap(), two.next().await.unwrap());
         let version = crate::gvr::GroupVersion { group: "", version: "v1" };
-        let shape = Shape { version, event: "ADDED", form: "json" };
+        let shape = Shape { version, meta: "", event: "ADDED", form: "json" };
         let make = || Ok::<_, StoreError>(Bytes::from(vec![1, 2, 3]));
         assert_eq!(one.frame(shape, make).unwrap().as_ptr(), two.frame(shape, make).unwrap().as_ptr());
     })

@@ -16,14 +16,16 @@ use http_body_util::BodyExt;
 use kube::client::Body;
 use skiff_shim::registry::meta_fields;
 use skiff_shim::store::cache::{CacheSpec, Caches};
+use skiff_shim::store::etcd::{EtcdConfig, EtcdStore};
 use skiff_shim::store::key::StoreKey;
 use skiff_shim::store::sqlite::{SqliteOptions, SqliteStore};
 use skiff_shim::store::{Class, Expect, Store, Write};
 use std::fs::File;
 use std::io::{Read, Write as _};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -98,6 +100,52 @@ async fn creates(time: Duration) {
         line(&what, rate, "/s", Some((syncs, "bare fsyncs one by one")));
     }
     store.close().await.expect("a clean end");
+    match Etcd::start(dir.path()) {
+        Some(etcd) => {
+            let config = EtcdConfig::new(vec![format!("http://127.0.0.1:{}", etcd.port)]);
+            let store: Arc<dyn Store> = Arc::new(EtcdStore::open(&config).await.expect("etcd"));
+            for writers in WRITERS {
+                let rate = create_rate(&store, writers, time).await;
+                let what = format!("durable creates, etcd, {writers} writers");
+                line(&what, rate, "/s", Some((syncs, "bare fsyncs one by one")));
+            }
+            store.close().await.expect("a clean end");
+        }
+        None => println!("etcd is not installed: no figures of it"),
+    }
+}
+
+/// An etcd of our own; killed on drop.
+struct Etcd {
+    child: Child,
+    port: u16,
+}
+
+impl Etcd {
+    /// `None` where it is not installed.
+    fn start(dir: &Path) -> Option<Self> {
+        // Free now, and hardly taken by another within a millisecond.
+        let free = || TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+        let (port, peer) = (free(), free());
+        let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer}"));
+        let mut command = Command::new("etcd");
+        command.arg("--data-dir").arg(dir.join("etcd")).arg(format!("--initial-cluster=default={peer}"));
+        for flag in ["--listen-client-urls", "--advertise-client-urls"] {
+            command.args([flag, &client]);
+        }
+        for flag in ["--listen-peer-urls", "--initial-advertise-peer-urls"] {
+            command.args([flag, &peer]);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
+        Some(Self { child, port })
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
 }
 
 /// Creates acknowledged per second by that many writers, each waiting for its own.

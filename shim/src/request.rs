@@ -5,7 +5,7 @@ pub mod options;
 pub mod query;
 
 use crate::error::ApiError;
-use crate::registry::{Def, Served};
+use crate::registry::{self, Def, Served};
 use info::RequestInfo;
 use options::{DeleteQuery, ListOptions, PatchType, WriteOptions};
 use query::Query;
@@ -168,7 +168,9 @@ fn resolve_resource(
     content_type: &str,
 ) -> Result<ApiRequest, ApiError> {
     let Some(def) = served.find(&info.group, &info.version, &info.resource) else {
-        return Err(if served.has_version(&info.group, &info.version) {
+        // A built-in group answers for all below it, versions that it has not included.
+        let built_in = registry::all().iter().any(|def| def.gv.group == info.group);
+        return Err(if built_in || served.has_version(&info.group, &info.version) {
             ApiError::UnknownResource
         } else {
             ApiError::UnknownPath

@@ -235,6 +235,27 @@ async fn yaml_is_read_as_go_reads_it_and_unknown_types_are_refused() {
 }
 
 #[tokio::test]
+async fn discovery_is_one_document_in_either_encoding_and_known_by_its_tag() {
+    let fixture = Fixture::start().await;
+    let client = fixture.server.client("admin", &["system:masters"]);
+    let form = "g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let ours = ask(&client, "GET", "/apis", &[("accept", &format!("application/json;{form}"))], b"").await;
+    assert_eq!(ours.header("content-type"), format!("application/json;{form}"));
+    let protobuf = ask(&client, "GET", "/apis", &[("accept", &format!("{PROTOBUF};{form}"))], b"").await;
+    assert_eq!(protobuf.header("content-type"), format!("{PROTOBUF};{form}"));
+    let list = Schema::named("apidiscovery.k8s.io/v2", "APIGroupDiscoveryList").unwrap();
+    let names = |list: &Value| -> Vec<Value> {
+        list["items"].as_array().unwrap().iter().map(|group| group["metadata"]["name"].clone()).collect()
+    };
+    assert_eq!(names(&list.decode_protobuf(&protobuf.body).unwrap().value), names(&ours.json()));
+    let headers = [("accept", &*format!("application/json;{form}")), ("if-none-match", ours.header("etag"))];
+    assert_eq!(ask(&client, "GET", "/apis", &headers, b"").await.status, StatusCode::NOT_MODIFIED);
+    let groups = ask(&client, "GET", "/apis", &[("accept", PROTOBUF)], b"").await;
+    assert_eq!(groups.object("APIGroupList")["groups"][0]["name"], "apiregistration.k8s.io");
+    fixture.server.stop().await;
+}
+
+#[tokio::test]
 async fn openapi_documents_are_cached_under_their_hash() {
     let fixture = Fixture::start().await;
     let client = fixture.server.client("admin", &["system:masters"]);

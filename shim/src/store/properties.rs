@@ -146,7 +146,13 @@ fn key(index: usize) -> StoreKey {
 
 /// Runs random sequences against stores that `make` makes; the shortest failing one is shown.
 pub(super) fn hold<S: Subject>(make: impl AsyncFn() -> S) {
+    hold_one_in(1, make);
+}
+
+/// The same for an engine whose sequences take longer: so many times fewer of them.
+pub(super) fn hold_one_in<S: Subject>(fewer: u32, make: impl AsyncFn() -> S) {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(CASES);
+    let cases = cases.div_ceil(fewer);
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(cases) });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let outcome = runner.run(&vec(op(), 1..OPERATIONS), |ops| {

@@ -6,13 +6,10 @@ use skiff_shim::store::etcd::EtcdConfig;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Flags of kube-apiserver about etcd, under its names and with its defaults.
+/// How to get in.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "etcd")]
-pub(crate) struct EtcdFlags {
-    /// Keep objects in the etcd at these addresses, as in https://10.0.0.1:2379,https://10.0.0.2:2379
-    #[arg(long, value_delimiter = ',', value_name = "urls", value_parser = server, required_if_eq("store", "etcd"))]
-    etcd_servers: Vec<String>,
+pub(crate) struct EtcdAccess {
     /// CA that signed etcd's certificates; the system's CAs by default
     #[arg(long, value_name = "path")]
     etcd_cafile: Option<PathBuf>,
@@ -25,6 +22,30 @@ pub(crate) struct EtcdFlags {
     /// Path that all keys in etcd begin with
     #[arg(long, default_value = "/registry", value_name = "path")]
     etcd_prefix: String,
+}
+
+impl EtcdAccess {
+    /// An etcd at these addresses.
+    pub(crate) fn resolve(&self, servers: Vec<String>) -> EtcdConfig {
+        EtcdConfig {
+            ca_file: self.etcd_cafile.clone(),
+            cert_file: self.etcd_certfile.clone(),
+            key_file: self.etcd_keyfile.clone(),
+            prefix: self.etcd_prefix.clone(),
+            ..EtcdConfig::new(servers)
+        }
+    }
+}
+
+/// Flags of kube-apiserver about etcd, under its names and with its defaults.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "etcd")]
+pub(crate) struct EtcdFlags {
+    /// Keep objects in the etcd at these addresses, as in https://10.0.0.1:2379,https://10.0.0.2:2379
+    #[arg(long, value_delimiter = ',', value_name = "urls", value_parser = server, required_if_eq("store", "etcd"))]
+    etcd_servers: Vec<String>,
+    #[command(flatten)]
+    access: EtcdAccess,
     /// How often etcd's history is compacted; 0 leaves that to others
     #[arg(long, default_value = "5m", value_name = "duration", value_parser = duration)]
     etcd_compaction_interval: Duration,
@@ -37,17 +58,14 @@ impl EtcdFlags {
     /// `None`: no etcd is named.
     pub(super) fn resolve(&self) -> Option<EtcdConfig> {
         (!self.etcd_servers.is_empty()).then(|| EtcdConfig {
-            servers: self.etcd_servers.clone(),
-            ca_file: self.etcd_cafile.clone(),
-            cert_file: self.etcd_certfile.clone(),
-            key_file: self.etcd_keyfile.clone(),
-            prefix: self.etcd_prefix.clone(),
             compaction_interval: self.etcd_compaction_interval,
+            ..self.access.resolve(self.etcd_servers.clone())
         })
     }
 }
 
-fn server(text: &str) -> Result<String, String> {
+/// One address of `--etcd-servers`.
+pub(crate) fn server(text: &str) -> Result<String, String> {
     let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     match host {
         Some(host) if !host.trim_matches('/').is_empty() => Ok(text.to_owned()),

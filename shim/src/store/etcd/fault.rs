@@ -151,7 +151,7 @@ fn is_final(error: &rustls::Error) -> bool {
     }
 }
 
-fn of_connection(error: &(dyn StdError + 'static)) -> Fault {
+pub(super) fn of_connection(error: &(dyn StdError + 'static)) -> Fault {
     let found = chain(error).find_map(tls);
     if let Some(why) = found.and_then(of_tls) {
         return Fault::Unreachable { why, lasting: true };

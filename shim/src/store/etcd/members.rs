@@ -1,7 +1,7 @@
 //! The members of an etcd cluster: one lazy connection each, which one is in use, and where to go when it fails.
 
 use super::fault::{Fault, Outcome};
-use super::{EtcdConfig, EtcdError};
+use super::{EtcdConfig, EtcdError, probe};
 use crate::clock;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, KvClient, LeaseClient, TlsOptions, WatchClient};
 use std::future::Future;
@@ -85,6 +85,13 @@ impl Members {
 
     pub(super) fn all(&self) -> Vec<Arc<Member>> {
         self.set().members.clone()
+    }
+
+    /// What TLS has against a connection that broke off.
+    pub(super) async fn refusal(&self, url: &str) -> Option<Fault> {
+        let set = self.set();
+        let (ca, client) = (set.pems.ca.as_deref()?, set.pems.client.as_ref());
+        probe::refusal(url, ca, client.map(|(certificate, key)| (&certificate[..], &key[..]))).await
     }
 
     fn set(&self) -> Arc<Set> {

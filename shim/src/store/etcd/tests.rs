@@ -169,6 +169,11 @@ async fn what_is_wrong_with_the_way_to_etcd_is_said_with_its_remedy() {
     let other = Files::make(&etcd.path().join("other"), &["127.0.0.1"], false);
     let cases = [
         (EtcdConfig { ca_file: Some(other.ca.clone()), ..good.clone() }, "name the CA of etcd in --etcd-cafile"),
+        (
+            EtcdConfig { cert_file: Some(other.client.0), key_file: Some(other.client.1), ..good.clone() },
+            "refuses our client certificate",
+        ),
+        (EtcdConfig { cert_file: None, key_file: None, ..good.clone() }, "refuses our client certificate"),
         (EtcdConfig { key_file: None, ..good.clone() }, "go together"),
         (
             EtcdConfig { ca_file: Some("/nowhere/ca.crt".into()), ..good.clone() },
@@ -199,4 +204,46 @@ async fn an_address_where_nobody_listens_is_given_up_in_the_end() {
     let members = Members::new(&config).await.unwrap();
     let error = wait_for_any(&members, Duration::ZERO).await.unwrap_err().to_string();
     assert!(error.contains("nothing listens there: start it, or correct --etcd-servers"), "{error}");
+}
+
+/// One of many stores in one etcd: each has a prefix of its own. Ending it uncleanly kills etcd.
+struct Subject {
+    etcd: Arc<tokio::sync::Mutex<Etcd>>,
+    config: EtcdConfig,
+    store: Arc<EtcdStore>,
+}
+
+#[async_trait]
+impl crate::store::properties::Subject for Subject {
+    fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
+    async fn reopen(&mut self, cleanly: bool) -> bool {
+        if cleanly {
+            self.store.close().await.unwrap();
+        } else {
+            let mut etcd = self.etcd.lock().await;
+            etcd.kill(0);
+            etcd.launch(0);
+        }
+        self.store = Arc::new(EtcdStore::open(&self.config).await.unwrap());
+        true
+    }
+}
+
+#[test]
+fn random_operations_agree_with_a_plain_model() {
+    install_provider();
+    let Some(etcd) = Etcd::start(Options::default()) else { return };
+    let config = config(&etcd);
+    let etcd = Arc::new(tokio::sync::Mutex::new(etcd));
+    let prefixes = std::sync::atomic::AtomicU32::new(0);
+    // An etcd that starts, and a watch that catches up with its history, take a tenth of a second and more.
+    crate::store::properties::hold_one_in(4, async || {
+        let prefix = format!("/{}/registry", prefixes.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let config = EtcdConfig { prefix, ..config.clone() };
+        let store = Arc::new(EtcdStore::open(&config).await.unwrap());
+        Subject { etcd: etcd.clone(), config, store }
+    });
 }

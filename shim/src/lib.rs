@@ -8,7 +8,7 @@
 //! | base | `meta` `gvr` `revision` `selector` `clock` `task` |
 //! | store | `store` (trait, engines, watch cache) |
 //! | schema | `schema` (one structural schema for everything) |
-//! | registry | `registry` (resource table, strategies) |
+//! | registry | `registry` (resource table, strategies), `cel` (rules that definitions and policies bring along) |
 //! | request | `request`, `error`: what is asked, and how it can fail |
 //! | rules | `authn`, `authz`, `admission`, `audit` |
 //! | pipeline | `config`, `pipeline` |
@@ -24,6 +24,7 @@ pub mod app;
 pub mod audit;
 pub mod authn;
 pub mod authz;
+pub mod cel;
 pub mod client;
 pub mod clock;
 pub mod config;

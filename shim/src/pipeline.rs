@@ -8,6 +8,7 @@ mod codec;
 mod connect;
 mod create;
 mod decode;
+//pub mod definitions;
 mod delete;
 mod disruption;
 mod form;

@@ -4,6 +4,7 @@
 //! modules are what those files share. Nothing here sees the store, a clock or the runtime.
 
 pub mod admissionregistration;
+pub mod apiextensions;
 pub mod apiregistration;
 pub mod apps;
 pub mod authentication;
@@ -264,7 +265,7 @@ pub const CREATE_ONLY: &[&str] = &["create"];
 pub const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 
 /// All definitions, groups in discovery order, a group's preferred version first, resources sorted within a version.
-static ALL: [ResourceDef; 67] = [
+static ALL: [ResourceDef; 68] = [
     core::binding::DEF,
     core::componentstatus::DEF,
     core::configmap::DEF,
@@ -322,6 +323,7 @@ static ALL: [ResourceDef; 67] = [
     admissionregistration::policies::VALIDATING,
     admissionregistration::policies::VALIDATING_BINDING,
     admissionregistration::webhooks::VALIDATING,
+    apiextensions::customresourcedefinition::DEF,
     scheduling::priorityclass::DEF,
     coordination::lease::DEF,
     node::runtimeclass::DEF,

@@ -34,7 +34,7 @@ const SHIM: &[Layer] = &[
     layer("base", &["clock", "meta", "gvr", "revision", "selector", "task"]),
     layer("store", &["store"]),
     layer("schema", &["schema"]),
-    layer("registry", &["registry"]),
+    layer("registry", &["cel", "registry"]),
     // What a request is and how it can fail: the words in which identity and admission are decided.
     layer("request", &["request", "error"]),
     layer("rules", &["authn", "authz", "admission", "audit"]),

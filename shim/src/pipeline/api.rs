@@ -91,7 +91,7 @@ pub fn stored() -> impl Iterator<Item = &'static ResourceDef> {
     registry::all().iter().filter(|d| d.gv == d.storage_gv && d.verbs.contains(&"list"))
 }
 
-fn labels(object: &serde_json::Value) -> crate::selector::Pairs {
+pub(super) fn labels(object: &serde_json::Value) -> crate::selector::Pairs {
     use crate::meta::Meta;
     object
         .labels()

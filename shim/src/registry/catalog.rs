@@ -40,8 +40,8 @@ pub struct Served {
 
 impl Served {
     /// The built-in resources and these.
-    pub fn with(custom: Vec<ResourceDef>) -> Self {
-        let mut custom: Vec<Def> = custom.into_iter().map(|def| Def::Custom(Arc::new(def))).collect();
+    pub fn with(custom: Vec<Arc<ResourceDef>>) -> Self {
+        let mut custom: Vec<Def> = custom.into_iter().map(Def::Custom).collect();
         custom.sort_by(|a, b| {
             let versions = || version_order(a.gv.version, b.gv.version);
             a.gv.group.cmp(b.gv.group).then_with(versions).then_with(|| a.resource.cmp(b.resource))
@@ -96,10 +96,9 @@ mod tests {
 
     #[test]
     fn custom_resources_follow_the_built_ins_the_newest_stable_version_first() {
-        let custom = |group, version, resource| ResourceDef {
-            gv: GroupVersion::interned(group, version),
-            resource,
-            ..ResourceDef::BASIC
+        let custom = |group, version, resource| {
+            let gv = GroupVersion::interned(group, version);
+            Arc::new(ResourceDef { gv, resource, ..ResourceDef::BASIC })
         };
         let catalog = Catalog::default();
         catalog.replace(Served::with(vec![

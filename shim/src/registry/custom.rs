@@ -2,16 +2,17 @@
 //! objects.
 
 pub mod columns;
-mod format;
+pub(crate) mod format;
 pub mod jsonpath;
 mod lists;
+pub mod rules;
 #[cfg(test)]
 mod tests;
 mod validate;
 
 use super::field::{Cause, Errors, Path};
 use super::value::{bump_generation, carry_over, items, keep_all_but_status, root, text, truth};
-use super::{ResourceDef, STATUS_VERBS, Strategy, Subresource, gv, meta, names};
+use super::{ResourceDef, STATUS_VERBS, Strategy, Subresource, meta, names};
 use crate::gvr::{GroupVersion, intern, intern_all};
 use crate::meta::{Meta, Object};
 use crate::schema::CustomSchema;
@@ -19,6 +20,7 @@ use crate::schema::structural::Structural;
 use crate::selector::Pairs;
 use columns::PrinterColumn;
 use jsonpath::JsonPath;
+use rules::Rules;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +41,8 @@ pub struct CustomKind {
     namespaced: bool,
     /// Objects may have been written when the schema was another: they are read as it is now.
     changed: bool,
+    /// The CEL rules of the stored version.
+    rules: Arc<Rules>,
     columns: Vec<PrinterColumn>,
     selectable: Vec<(&'static str, JsonPath)>,
 }
@@ -51,6 +55,7 @@ pub fn resources(definition: &Object) -> Vec<ResourceDef> {
     let schemas: Vec<Arc<CustomSchema>> = versions.iter().map(|v| Arc::new(schema(group, kind, v))).collect();
     let Some(at) = versions.iter().position(|version| truth(&version["storage"])) else { return Vec::new() };
     let stored = &schemas[at];
+    let rules = Arc::new(Rules::of(&stored.root));
     let served = versions.iter().zip(&schemas).filter(|(version, _)| truth(&version["served"]));
     let list = |value: &Value| intern_all(items(value).iter().map(text));
     served
@@ -70,6 +75,7 @@ pub fn resources(definition: &Object) -> Vec<ResourceDef> {
                 list_kind: intern(text(&accepted["listKind"])),
                 terminating: definition.deletion_timestamp().is_some(),
                 namespaced,
+                rules: rules.clone(),
                 changed: definition["metadata"]["generation"].as_i64().unwrap_or(1) > 1,
                 columns: columns::of(version),
                 selectable,
@@ -238,14 +244,18 @@ impl CustomKind {
         validate::validate(schema, object, old, &mut errors);
         validate::embedded(schema, object, &mut errors);
         lists::validate(schema, object, old, &mut errors);
+        if !self.rules.is_empty() {
+            if errors.iter().any(|error| is_blocking(error.cause)) {
+                errors.push(rules::not_checked());
+            } else {
+                self.rules.validate(schema, object, old, &mut errors);
+            }
+        }
         errors
     }
 }
 
 /// Errors after which CEL rules are not evaluated: the object is not of the type that they expect.
-pub fn is_blocking(cause: Cause) -> bool {
+fn is_blocking(cause: Cause) -> bool {
     matches!(cause, Cause::Required | Cause::TooLong | Cause::TooMany | Cause::TypeInvalid)
 }
-
-/// The resource in which definitions are stored.
-pub const DEFINITIONS: (GroupVersion, &str) = (gv::APIEXTENSIONS_V1, "customresourcedefinitions");

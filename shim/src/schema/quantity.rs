@@ -76,6 +76,16 @@ impl Quantity {
         divide_away(self.nanos, NANO)
     }
 
+    /// In billionths, the finest there is.
+    pub fn nanos(self) -> i128 {
+        self.nanos
+    }
+
+    /// That many billionths, written as this one is.
+    pub fn with_nanos(self, nanos: i128) -> Quantity {
+        Quantity { nanos, ..self }
+    }
+
     /// Rounded up to thousandths, as upstream rounds every quantity of a ResourceList.
     pub(super) fn rounded_to_milli(self) -> Quantity {
         Quantity { nanos: self.millis() * (NANO / 1000), format: self.format }

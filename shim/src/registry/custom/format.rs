@@ -6,7 +6,7 @@ use jiff::civil::Date;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Whether the text is of that format.
-pub(super) fn is_valid(format: &str, text: &str) -> bool {
+pub(crate) fn is_valid(format: &str, text: &str) -> bool {
     match format {
         "date-time" | "datetime" => date_time(text),
         "date" => text.len() == 10 && text.parse::<Date>().is_ok(),

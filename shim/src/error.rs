@@ -56,6 +56,9 @@ pub enum ApiError {
     UnknownPath,
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
+    /// The definition of a custom resource is being deleted.
+    #[error("{verb} not allowed while custom resource definition is terminating")]
+    DefinitionTerminating { verb: &'static str },
     #[error("{0}")]
     NotAcceptable(String),
     #[error("{0}")]

@@ -194,10 +194,10 @@ impl Front {
     /// Requests that are not about stored objects.
     async fn meta(&self, context: &Context, request: ApiRequest) -> Result<Response<Body>, ApiError> {
         match request {
-            ApiRequest::Discovery(Discovery::Root) => encode::document(context, 200, &discovery::root()),
+            ApiRequest::Discovery(Discovery::Root) => encode::document(context, 200, &discovery::root(&context.served)),
             ApiRequest::Discovery(document) => discovery::response(context, &document),
-            ApiRequest::Swagger => openapi::swagger(context),
-            ApiRequest::OpenApi(path) => openapi::response(context, path.as_deref()),
+            ApiRequest::Swagger => openapi::swagger(context, &self.api).await,
+            ApiRequest::OpenApi(path) => openapi::response(context, &self.api, path.as_deref()).await,
             ApiRequest::Health(health) => Ok(health::response(&self.api, &health).await),
             ApiRequest::Version => encode::document(context, 200, &discovery::version()),
             ApiRequest::Metrics => Ok(self.metrics.response()),

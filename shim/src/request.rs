@@ -180,6 +180,8 @@ fn resolve_resource(
         "" => None,
         name => match (def.subresources.iter().find(|s| s.name == name), Sub::parse(name)) {
             (Some(_), Some(sub)) => Some(sub),
+            // Upstream looks for an object where a custom resource has no such subresource.
+            _ if def.custom.is_some() => return Err(ApiError::not_found(&def, &info.path_name)),
             _ => return Err(ApiError::UnknownResource),
         },
     };

@@ -22,7 +22,9 @@ pub mod yaml;
 
 pub use any::AnySchema;
 pub use custom::CustomSchema;
-pub use openapi::{ServedKind, ServedSubresource, openapi_document, openapi_index, swagger_json, swagger_protobuf};
+pub use openapi::{
+    PublishedKind, ServedKind, ServedSubresource, openapi_document, openapi_index, swagger_json, swagger_protobuf,
+};
 pub use patch::{json_merge, json_patch};
 pub use persisted::Persisted;
 pub use proto::encode_watch_event;

@@ -1,11 +1,12 @@
-//! The recorded interactions of kube-apiserver (`../shared/golden/api`), replayed on `skiff server`: in no category may
-//! fewer steps match than `ratchet.json` says.
+//! `skiff server` from outside: unmodified clients, and the recorded interactions of kube-apiserver
+//! (`../shared/golden/api`), of which in no category fewer steps may match than `ratchet.json` says.
 //!
 //! `SKIFF_RATCHET=raise cargo test --test api` writes what matches now into that file, where it is more.
 
 // A real server is waited for with a real deadline.
 #![allow(clippy::disallowed_methods)]
 
+mod clients;
 mod ratchet;
 mod server;
 

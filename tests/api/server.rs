@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,9 @@ pub struct Server {
 impl Server {
     /// Starts it and waits until it says that it serves; the administrator's credentials are written by then.
     pub fn start() -> Self {
-        let dir = PathBuf::from(format!("/tmp/skiff-api-{}", std::process::id()));
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let dir = PathBuf::from(format!("/tmp/skiff-api-{}-{number}", std::process::id()));
         fs::create_dir_all(&dir).expect("a directory of its own");
         let port = free_port();
         let mut child = Command::new(env!("CARGO_BIN_EXE_skiff"))

@@ -3,7 +3,7 @@
 use super::negotiate::{Encoding, Form, Wanted};
 use super::{Body, Context, encode, plain};
 use crate::error::ApiError;
-use crate::registry::{self, ResourceDef, Subresource};
+use crate::registry::{Def, ResourceDef, Served, Subresource};
 use crate::request::Discovery;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,29 +14,30 @@ use sha2::{Digest, Sha256};
 const AGGREGATED: &str = "g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 pub(super) fn response(context: &Context, document: &Discovery) -> Result<Response<Body>, ApiError> {
+    let served = &*context.served;
     let form = Wanted::parse(&context.accept(), &context.query, false)?.form;
     let value = match (document, form) {
         (Discovery::Core, Form::Discovery) => return Ok(aggregated(context, &[""])),
-        (Discovery::Groups, Form::Discovery) => return Ok(aggregated(context, &groups())),
-        (Discovery::Root, _) => root(),
+        (Discovery::Groups, Form::Discovery) => return Ok(aggregated(context, &groups(served))),
+        (Discovery::Root, _) => root(served),
         (Discovery::Core, _) => json!({
             "kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address(context)}],
         }),
         (Discovery::Groups, _) => {
-            let groups: Vec<Value> = groups().into_iter().map(group).collect();
+            let groups: Vec<Value> = groups(served).into_iter().map(|name| group(served, name)).collect();
             json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
         }
         (Discovery::Group(name), _) => {
-            let known = groups().into_iter().find(|g| g == name).ok_or(ApiError::UnknownPath)?;
-            let mut value = group(known);
+            let known = groups(served).into_iter().find(|g| g == name).ok_or(ApiError::UnknownPath)?;
+            let mut value = group(served, known);
             value["kind"] = "APIGroup".into();
             value["apiVersion"] = "v1".into();
             value
         }
-        (Discovery::Resources { group, version }, _) => resources(group, version).ok_or_else(|| {
-            // A known group answers for all below it.
-            let known = group.is_empty() || groups().iter().any(|name| name == group);
+        (Discovery::Resources { group, version }, _) => resources(served, group, version).ok_or_else(|| {
+            // A built-in group answers for all below it.
+            let known = group.is_empty() || crate::registry::all().iter().any(|def| def.gv.group == group);
             if known { ApiError::UnknownResource } else { ApiError::UnknownPath }
         })?,
     };
@@ -50,9 +51,9 @@ fn server_address(context: &Context) -> String {
 }
 
 /// Groups but the core one, in discovery order.
-fn groups() -> Vec<&'static str> {
+fn groups(served: &Served) -> Vec<&'static str> {
     let mut names: Vec<&str> = Vec::new();
-    for def in registry::all() {
+    for def in served.all() {
         if !def.gv.group.is_empty() && !names.contains(&def.gv.group) {
             names.push(def.gv.group);
         }
@@ -60,9 +61,9 @@ fn groups() -> Vec<&'static str> {
     names
 }
 
-fn versions(group: &str) -> Vec<&'static str> {
+fn versions(served: &Served, group: &str) -> Vec<&'static str> {
     let mut versions: Vec<&str> = Vec::new();
-    for def in registry::all().iter().filter(|d| d.gv.group == group) {
+    for def in served.all().filter(|d| d.gv.group == group) {
         if !versions.contains(&def.gv.version) {
             versions.push(def.gv.version);
         }
@@ -70,21 +71,23 @@ fn versions(group: &str) -> Vec<&'static str> {
     versions
 }
 
-fn group(name: &str) -> Value {
-    let versions: Vec<Value> =
-        versions(name).into_iter().map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
+fn group(served: &Served, name: &str) -> Value {
+    let versions: Vec<Value> = versions(served, name)
+        .into_iter()
+        .map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v}))
+        .collect();
     json!({"name": name, "versions": versions, "preferredVersion": versions.first()})
 }
 
-fn in_version<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static ResourceDef> + 'a {
-    registry::all().iter().filter(move |d| d.gv.group == group && d.gv.version == version)
+fn in_version<'a>(served: &'a Served, group: &'a str, version: &'a str) -> impl Iterator<Item = Def> + 'a {
+    served.all().filter(move |d| d.gv.group == group && d.gv.version == version)
 }
 
-fn resources(group: &str, version: &str) -> Option<Value> {
+fn resources(served: &Served, group: &str, version: &str) -> Option<Value> {
     let mut list = Vec::new();
-    for def in in_version(group, version) {
-        list.push(resource(def));
-        list.extend(def.subresources.iter().map(|sub| subresource(def, sub)));
+    for def in in_version(served, group, version) {
+        list.push(resource(&def));
+        list.extend(def.subresources.iter().map(|sub| subresource(&def, sub)));
     }
     if list.is_empty() {
         return None;
@@ -132,7 +135,7 @@ fn storage_hash(def: &ResourceDef) -> String {
 
 /// `apidiscovery.k8s.io/v2`: everything in one document, with an ETag.
 fn aggregated(context: &Context, groups: &[&str]) -> Response<Body> {
-    let items: Vec<Value> = groups.iter().map(|name| aggregated_group(name)).collect();
+    let items: Vec<Value> = groups.iter().map(|name| aggregated_group(&context.served, name)).collect();
     let value = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
     let text = value.to_string();
     let hash: String = Sha256::digest(&text).iter().map(|b| format!("{b:02X}")).collect();
@@ -152,11 +155,12 @@ fn aggregated(context: &Context, groups: &[&str]) -> Response<Body> {
     response
 }
 
-fn aggregated_group(group: &str) -> Value {
-    let versions: Vec<Value> = versions(group)
+fn aggregated_group(served: &Served, group: &str) -> Value {
+    let versions: Vec<Value> = versions(served, group)
         .into_iter()
         .map(|version| {
-            let resources: Vec<Value> = in_version(group, version).map(aggregated_resource).collect();
+            let resources: Vec<Value> =
+                in_version(served, group, version).map(|def| aggregated_resource(&def)).collect();
             json!({"version": version, "resources": resources, "freshness": "Current"})
         })
         .collect();
@@ -164,7 +168,7 @@ fn aggregated_group(group: &str) -> Value {
     json!({"metadata": metadata, "versions": versions})
 }
 
-fn aggregated_resource(def: &'static ResourceDef) -> Value {
+fn aggregated_resource(def: &ResourceDef) -> Value {
     let mut value = json!({
         "resource": def.resource,
         "responseKind": {"group": "", "version": "", "kind": def.kind},
@@ -197,12 +201,12 @@ fn aggregated_resource(def: &'static ResourceDef) -> Value {
 }
 
 /// `/`
-pub(super) fn root() -> Value {
+pub(super) fn root(served: &Served) -> Value {
     let mut paths: Vec<String> =
         vec!["/.well-known/openid-configuration".into(), "/api".into(), "/api/v1".into(), "/apis".into()];
-    for group in groups() {
+    for group in groups(served) {
         paths.push(format!("/apis/{group}"));
-        paths.extend(versions(group).into_iter().map(|v| format!("/apis/{group}/{v}")));
+        paths.extend(versions(served, group).into_iter().map(|v| format!("/apis/{group}/{v}")));
     }
     paths.extend(
         ["/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"].map(Into::into),
@@ -235,9 +239,6 @@ mod tests {
 
     /// Upstream 1.36 still stores these as v1beta1, so its hash of the storage version is another than ours.
     const STORED_AS_BETA: [&str; 2] = ["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"];
-
-    /// Not served yet.
-    const PENDING: &str = "apiextensions.k8s.io";
 
     fn shared() -> Option<std::path::PathBuf> {
         let above = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
@@ -278,11 +279,11 @@ mod tests {
             }
             seen += 1;
             let theirs = read(&folder, &name);
-            let ours = resources(group, version).unwrap_or_default();
+            let ours = resources(&Served::default(), group, version).unwrap_or_default();
             let mut left: Vec<&Value> = ours["resources"].as_array().into_iter().flatten().collect();
             for mut theirs in theirs["resources"].as_array().unwrap().clone() {
                 let path = format!("{group}/{version}/{}", theirs["name"].as_str().unwrap());
-                if let Some(def) = registry::find(group, version, theirs["name"].as_str().unwrap())
+                if let Some(def) = crate::registry::find(group, version, theirs["name"].as_str().unwrap())
                     && STORED_AS_BETA.contains(&def.resource)
                 {
                     theirs["storageVersionHash"] = storage_hash(def).into();
@@ -290,7 +291,6 @@ mod tests {
                 match left.iter().position(|ours| ours["name"] == theirs["name"]) {
                     Some(at) if *left[at] == theirs => drop(left.remove(at)),
                     Some(at) => wrong.push(format!("{path}: {} instead of {theirs}", left.remove(at))),
-                    None if group == PENDING => {}
                     None => wrong.push(format!("{path} is missing")),
                 }
             }
@@ -314,29 +314,31 @@ mod tests {
             .as_array()
             .unwrap()
             .iter()
-            .filter(|group| !stable(&group["versions"]).is_empty() && group["name"] != PENDING)
+            .filter(|group| !stable(&group["versions"]).is_empty())
             .map(|group| {
                 let versions = stable(&group["versions"]);
                 json!({"name": group["name"], "preferredVersion": versions[0], "versions": versions})
             })
             .collect();
-        let ours: Vec<Value> = groups().into_iter().map(group).collect();
+        let served = Served::default();
+        let ours: Vec<Value> = groups(&served).into_iter().map(|name| group(&served, name)).collect();
         assert_eq!(ours, theirs);
         let aggregated = read(&folder, "aggregated_v2.json");
         let theirs: Vec<Value> = aggregated["items"]
             .as_array()
             .unwrap()
             .iter()
-            .filter(|group| !stable(&group["versions"]).is_empty() && group["metadata"]["name"] != PENDING)
+            .filter(|group| !stable(&group["versions"]).is_empty())
             .map(|group| json!({"metadata": group["metadata"], "versions": stable(&group["versions"])}))
             .collect();
-        for (ours, theirs) in groups().into_iter().map(aggregated_group).zip(theirs) {
+        let ours = groups(&served).into_iter().map(|name| aggregated_group(&served, name));
+        for (ours, theirs) in ours.zip(theirs) {
             assert_eq!(ours, theirs);
         }
     }
 
     #[test]
     fn the_storage_hash_is_upstreams() {
-        assert_eq!(storage_hash(registry::find("", "v1", "pods").unwrap()), "xPOwRZ+Yhw8=");
+        assert_eq!(storage_hash(crate::registry::find("", "v1", "pods").unwrap()), "xPOwRZ+Yhw8=");
     }
 }

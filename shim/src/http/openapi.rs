@@ -3,7 +3,7 @@
 use super::{Body, Context, encode, negotiate, plain, text_header};
 use crate::clock;
 use crate::error::ApiError;
-use crate::registry;
+use crate::pipeline::{Api, published};
 use crate::schema::{ServedKind, ServedSubresource, openapi_document, openapi_index, swagger_json, swagger_protobuf};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -17,8 +17,8 @@ const SWAGGER_PROTOBUF: [&str; 2] = [
 ];
 
 /// The index (`None`) or one document of v3.
-pub(super) fn response(context: &Context, path: Option<&str>) -> Result<Response<Body>, ApiError> {
-    let served = served();
+pub(super) async fn response(context: &Context, api: &Api, path: Option<&str>) -> Result<Response<Body>, ApiError> {
+    let served = served(context);
     let index = openapi_index(&served);
     let Some(path) = path else { return encode::document(context, 200, &index) };
     let path = path.trim_matches('/');
@@ -34,7 +34,7 @@ pub(super) fn response(context: &Context, path: Option<&str>) -> Result<Response
     let mut response = if context.headers.get(header::IF_NONE_MATCH) == Some(&etag) {
         plain(StatusCode::NOT_MODIFIED, "application/json", Bytes::new())
     } else {
-        let bytes = openapi_document(path, &served).ok_or(ApiError::UnknownPath)?;
+        let bytes = openapi_document(path, &served, &published(api, path).await?).ok_or(ApiError::UnknownPath)?;
         encode::compressed(context, StatusCode::OK, "application/json", bytes)
     };
     let headers = response.headers_mut();
@@ -49,7 +49,7 @@ pub(super) fn response(context: &Context, path: Option<&str>) -> Result<Response
 }
 
 /// The v2 document.
-pub(super) fn swagger(context: &Context) -> Result<Response<Body>, ApiError> {
+pub(super) async fn swagger(context: &Context, api: &Api) -> Result<Response<Body>, ApiError> {
     let accept = context.accept();
     let ranges = accept.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
     let wanted = ranges.filter_map(|range| match range {
@@ -59,7 +59,7 @@ pub(super) fn swagger(context: &Context) -> Result<Response<Body>, ApiError> {
     });
     let available = format!("application/json, {}", SWAGGER_PROTOBUF[0]);
     let content_type = wanted.into_iter().next().ok_or_else(|| negotiate::not_acceptable(&available))?;
-    let served = served();
+    let served = served(context);
     let index = openapi_index(&served).to_string();
     let hash = Sha256::new().chain_update(index).chain_update(content_type).finalize();
     let hash: String = hash.iter().map(|byte| format!("{byte:02X}")).collect();
@@ -68,7 +68,8 @@ pub(super) fn swagger(context: &Context) -> Result<Response<Body>, ApiError> {
         plain(StatusCode::NOT_MODIFIED, content_type, Bytes::new())
     } else {
         let protobuf = content_type != "application/json";
-        let bytes = if protobuf { swagger_protobuf(&served) } else { swagger_json(&served) };
+        let published = published(api, "").await?;
+        let bytes = if protobuf { swagger_protobuf(&served, &published) } else { swagger_json(&served, &published) };
         encode::compressed(context, StatusCode::OK, content_type, bytes)
     };
     response.headers_mut().insert(header::ETAG, etag);
@@ -76,10 +77,12 @@ pub(super) fn swagger(context: &Context) -> Result<Response<Body>, ApiError> {
     Ok(response)
 }
 
-fn served() -> Vec<ServedKind> {
-    registry::all()
-        .iter()
+fn served(context: &Context) -> Vec<ServedKind> {
+    context
+        .served
+        .all()
         .map(|d| ServedKind {
+            edition: d.custom.as_ref().map(|custom| custom.edition.to_string()).unwrap_or_default(),
             gv: d.gv,
             kind: d.kind,
             resource: d.resource,

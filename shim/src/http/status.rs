@@ -120,7 +120,9 @@ fn status(error: &ApiError) -> Status {
         ApiError::ForbiddenPath(_) => Status::new(403, "Forbidden", text).with_details(),
         ApiError::NotFound { what, name } => Status::new(404, "NotFound", text).about(what, name),
         ApiError::UnknownResource | ApiError::UnknownPath => Status::new(404, "NotFound", text).with_details(),
-        ApiError::MethodNotAllowed => Status::new(405, "MethodNotAllowed", text).with_details(),
+        ApiError::MethodNotAllowed | ApiError::DefinitionTerminating { .. } => {
+            Status::new(405, "MethodNotAllowed", text).with_details()
+        }
         // Refused before any resource was looked at: with empty details, as upstream's filter answers.
         ApiError::NotAcceptable(_) if text.starts_with("406:") => {
             Status::new(406, "NotAcceptable", text).with_details()

@@ -32,6 +32,9 @@ pub(super) async fn create_object(
     mut warnings: Vec<String>,
 ) -> Result<Outcome, ApiError> {
     let def = &stage.target.def;
+    if def.custom.as_ref().is_some_and(|custom| custom.terminating) {
+        return Err(ApiError::DefinitionTerminating { verb: "create" });
+    }
     place(stage, &mut object)?;
     if !object.meta_str("resourceVersion").is_empty() && object.meta_str("resourceVersion") != "0" {
         return Err(ApiError::Plain("resourceVersion should not be set on objects to be created".into()));
@@ -207,7 +210,8 @@ pub(super) fn parse_version(text: &str) -> Result<Option<crate::revision::Revisi
 
 /// The 422 of a PUT that must say which version it replaces and does not.
 pub(super) fn version_required(def: &crate::registry::ResourceDef, name: &str) -> ApiError {
-    let what = crate::error::Qualified::kind(def);
+    // Upstream names the resource here, where other refusals name the kind.
+    let what = crate::error::Qualified::resource(def);
     let text = "Invalid value: 0: must be specified for an update".to_owned();
     ApiError::invalid_field(what, name, Cause::Invalid, "metadata.resourceVersion", text)
 }

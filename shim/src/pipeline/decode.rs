@@ -1,8 +1,11 @@
 //! Request bodies → objects: the content type picks the reader, the schema does the rest.
 
 use super::{Stage, form};
-use crate::error::ApiError;
+use crate::error::{ApiError, Qualified};
 use crate::gvr::GroupVersion;
+use crate::meta::{Meta, Object};
+use crate::registry::ResourceDef;
+use crate::registry::field::Cause;
 use crate::schema::{AnySchema, Decoded, FieldValidation, Schema, SchemaError, yaml};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -47,7 +50,19 @@ pub(super) fn object(
             "the API version in the data ({version}) does not match the expected API version ({expected})"
         )));
     }
+    other_kind(def, schema, &decoded.value)?;
     Ok(decoded)
+}
+
+/// A custom resource of another kind is read, and then refused as what it says it is.
+fn other_kind(def: &ResourceDef, schema: AnySchema<'_>, object: &Object) -> Result<(), ApiError> {
+    let kind = object["kind"].as_str().unwrap_or_default();
+    if !matches!(schema, AnySchema::Custom(_)) || kind == def.kind {
+        return Ok(());
+    }
+    let what = Qualified::new(def.gv.group, kind);
+    let text = format!("Invalid value: {kind:?}: must be {}", def.kind);
+    Err(ApiError::invalid_field(what, object.name(), Cause::Invalid, "kind", text))
 }
 
 /// What the schema refused, as the answer that it is.

@@ -10,6 +10,7 @@ use crate::error::ApiError;
 use crate::meta::{Meta, Object};
 use crate::registry::apiextensions::customresourcedefinition::{self as definition, FINALIZER, names};
 use crate::registry::{ResourceDef, Served, custom};
+use crate::schema::PublishedKind;
 use crate::store::Expect;
 use crate::store::cache::{CacheSpec, CacheWatch, Entry, Scope, Snapshot};
 use crate::store::key::StoreKey;
@@ -142,7 +143,7 @@ impl Definitions {
     }
 
     /// Writes the status; whoever was faster has caused a change that comes here too.
-    async fn write(&self, old: &Object, new: Object, entry: &Entry) -> Result<(), ApiError> {
+    async fn write(&mut self, old: &Object, new: Object, entry: &Entry) -> Result<(), ApiError> {
         tracing::debug!(definition = old.name(), "names of a custom resource definition settled");
         self.api.write(&definition::DEF, &new, Expect::At(entry.revision), false).await.map(drop)
     }
@@ -213,6 +214,29 @@ pub(super) fn mark_deleted(object: &mut Object) {
         message: "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
     };
     names::set_condition(object, pending, &rfc3339());
+}
+
+/// The custom kinds that an OpenAPI document shows (`apis/<group>/<version>`; empty: those of all).
+///
+/// # Errors
+/// When the definitions cannot be read.
+pub async fn published(api: &Api, document: &str) -> Result<Vec<PublishedKind>, ApiError> {
+    let group = document.split('/').nth(1).unwrap_or("");
+    let snapshot: Snapshot = api.cache_of(&definition::DEF)?.latest().await?;
+    let prefix = StoreKey::prefix(definition::DEF.storage, None);
+    let mut kinds = Vec::new();
+    // A definition is named `<plural>.<group>`: others need not be parsed.
+    let names_group = |entry: &&Arc<Entry>| {
+        document.is_empty() || entry.key.name().split_once('.').is_some_and(|(_, own)| own == group)
+    };
+    for entry in snapshot.range(&prefix, None).filter(names_group) {
+        let object = super::stored::value(&entry.bytes)?;
+        if names::is_served(&object) {
+            kinds.extend(custom::published(&object));
+        }
+    }
+    kinds.retain(|kind| document.is_empty() || format!("apis/{}", kind.gv) == document);
+    Ok(kinds)
 }
 
 /// The definition as stored now.

@@ -3,10 +3,11 @@
 use super::create::{admit, after_seconds, rfc3339};
 use super::read::select;
 use super::stored::{ATTEMPTS, Stored, Written};
-use super::{Answer, Collection, ObjectAnswer, Outcome, Stage, decode, disruption, form};
+use super::{Answer, Collection, ObjectAnswer, Outcome, Stage, decode, definitions, disruption, form};
 use crate::admission::Operation;
 use crate::error::{ApiError, Qualified};
 use crate::meta::{Meta, Object};
+use crate::registry::apiextensions::customresourcedefinition;
 use crate::registry::field::Cause;
 use crate::registry::gv::POLICY_V1;
 use crate::request::Target;
@@ -258,6 +259,10 @@ fn plan(def: &crate::registry::ResourceDef, options: &Options, old: &Object) -> 
     let undecided = options.policy.is_none() && !old.finalizers().iter().any(said);
     let policy = if undecided && def.orphans_by_default { Some(Policy::Orphan) } else { options.policy };
     let mut changed = set_finalizers(&mut object, policy);
+    if def.storage == customresourcedefinition::DEF.storage && old.deletion_timestamp().is_none() {
+        definitions::mark_deleted(&mut object);
+        changed = true;
+    }
     let namespace_held =
         def.resource == "namespaces" && old["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
     let finalized = object.finalizers().is_empty() && !namespace_held;

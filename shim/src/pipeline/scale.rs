@@ -6,6 +6,7 @@ use super::{Answer, ObjectAnswer, Outcome, Stage, decode};
 use crate::error::{ApiError, Qualified};
 use crate::meta::{Meta, Object};
 use crate::registry::Def;
+use crate::registry::field::Path;
 use crate::registry::scale::{self, ScalePaths};
 use crate::request::options::{PatchType, WriteOptions};
 use crate::schema::apply::Set;
@@ -16,6 +17,11 @@ use serde_json::Value;
 
 pub(super) async fn get(stage: &Stage<'_>) -> Result<Outcome, ApiError> {
     let (paths, found) = (paths(stage)?, current(stage).await?);
+    // A custom object may not have the field; upstream then fails, and so do its clients.
+    if stage.target.def.custom.is_some() && !paths.is_set(&found.value) {
+        let text = format!("the spec replicas field {:?} does not exist", paths.spec_replicas);
+        return Err(ApiError::Internal(text));
+    }
     answer(&paths.scale_of(&found.value))
 }
 
@@ -95,6 +101,12 @@ async fn write(
             )));
         }
         let errors = scale::validate(&wanted);
+        if !errors.is_empty() && def.custom.is_some() {
+            // Of a custom resource the object itself is refused, where its definition says that the number is.
+            let replicas = wanted["spec"]["replicas"].clone();
+            let error = Path::new(paths.spec_replicas).invalid(replicas, "should be a non-negative integer");
+            return Err(ApiError::invalid(def, name, vec![error]));
+        }
         if !errors.is_empty() {
             let what = Qualified::new(scale::DEF.gv.group, scale::DEF.kind);
             return Err(ApiError::Invalid { what, name: name.into(), errors });

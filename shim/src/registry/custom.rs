@@ -10,13 +10,14 @@ pub mod rules;
 mod tests;
 mod validate;
 
-use super::field::{Cause, Errors, Path};
+use super::field::{Cause, Errors};
+use super::scale::{SCALE, ScalePaths};
 use super::value::{bump_generation, carry_over, items, keep_all_but_status, root, text, truth};
 use super::{ResourceDef, STATUS_VERBS, Strategy, Subresource, meta, names};
 use crate::gvr::{GroupVersion, intern, intern_all};
 use crate::meta::{Meta, Object};
-use crate::schema::CustomSchema;
 use crate::schema::structural::Structural;
+use crate::schema::{CustomSchema, PublishedKind};
 use crate::selector::Pairs;
 use columns::PrinterColumn;
 use jsonpath::JsonPath;
@@ -36,6 +37,8 @@ pub struct CustomKind {
     /// The schema of the version that is stored.
     pub stored: Arc<CustomSchema>,
     pub list_kind: &'static str,
+    /// The state of the definition that this was made of.
+    pub edition: Box<str>,
     /// The definition is being deleted: nothing new is made.
     pub terminating: bool,
     namespaced: bool,
@@ -61,6 +64,7 @@ pub fn resources(definition: &Object) -> Vec<ResourceDef> {
     served
         .map(|(version, schema)| {
             let status = version["subresources"]["status"].is_object();
+            let scale = scale_paths(&version["subresources"]["scale"]);
             let selectable: Vec<(&'static str, JsonPath)> = items(&version["selectableFields"])
                 .iter()
                 .filter_map(|field| {
@@ -73,6 +77,7 @@ pub fn resources(definition: &Object) -> Vec<ResourceDef> {
                 schema: schema.clone(),
                 stored: stored.clone(),
                 list_kind: intern(text(&accepted["listKind"])),
+                edition: format!("{}/{}", definition.uid(), definition["metadata"]["generation"]).into(),
                 terminating: definition.deletion_timestamp().is_some(),
                 namespaced,
                 rules: rules.clone(),
@@ -91,13 +96,28 @@ pub fn resources(definition: &Object) -> Vec<ResourceDef> {
                 verbs: VERBS,
                 storage: intern(&format!("{group}/{plural}")),
                 storage_gv: stored.gv,
-                subresources: subresources(schema.gv, kind, status),
+                subresources: subresources(schema.gv, kind, status, scale.is_some()),
+                scale,
                 selectable: intern_all(custom.selectable.iter().map(|(name, _)| *name)),
                 strategy: if status { &WITH_STATUS } else { &PLAIN },
                 deprecation: deprecation(version, schema),
                 custom: Some(Arc::new(custom)),
                 ..ResourceDef::BASIC
             }
+        })
+        .collect()
+}
+
+/// What a definition publishes in OpenAPI: its served versions.
+pub fn published(definition: &Object) -> Vec<PublishedKind> {
+    let (spec, accepted) = (&definition["spec"], &definition["status"]["acceptedNames"]);
+    let served = items(&spec["versions"]).iter().filter(|version| truth(&version["served"]));
+    served
+        .map(|version| PublishedKind {
+            gv: GroupVersion::interned(text(&spec["group"]), text(&version["name"])),
+            kind: intern(text(&accepted["kind"])),
+            list_kind: intern(text(&accepted["listKind"])),
+            schema: version["schema"]["openAPIV3Schema"].clone(),
         })
         .collect()
 }
@@ -119,17 +139,25 @@ fn deprecation(version: &Value, schema: &CustomSchema) -> Option<&'static str> {
     }
 }
 
+/// Where a `Scale` finds its numbers, when there is one.
+fn scale_paths(scale: &Value) -> Option<ScalePaths> {
+    let path = |field: &str| scale[field].as_str().filter(|path| !path.is_empty()).map(intern);
+    Some(ScalePaths {
+        spec_replicas: path("specReplicasPath")?,
+        status_replicas: path("statusReplicasPath")?,
+        selector: path("labelSelectorPath"),
+    })
+}
+
 /// The one copy of each list of subresources that custom resources have.
-fn subresources(gv: GroupVersion, kind: &'static str, status: bool) -> &'static [Subresource] {
-    type Key = (GroupVersion, &'static str);
+fn subresources(gv: GroupVersion, kind: &'static str, status: bool, scale: bool) -> &'static [Subresource] {
+    type Key = (GroupVersion, &'static str, bool, bool);
     static KNOWN: Mutex<BTreeMap<Key, &'static [Subresource]>> = Mutex::new(BTreeMap::new());
-    if !status {
-        return &[];
-    }
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    known.entry((gv, kind)).or_insert_with(|| {
-        let status = Subresource { name: "status", kind, gv, verbs: STATUS_VERBS };
-        Box::leak(Box::new([status]))
+    known.entry((gv, kind, status, scale)).or_insert_with(|| {
+        let own = status.then_some(Subresource { name: "status", kind, gv, verbs: STATUS_VERBS });
+        let list: Vec<Subresource> = own.into_iter().chain(scale.then_some(SCALE)).collect();
+        Box::leak(list.into())
     })
 }
 
@@ -232,10 +260,6 @@ impl CustomKind {
     }
 
     fn check(&self, object: &Object, old: Option<&Object>) -> Errors {
-        let kind = text(&object["kind"]);
-        if kind != self.stored.kind {
-            return vec![Path::new("kind").invalid(kind, &format!("must be {}", self.stored.kind))];
-        }
         let mut errors = match old {
             None => meta::validate(object, self.namespaced, names::dns1123_subdomain),
             Some(_) => Errors::new(),

@@ -75,6 +75,11 @@ impl ScalePaths {
         json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
     }
 
+    /// Whether the object says how many replicas it wants.
+    pub fn is_set(&self, object: &Object) -> bool {
+        !at(object, self.spec_replicas).is_null()
+    }
+
     /// Gives the object that many replicas.
     pub fn set_replicas(&self, object: &mut Object, replicas: i64) {
         let mut slot = object;

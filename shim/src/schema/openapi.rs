@@ -10,10 +10,12 @@ use std::fmt::Write as _;
 use std::io::Read;
 use std::sync::LazyLock;
 
+mod custom;
 mod paths;
 mod swagger;
 mod swagger_proto;
 
+pub use custom::PublishedKind;
 pub use swagger::{swagger_json, swagger_protobuf};
 
 static COMPONENTS: &[u8] = include_bytes!("facts/schemas.txt.gz");
@@ -33,6 +35,8 @@ pub struct ServedKind {
     /// As discovery lists them.
     pub verbs: &'static [&'static str],
     pub subresources: Vec<ServedSubresource>,
+    /// Tells the states of a custom resource's schema apart; empty for built-ins.
+    pub edition: String,
 }
 
 /// `status`, `scale`, `binding`, …
@@ -64,8 +68,8 @@ pub fn openapi_index(served: &[ServedKind]) -> Value {
     json!({ "paths": documents.into_iter().map(entry).collect::<Map<_, _>>() })
 }
 
-/// `/openapi/v3/<path>`: one document, with descriptions; `None` when there is none.
-pub fn openapi_document(path: &str, served: &[ServedKind]) -> Option<Bytes> {
+/// `/openapi/v3/<path>`: one document, with descriptions and the custom kinds in it; `None` when there is none.
+pub fn openapi_document(path: &str, served: &[ServedKind], published: &[PublishedKind]) -> Option<Bytes> {
     let path = path.trim_matches('/');
     let paths = match paths::of_version(path, served) {
         paths if paths.is_empty() => paths::of_root(path, &groups(served))?,
@@ -73,7 +77,11 @@ pub fn openapi_document(path: &str, served: &[ServedKind]) -> Option<Bytes> {
     };
     let paths = Value::Object(paths).to_string();
     let text = inflate();
-    let components = wanted(&text, &paths);
+    let own: Vec<(String, String)> =
+        custom::components(published).into_iter().map(|(name, schema)| (name, schema.to_string())).collect();
+    let used: String = own.iter().map(|(_, schema)| schema.as_str()).chain([paths.as_str()]).collect();
+    let mut components = wanted(&text, &used);
+    components.extend(own.iter().map(|(name, schema)| (name.as_str(), schema.as_str())));
     let mut out = String::with_capacity(paths.len() + text.len() / 4);
     out.push_str(r#"{"openapi":"3.0.0","info":{"title":"Kubernetes","version":"unversioned"},"paths":"#);
     out.push_str(&paths);
@@ -173,7 +181,15 @@ mod tests {
         let status = ServedSubresource { name: "status", gv: CORE, kind: "Pod", verbs: &["get", "patch", "update"] };
         let verbs = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
         vec![
-            ServedKind { gv: CORE, kind: "Pod", resource: "pods", namespaced: true, verbs, subresources: vec![status] },
+            ServedKind {
+                gv: CORE,
+                kind: "Pod",
+                resource: "pods",
+                namespaced: true,
+                verbs,
+                subresources: vec![status],
+                edition: String::new(),
+            },
             ServedKind {
                 gv: CORE,
                 kind: "Node",
@@ -181,13 +197,14 @@ mod tests {
                 namespaced: false,
                 verbs,
                 subresources: Vec::new(),
+                edition: String::new(),
             },
         ]
     }
 
     #[test]
     fn a_document_has_paths_and_every_component_they_reach_with_descriptions() {
-        let bytes = openapi_document("api/v1", &served()).unwrap();
+        let bytes = openapi_document("api/v1", &served(), &[]).unwrap();
         let document: Value = serde_json::from_slice(&bytes).unwrap();
         let pods = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"];
         assert_eq!(pods["patch"]["operationId"], "patchCoreV1NamespacedPod");
@@ -213,6 +230,6 @@ mod tests {
         let url = index["paths"]["api/v1"]["serverRelativeURL"].as_str().unwrap();
         assert!(url.starts_with("/openapi/v3/api/v1?hash=") && url.len() == 24 + 64, "{url}");
         assert_eq!(index, openapi_index(&served()), "the hash is stable");
-        assert!(openapi_document("apis/apps/v1", &served()).is_none());
+        assert!(openapi_document("apis/apps/v1", &served(), &[]).is_none());
     }
 }

@@ -123,6 +123,7 @@ async fn delete_collection(api: &Arc<Api>, def: &ResourceDef, namespace: &str) -
         headers: HeaderMap::new(),
         credential: Credential::User(User::apiserver()),
         body: Box::pin(async { Ok(Bytes::new()) }),
+        audit: None,
     };
     pipeline::run(api, call).await.map(drop)
 }

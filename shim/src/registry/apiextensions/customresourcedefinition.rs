@@ -56,7 +56,9 @@ fn default(object: &mut Object) {
     let map = root(object);
     let spec = object_entry(map, "spec");
     default_value(spec, "conversion", json!({"strategy": "None"}));
-    if let Some(service) = spec["conversion"]["webhook"]["clientConfig"]["service"].as_object_mut() {
+    let webhook =
+        spec.get_mut("conversion").and_then(|conversion| conversion.pointer_mut("/webhook/clientConfig/service"));
+    if let Some(service) = webhook.and_then(Value::as_object_mut) {
         default_value(service, "port", 443);
     }
     let names = object_entry(spec, "names");

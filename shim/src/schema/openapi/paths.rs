@@ -1,9 +1,10 @@
 //! The paths of a group version's OpenAPI v3 document: one item for each URL that a resource is served under, as
 //! kube-apiserver's installer registers them.
 
+use super::custom::component_name;
 use super::{META, ServedKind, ServedSubresource, capitalized, document_path, group_name};
 use crate::gvr::GroupVersion;
-use crate::schema::Schema;
+
 use serde_json::{Map, Value, json};
 
 /// Kinds whose deletion answers with the object itself (upstream's `ReturnDeletedObject`).
@@ -84,6 +85,10 @@ const PATCH_TYPES: &[&str] = &[
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 ];
+/// Custom resources have no protobuf form and no strategic merge: by this clients choose how they patch.
+const CUSTOM_TYPES: &[&str] = &["application/json", "application/yaml"];
+const CUSTOM_PATCH_TYPES: &[&str] =
+    &["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"];
 /// Discovery documents come in fewer types.
 const DISCOVERY_TYPES: &[&str] = &["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"];
 
@@ -251,17 +256,19 @@ impl Site<'_> {
         };
         let collection = if verb == "deletecollection" { "Collection" } else { "" };
         let id = format!("{start}{}{collection}{}{}", self.group_version(), subject.scoped, subject.suffix);
-        let own = Schema::builtin(subject.gv, subject.kind).map(Schema::type_name);
+        let own = component_name(subject.gv, subject.kind);
         let status = format!("{META}.Status");
         let answered = match verb {
-            "list" => own.map(|name| format!("{name}List")),
+            "list" => own.as_ref().map(|name| format!("{name}List")),
             "watch" | "watchlist" => Some(format!("{META}.WatchEvent")),
             "deletecollection" => Some(status),
             "delete" if !RETURNED.contains(&subject.kind) => Some(status),
             "log" => None,
-            _ => own.map(str::to_owned),
+            _ => own.clone(),
         };
+        let custom = !self.kind.edition.is_empty();
         let types = match verb {
+            _ if custom => CUSTOM_TYPES,
             "list" | "watch" | "watchlist" => LIST_TYPES,
             "log" => LOG_TYPES,
             _ => OBJECT_TYPES,
@@ -279,12 +286,15 @@ impl Site<'_> {
                 .insert((*code).to_owned(), json!({"description": description, "content": content(types, &schema)}));
         }
         let mut body = self.body(id, action, subject, responses);
-        let own = own.map(reference).unwrap_or_default();
+        let own = own.as_deref().map(reference).unwrap_or_default();
         let (parameters, request): (Vec<&[Parameter]>, _) = match verb {
             "list" | "watch" | "watchlist" => (vec![LIST, SELECT], None),
             "create" | "update" => (vec![WRITE], Some(json!({"content": content(&["*/*"], &own), "required": true}))),
             "patch" => {
-                let patch = content(PATCH_TYPES, &reference(&format!("{META}.Patch")));
+                let patch = content(
+                    if custom { CUSTOM_PATCH_TYPES } else { PATCH_TYPES },
+                    &reference(&format!("{META}.Patch")),
+                );
                 (vec![WRITE, PATCH], Some(json!({"content": patch, "required": true})))
             }
             "delete" | "deletecollection" => {

@@ -1,7 +1,9 @@
 //! `/openapi/v2`: the whole API as one Swagger 2.0 document, turned piece by piece out of the v3 documents, as JSON text
 //! or as gnostic's protobuf (`swagger_proto`).
 
-use super::{ServedKind, component, document_path, groups, inflate, paths, swagger_proto, wanted};
+use super::{
+    PublishedKind, ServedKind, component, custom, document_path, groups, inflate, paths, swagger_proto, wanted,
+};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -9,12 +11,12 @@ use std::collections::BTreeSet;
 const V3_REFERENCE: &str = "#/components/schemas/";
 
 /// The document as JSON.
-pub fn swagger_json(served: &[ServedKind]) -> Bytes {
+pub fn swagger_json(served: &[ServedKind], published: &[PublishedKind]) -> Bytes {
     let mut out = String::with_capacity(4 << 20);
     out.push_str(r#"{"swagger":"2.0","info":{"title":"Kubernetes","version":"v1.36.2"},"paths":{"#);
     let used = each_path(served, |path, item| push_entry(&mut out, path, &item));
     out.push_str(r#"},"definitions":{"#);
-    each_definition(&used, |name, schema| push_entry(&mut out, name, &schema));
+    each_definition(&used, published, |name, schema| push_entry(&mut out, name, &schema));
     out.push_str(
         r#"},"securityDefinitions":{"BearerToken":{"description":"Bearer Token authentication","type":"apiKey","#,
     );
@@ -30,10 +32,10 @@ fn push_entry(out: &mut String, name: &str, value: &Value) {
 }
 
 /// The document as `application/com.github.proto-openapi.spec.v2.v1.0+protobuf`.
-pub fn swagger_protobuf(served: &[ServedKind]) -> Bytes {
+pub fn swagger_protobuf(served: &[ServedKind], published: &[PublishedKind]) -> Bytes {
     let mut out = swagger_proto::Document::new("Kubernetes", "v1.36.2");
     let used = each_path(served, |path, item| out.path(path, &item));
-    each_definition(&used, |name, schema| out.definition(name, &schema));
+    each_definition(&used, published, |name, schema| out.definition(name, &schema));
     out.finish().into()
 }
 
@@ -55,8 +57,11 @@ fn each_path(served: &[ServedKind], mut take: impl FnMut(&str, Value)) -> String
     used
 }
 
-fn each_definition(used: &str, mut take: impl FnMut(&str, Value)) {
+fn each_definition(used: &str, published: &[PublishedKind], mut take: impl FnMut(&str, Value)) {
     let text = inflate();
+    for (name, schema) in custom::components(published) {
+        take(&name, definition(schema));
+    }
     let names: BTreeSet<&str> = wanted(&text, used).into_keys().collect();
     for (name, (_, schema)) in text.lines().filter_map(component).filter(|(name, _)| names.contains(name)) {
         // The components are ours, and a test parses every one of them.

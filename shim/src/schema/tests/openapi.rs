@@ -33,6 +33,7 @@ fn served() -> Option<Vec<ServedKind>> {
                     namespaced: resource["namespaced"] == true,
                     verbs,
                     subresources: Vec::new(),
+                    edition: String::new(),
                 }),
                 Some((of, name)) => {
                     let own = match text("version") {
@@ -95,7 +96,7 @@ fn documents_of_stable_versions_are_upstreams() {
     for path in openapi_index(&served)["paths"].as_object().unwrap().keys() {
         let file = folder.join(format!("{}_openapi.json", path.replace('/', "__")));
         let theirs: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        let ours = openapi_document(path, &served).unwrap();
+        let ours = openapi_document(path, &served, &[]).unwrap();
         let ours: Value = serde_json::from_slice(&ours).unwrap();
         differences(path, &bare(ours), &theirs, &mut wrong);
         seen += 1;
@@ -108,7 +109,7 @@ fn documents_of_stable_versions_are_upstreams() {
 #[test]
 fn swagger_has_every_path_and_definition_and_is_sound_in_both_encodings() {
     let Some(served) = served() else { return };
-    let document: Value = serde_json::from_slice(&swagger_json(&served)).unwrap();
+    let document: Value = serde_json::from_slice(&swagger_json(&served, &[])).unwrap();
     assert_eq!(document["swagger"], "2.0");
     let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
     assert_eq!(patch["parameters"][0]["in"], "body");
@@ -121,7 +122,7 @@ fn swagger_has_every_path_and_definition_and_is_sound_in_both_encodings() {
         assert!(document["definitions"].get(name).is_some(), "{name} is referred to but missing");
     }
     assert!(!text.contains("#/components/"));
-    let protobuf = swagger_protobuf(&served);
+    let protobuf = swagger_protobuf(&served, &[]);
     assert!(protobuf.starts_with(b"\x0a\x032.0\x12"));
     assert!(protobuf.len() > text.len() / 4);
 }

@@ -35,7 +35,13 @@ fn create(server: &Server, name: &str, gone: &AtomicBool) -> Vec<(String, u64)> 
 /// Follows from `after` on until the server is gone; what it saw.
 fn follow(server: &Server, after: u64) -> Vec<(String, u64)> {
     let path = format!("{MAPS}?watch=1&resourceVersion={after}");
-    let mut child = server.curl_command(&path).arg("--no-buffer").stdout(Stdio::piped()).spawn().expect("curl");
+    let mut child = server
+        .curl_command(&path)
+        .arg("--no-buffer")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("curl");
     let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let mut seen = Vec::new();
     // A line that was cut off is no event.

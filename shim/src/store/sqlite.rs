@@ -64,7 +64,7 @@ pub enum OpenError {
     #[error("{} is another program's database: choose another file for the store", .path.display())]
     Foreign { path: PathBuf },
     #[error(
-        "the store {} is damaged ({detail}): restore it from a backup, or move the file away to start empty",
+        "the store {} is damaged ({detail}): restore a backup with `skiff store restore`, or move the file away to start empty",
         .path.display()
     )]
     Corrupt { path: PathBuf, detail: String },

@@ -5,6 +5,7 @@ use super::{Event, KeyValue, Page, Store, StoreError, WatchStream, Watched, Writ
 use crate::revision::Revision;
 use async_trait::async_trait;
 use bytes::Bytes;
+use prometheus_client::registry::Registry;
 
 /// Gives a stored value as we would have written it; `None` where it is so already, or nobody can read it (the watch
 /// cache then says so, and leaves it out).
@@ -87,6 +88,14 @@ impl<S: Store> Store for Translated<S> {
 
     async fn close(&self) -> Result<(), StoreError> {
         self.inner.close().await
+    }
+
+    fn lost(&self, at: Revision) -> Option<Revision> {
+        self.inner.lost(at)
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        self.inner.register(registry);
     }
 }
 

@@ -16,6 +16,8 @@ use std::sync::mpsc::{Receiver, channel};
 pub const NAME: &str = "--child";
 pub const WRITERS: usize = 16;
 pub const FILE: &str = "store.db";
+/// Set in the environment, it has the child make this many lazy writes and then do nothing.
+pub const IDLE: &str = "TORTURE_IDLE";
 /// The key that all writers increment.
 pub const COUNTER: &str = "counter";
 
@@ -60,11 +62,13 @@ impl Running {
         self.lines.recv().ok()
     }
 
-    /// `kill -9`, and everything that it still managed to say.
-    pub fn kill(mut self) -> Vec<Line> {
+    /// `kill -9` after that many lines, and everything that it said.
+    pub fn kill_after(mut self, lines: usize) -> Vec<Line> {
+        let mut heard: Vec<Line> = self.lines.iter().take(lines).collect();
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.lines.iter().collect()
+        heard.extend(self.lines.iter());
+        heard
     }
 }
 
@@ -77,6 +81,9 @@ pub fn run(arguments: &[String]) {
         tell(&Line::Ready(store.current().await.unwrap().0));
         for (watch, after) in resume.iter().enumerate() {
             tokio::spawn(follow(store.clone(), watch, Revision(after.parse().unwrap())));
+        }
+        if let Some(count) = std::env::var_os(IDLE) {
+            idle(&store, count.to_str().unwrap().parse().unwrap()).await;
         }
         // Every second child syncs so seldom that a power cut finds much to lose.
         let mostly_lazy = round.parse::<u32>().unwrap() % 2 == 1;
@@ -118,6 +125,18 @@ async fn write(store: Arc<SqliteStore>, name: String, mostly_lazy: bool) {
             return tell(&Line::Failed(error.to_string()));
         }
     }
+}
+
+/// Some lazy writes, then silence.
+async fn idle(store: &SqliteStore, count: usize) {
+    for n in 0..count {
+        let name = format!("idle-{n}");
+        let put = Some(Bytes::from_static(b"1"));
+        let write = Write { key: key(&name), expect: Expect::Any, put, ttl: None, class: Class::Lazy };
+        let revision = store.commit(write).await.unwrap().0;
+        tell(&Line::Wrote { revision, key: name, durable: false });
+    }
+    std::future::pending::<()>().await;
 }
 
 async fn count(store: &SqliteStore) -> Result<(), StoreError> {

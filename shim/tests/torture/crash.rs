@@ -3,12 +3,11 @@
 use crate::child::{self, COUNTER, Running};
 use crate::line::Line;
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use skiff_shim::revision::Revision;
 use skiff_shim::store::sqlite::tools;
 use skiff_shim::store::{Event, Store, Watched};
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
 
 const WATCHES: usize = 4;
 
@@ -41,18 +40,13 @@ pub fn run(rounds: u32, seed: u64) -> String {
             // From the second child on they are there; the first one's changes they read as history.
             told.watches = (0..WATCHES).map(|_| Seen { events: Vec::new(), after: at }).collect();
         }
-        pause(&mut random);
-        for line in running.kill() {
+        // From the first moments on to some thousand changes, each of which every watch tells of.
+        for line in running.kill_after(random.random_range(0..4000)) {
             told.hear(line, round);
         }
         newest = told.written.values().chain(told.counted.values()).copied().max().unwrap_or(at).max(at);
     }
     told.judge(dir.path(), newest)
-}
-
-/// From the middle of opening on to some thousand writes.
-fn pause(random: &mut impl Rng) {
-    std::thread::sleep(Duration::from_millis(random.random_range(5..150)));
 }
 
 impl Told {

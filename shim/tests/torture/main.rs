@@ -34,10 +34,11 @@ fn main() {
     let length = if arguments.iter().any(|argument| argument == "--long") { LONG } else { SHORT };
     let seed: u64 = std::env::var("TORTURE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
     println!("TORTURE_SEED={seed} repeats the choices that are ours (not the scheduler's)");
-    let parts: [(&str, &dyn Fn() -> String); 4] = [
+    let parts: [(&str, &dyn Fn() -> String); 5] = [
         ("kill -9", &|| crash::run(length.crashes, seed)),
         ("power cut", &|| power::cut(length.power_cuts, seed)),
-        ("failing disk", &|| power::fail()),
+        ("idle", &power::idle),
+        ("failing disk", &power::fail),
         ("size", &|| size::run(length.updates)),
     ];
     for (name, part) in parts {

@@ -37,8 +37,7 @@ pub fn cut(rounds: u32, seed: u64) -> String {
         let running = Running::start(disk.path(), round, &[], &environment(&library, disk.path(), synced.path()));
         let Some(Line::Ready(at)) = running.next() else { panic!("round {round}: the store did not open") };
         assert!(at >= newest, "round {round}: {at} may have been used before, {newest} was");
-        std::thread::sleep(Duration::from_millis(random.random_range(5..120)));
-        for line in running.kill() {
+        for line in running.kill_after(random.random_range(0..600)) {
             match line {
                 Line::Wrote { revision, key, durable } => {
                     newest = newest.max(revision);
@@ -166,12 +165,43 @@ pub fn fail() -> String {
                 other => panic!("{other}"),
             }
         }
-        running.kill();
+        running.kill_after(0);
         assemble(disk.path(), synced.path(), left.path(), 0.0, &mut StdRng::seed_from_u64(0));
         acknowledged += written.len();
         judge(left.path(), &mut written, newest, counted, u32::try_from(round).unwrap());
     }
     format!("{acknowledged} writes acknowledged before it failed, no ordinary one lost; all later ones refused")
+}
+
+/// Lazy writes that nothing follows are on the disk 5 s later, too.
+pub fn idle() -> String {
+    const WRITES: usize = 20;
+    const PROMISE: Duration = Duration::from_secs(5);
+    let home = tempfile::tempdir().unwrap();
+    let library = build(home.path());
+    let (disk, synced) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut environment = environment(&library, disk.path(), synced.path());
+    environment.push((child::IDLE, PathBuf::from(WRITES.to_string())));
+    let running = Running::start(disk.path(), 0, &[], &environment);
+    let is_write = |line: &Line| matches!(line, Line::Wrote { .. });
+    let written = std::iter::from_fn(|| running.next()).filter(is_write).take(WRITES).count();
+    let at_once = durable(disk.path(), synced.path());
+    std::thread::sleep(PROMISE);
+    let later = durable(disk.path(), synced.path());
+    running.kill_after(0);
+    assert_eq!((written, later), (WRITES, WRITES));
+    format!(
+        "{WRITES} lazy writes with nothing after them: {at_once} on the disk at once, all of them {PROMISE:?} later"
+    )
+}
+
+/// Keys that the disk would hold if the power went now.
+fn durable(disk: &Path, synced: &Path) -> usize {
+    let left = tempfile::tempdir().unwrap();
+    assemble(disk, synced, left.path(), 0.0, &mut StdRng::seed_from_u64(0));
+    let store = child::open(left.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(store.list("/registry/", None, None, 0)).unwrap().items.len()
 }
 
 fn environment(library: &Path, disk: &Path, synced: &Path) -> Vec<(&'static str, PathBuf)> {

@@ -67,6 +67,8 @@ impl Place {
     async fn target(&self, access: &EtcdAccess, revision: Revision) -> anyhow::Result<Box<dyn Store>> {
         match self {
             Self::Sqlite(path) => {
+                let empty = !path.exists() || tools::stats(path)?.keys == 0;
+                anyhow::ensure!(empty, "the target is not empty: {} holds keys; copy to an empty one", path.display());
                 tools::continue_above(path, revision)?;
                 Ok(Box::new(SqliteStore::open(path, SqliteOptions::default())?))
             }
@@ -89,8 +91,12 @@ pub(super) async fn run(flags: Flags) -> anyhow::Result<()> {
     let done = copy::copy(from.as_ref(), to.as_ref(), at, |progress| bar.show(progress)).await;
     bar.end();
     let done = done?;
+    let reached = to.current().await.context("--to")?;
     to.close().await.context("--to")?;
     println!("{} keys, {}, as they were at revision {at}", done.keys, super::bytes(done.bytes));
+    if reached < at {
+        println!("the target's revisions go on at {reached}, below the source's: restart what watched the source");
+    }
     Ok(())
 }
 

@@ -4,8 +4,9 @@
 mod server;
 
 use super::*;
-use crate::store::Watched;
 use crate::store::conformance::{delete, events, key, put, write};
+use crate::store::memory::MemoryStore;
+use crate::store::{Watched, copy};
 use server::{Etcd, Files, Options};
 
 fn install_provider() {
@@ -246,4 +247,20 @@ fn random_operations_agree_with_a_plain_model() {
         let store = Arc::new(EtcdStore::open(&config).await.unwrap());
         Subject { etcd: etcd.clone(), config, store }
     });
+}
+
+#[tokio::test]
+async fn a_cluster_moves_into_etcd_and_out_of_it_again() {
+    let (_etcd, store) = start!(Options::default());
+    let (before, after) = (MemoryStore::new(), MemoryStore::new());
+    for n in 0..700 {
+        before.commit(put(&format!("k{n}"), &n.to_string())).await.unwrap();
+    }
+    let pairs = async |store: &dyn Store| {
+        let items = store.list(copy::PREFIX, None, None, 0).await.unwrap().items;
+        items.into_iter().map(|kv| (kv.key, kv.value)).collect::<Vec<_>>()
+    };
+    copy::copy(&before, store.as_ref(), before.current().await.unwrap(), |_| {}).await.unwrap();
+    copy::copy(store.as_ref(), &after, store.current().await.unwrap(), |_| {}).await.unwrap();
+    assert_eq!(pairs(&after).await, pairs(&before).await);
 }

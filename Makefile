@@ -49,4 +49,5 @@ bench: build
 
 torture:
 	cargo test --locked --workspace --test torture -- --long
+	SKIFF_TORTURE_ROUNDS=200 cargo test --locked --workspace --test etcd killed
 	PROPTEST_CASES=2000 cargo test --locked --workspace --lib agree_with_a_plain_model

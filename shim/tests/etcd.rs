@@ -12,7 +12,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, VersionMatch, WatchEvent, WatchParams};
 use serde_json::{Value, json};
 use server::{Etcd, Options};
 use skiff_shim::config::StoreConfig;
@@ -149,6 +149,11 @@ async fn two_servers_on_one_etcd_see_each_others_writes() {
         let Some(Ok(WatchEvent::Added(seen))) = watch.next().await else { panic!("no event of m{n}") };
         assert_eq!(seen.metadata.name, created.metadata.name);
     }
+    // A revision that holds nothing of ours, given out by one, is no riddle to the other.
+    etcd.client(0).await.put("/elsewhere", "x", None).await.unwrap();
+    let version = a.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+    let listed = b.list(&ListParams::default().at(&version).matching(VersionMatch::NotOlderThan)).await.unwrap();
+    assert_eq!(listed.metadata.resource_version.as_ref(), Some(&version));
     let mut ours = a.get("m0").await.unwrap();
     let mut theirs = b.get("m0").await.unwrap();
     ours.data = Some(BTreeMap::from([("by".to_owned(), "a".to_owned())]));

@@ -184,6 +184,23 @@ impl ResourceCache {
     /// A snapshot not older than `revision`; waits up to 3 s, then `StoreError::Future`.
     pub async fn at_least(&self, revision: Revision) -> Result<Snapshot, StoreError> {
         self.check_lost(revision)?;
+        if self.applied() >= revision.max(Revision(1)) {
+            return Ok(self.snapshot());
+        }
+        // Another API server on the same store may have given out a revision that holds nothing for us: no event will
+        // come of it. Asked for the newest, the store has its watch tell how far it is.
+        let ask = async {
+            drop(self.shared.store.current().await);
+            std::future::pending().await
+        };
+        // Cancel-safe: both only read.
+        tokio::select! {
+            snapshot = self.caught_up(revision) => snapshot,
+            never = ask => never,
+        }
+    }
+
+    async fn caught_up(&self, revision: Revision) -> Result<Snapshot, StoreError> {
         if self.applied() < revision.max(Revision(1)) {
             self.latest().await?;
             self.wait_for(revision, CATCH_UP_SECONDS)
@@ -196,7 +213,7 @@ impl ResourceCache {
     /// A snapshot that contains every write acknowledged before the call (asks the store for its current revision).
     pub async fn consistent(&self) -> Result<Snapshot, StoreError> {
         let current = self.shared.store.current().await?;
-        match self.at_least(current).await {
+        match self.caught_up(current).await {
             Err(StoreError::Future { asked, current }) => Err(StoreError::Unavailable(format!(
                 "the watch cache is at revision {current}, behind the store's {asked}"
             ))),

@@ -1,6 +1,7 @@
 //! Admission: ordered, pure mutators and checks between decoding and validation; what they look up is given to them.
 
 pub mod certificate_request;
+pub mod default_class;
 pub mod limit_ranger;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
@@ -41,6 +42,8 @@ pub struct Review<'a> {
     pub runtime_class: Option<&'a Object>,
     /// The limit ranges of the namespace, when a pod or a claim is created or changed there.
     pub limit_ranges: &'a [Object],
+    /// The classes that the object chooses from, when it names none.
+    pub classes: &'a [Object],
     pub old: Option<&'a Object>,
 }
 
@@ -62,6 +65,7 @@ pub fn admit(review: &Review<'_>, object: Option<&mut Object>) -> Result<(), Api
         priority::admit(review, object, asked)?;
         runtime_class::admit(review, object)?;
     }
+    default_class::admit(review, object);
     certificate_request::admit(review, object);
     certificate_request::check_subject(review, object)
 }

@@ -17,6 +17,7 @@ fn review<'a>(user: &'a User, operation: Operation, resource: &str, name: &'a st
         priority_classes: &[],
         runtime_class: None,
         limit_ranges: &[],
+        classes: &[],
         old: None,
     }
 }

@@ -6,6 +6,7 @@ use crate::error::ApiError;
 use crate::gvr::GroupVersion;
 use crate::pipeline::{Collection, ObjectAnswer, is_stored_form, schema, served_bytes, to_served};
 use crate::registry::ResourceDef;
+use crate::registry::apps::daemonset::TEMPLATE_GENERATION;
 use crate::schema::{Schema, yaml};
 use crate::store::cache::Entry;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -471,7 +472,17 @@ fn mark_gzip(response: &mut Response<Body>) {
 
 /// `PartialObjectMetadata` of an object.
 pub(super) fn metadata_of(object: &Value, meta: &str) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": meta, "metadata": object["metadata"]})
+    let mut metadata = object["metadata"].clone();
+    // A field of its internal type that apps/v1 writes as an annotation: no metadata to upstream.
+    if object["kind"] == "DaemonSet"
+        && let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut)
+    {
+        annotations.remove(TEMPLATE_GENERATION);
+        if annotations.is_empty() {
+            metadata.as_object_mut().map(|metadata| metadata.remove("annotations"));
+        }
+    }
+    json!({"kind": "PartialObjectMetadata", "apiVersion": meta, "metadata": metadata})
 }
 
 /// The schema of what has a protobuf form; custom resources have none, and negotiation leaves it out for them.

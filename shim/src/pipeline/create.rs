@@ -162,6 +162,12 @@ pub(super) async fn admit(
         }
         _ => Vec::new(),
     };
+    let chosen_from =
+        object.as_deref().and_then(|o| admission::default_class::classes_for(def, stage.target.sub, operation, o));
+    let defaults = match chosen_from {
+        Some(storage) => all_of(stage, storage).await?,
+        None => Vec::new(),
+    };
     let name = match stage.target.name.as_str() {
         "" => object.as_deref().map(|o| o.name().to_owned()).unwrap_or_default(),
         name => name.to_owned(),
@@ -181,6 +187,7 @@ pub(super) async fn admit(
         priority_classes: &classes,
         runtime_class: runtime_class.as_ref(),
         limit_ranges: &limit_ranges,
+        classes: &defaults,
         old,
     };
     admission::admit(&review, object)
@@ -192,9 +199,14 @@ async fn limit_ranges(stage: &Stage<'_>, namespace: &str) -> Result<Vec<Object>,
     snapshot.range(&prefix, None).map(|entry| super::stored::value(&entry.bytes)).collect()
 }
 
+/// All objects below a storage prefix.
+async fn all_of(stage: &Stage<'_>, storage: &str) -> Result<Vec<Object>, ApiError> {
+    let snapshot = stage.api.cache(storage)?.latest().await?;
+    snapshot.map.values().map(|entry| super::stored::value(&entry.bytes)).collect()
+}
+
 async fn priority_classes(stage: &Stage<'_>) -> Result<Vec<Object>, ApiError> {
-    let Ok(cache) = stage.api.cache("priorityclasses") else { return Ok(Vec::new()) };
-    cache.latest().await?.map.values().map(|entry| super::stored::value(&entry.bytes)).collect()
+    all_of(stage, "priorityclasses").await
 }
 
 /// `metadata.resourceVersion` of an update as a revision.

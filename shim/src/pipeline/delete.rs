@@ -77,6 +77,7 @@ pub(super) async fn collection(
 
 /// `pods/eviction`: a deletion with the options that the Eviction carries, when the pod's disruption budget allows it.
 pub(super) async fn evict(stage: &Stage<'_>, write: &WriteOptions, body: Bytes) -> Result<Outcome, ApiError> {
+    let body = eviction_in_v1(body);
     let eviction = decode::object(stage, POLICY_V1, "Eviction", &body, write.validation)?.value;
     if !eviction.name().is_empty() && eviction.name() != stage.target.name {
         return Err(ApiError::BadRequest("name in URL does not match name in Eviction object".into()));
@@ -95,6 +96,17 @@ pub(super) async fn evict(stage: &Stage<'_>, write: &WriteOptions, body: Bytes) 
     delete_object(stage, &options, old).await?;
     let value = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(Answer::Document { code: 201, value }.into())
+}
+
+/// Evictions are still understood in policy/v1beta1, whose fields are the same.
+fn eviction_in_v1(body: Bytes) -> Bytes {
+    match serde_json::from_slice::<Value>(&body) {
+        Ok(mut eviction) if eviction["apiVersion"] == "policy/v1beta1" => {
+            eviction["apiVersion"] = POLICY_V1.to_string().into();
+            eviction.to_string().into()
+        }
+        Ok(_) | Err(_) => body,
+    }
 }
 
 /// The condition by which controllers tell an eviction from a failure, written before the pod goes.

@@ -28,6 +28,7 @@ pub const DEF: ResourceDef = ResourceDef {
         prepare_update: keep_status,
         prepare_status: keep_all_but_status,
         validate,
+        allow_unconditional_update: false,
         ..Strategy::CLUSTER
     },
     ..ResourceDef::BASIC

@@ -37,7 +37,7 @@ pub const DEF: ResourceDef = ResourceDef {
 };
 
 /// Where apps/v1 keeps the generation of the template, a field of older versions.
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+pub const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 fn default(object: &mut Object) {
     let spec = object_entry(root(object), "spec");

@@ -32,6 +32,8 @@ pub const DEF: ResourceDef = ResourceDef {
     ..ResourceDef::BASIC
 };
 
+pub use super::persistentvolume::STORAGE_CLASS_ANNOTATION as CLASS_ANNOTATION;
+
 /// Removed by the controller that sees to it that nothing in use is deleted.
 const PROTECTION: &str = "kubernetes.io/pvc-protection";
 

@@ -32,7 +32,7 @@ pub const DEF: ResourceDef = ResourceDef {
 };
 
 /// How classes were named before there was a field.
-const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+pub const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const PATH_TYPES: [&str; 3] = ["Exact", "ImplementationSpecific", "Prefix"];
 
 fn validate(object: &Object) -> Errors {

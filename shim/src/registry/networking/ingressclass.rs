@@ -29,6 +29,14 @@ pub const DEF: ResourceDef = ResourceDef {
     ..ResourceDef::BASIC
 };
 
+/// Marks the class of ingresses that name none.
+const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
+
+/// Whether ingresses without a class get this one.
+pub fn is_default(class: &Object) -> bool {
+    text(&class["metadata"]["annotations"][DEFAULT_CLASS]) == "true"
+}
+
 const MAX_CONTROLLER_BYTES: usize = 250;
 
 fn default(object: &mut Object) {

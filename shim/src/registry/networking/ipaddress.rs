@@ -3,7 +3,7 @@
 use crate::meta::{Meta, Object};
 use crate::registry::field::{Errors, Path};
 use crate::registry::gv::NETWORKING_V1;
-use crate::registry::table::{AGE, NAME, age, text_column};
+use crate::registry::table::{NAME, text_column};
 use crate::registry::value::text;
 use crate::registry::{Column, ResourceDef, Strategy, meta, meta_fields, names};
 use crate::selector::Pairs;
@@ -73,7 +73,7 @@ fn validate_update(new: &Object, old: &Object) -> Errors {
     errors
 }
 
-fn row(object: &Object, now: i64) -> Vec<Value> {
+fn row(object: &Object, _now: i64) -> Vec<Value> {
     let parent = &object["spec"]["parentRef"];
     let mut shown = text(&parent["resource"]).to_lowercase();
     if !text(&parent["group"]).is_empty() {
@@ -82,7 +82,7 @@ fn row(object: &Object, now: i64) -> Vec<Value> {
     if !text(&parent["namespace"]).is_empty() {
         shown = format!("{shown}/{}", text(&parent["namespace"]));
     }
-    vec![object.name().into(), format!("{shown}/{}", text(&parent["name"])).into(), age(object, now)]
+    vec![object.name().into(), format!("{shown}/{}", text(&parent["name"])).into()]
 }
 
 const COLUMNS: &[Column] = &[
@@ -91,5 +91,4 @@ const COLUMNS: &[Column] = &[
         "ParentRef",
         "ParentRef references the resource that an IPAddress is attached to. An IPAddress must reference a parent object.",
     ),
-    AGE,
 ];

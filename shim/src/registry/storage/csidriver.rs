@@ -22,7 +22,15 @@ pub const DEF: ResourceDef = ResourceDef {
     columns: COLUMNS,
     row,
     returns_deleted: true,
-    strategy: &Strategy { default, prepare_update, validate, validate_update, warnings, ..Strategy::CLUSTER },
+    strategy: &Strategy {
+        default,
+        prepare_update,
+        validate,
+        validate_update,
+        warnings,
+        allow_unconditional_update: false,
+        ..Strategy::CLUSTER
+    },
     ..ResourceDef::BASIC
 };
 

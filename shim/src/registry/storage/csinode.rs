@@ -20,7 +20,7 @@ pub const DEF: ResourceDef = ResourceDef {
     columns: COLUMNS,
     row,
     returns_deleted: true,
-    strategy: &Strategy { validate, validate_update, ..Strategy::CLUSTER },
+    strategy: &Strategy { validate, validate_update, allow_unconditional_update: false, ..Strategy::CLUSTER },
     ..ResourceDef::BASIC
 };
 

@@ -27,6 +27,7 @@ pub const DEF: ResourceDef = ResourceDef {
         prepare_status: keep_all_but_status,
         validate,
         validate_update,
+        allow_unconditional_update: false,
         ..Strategy::CLUSTER
     },
     ..ResourceDef::BASIC

@@ -42,7 +42,7 @@ impl Server {
         let begun = Instant::now();
         loop {
             match lines.recv_timeout(START_LIMIT.saturating_sub(begun.elapsed())) {
-                Ok(line) if line.contains("API server") => break,
+                Ok(line) if line.contains("API server") && line.contains(&server.url) => break,
                 Ok(_) => {}
                 Err(error) => panic!("the server does not start ({error})\n{}", server.log()),
             }

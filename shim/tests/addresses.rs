@@ -44,7 +44,8 @@ fn seen(address: &IPAddress) -> (String, String) {
 async fn an_address_has_an_object_as_long_as_its_service_lives() {
     let fixture = Fixture::start().await;
     let client = fixture.server.client("admin", &["system:masters"]);
-    let (services, addresses) = (Api::<Service>::default_namespaced(client.clone()), Api::<IPAddress>::all(client.clone()));
+    let (services, addresses) =
+        (Api::<Service>::default_namespaced(client.clone()), Api::<IPAddress>::all(client.clone()));
     let own = ("10.43.0.1", "kubernetes");
     settled(&addresses, &[own]).await;
     let service = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.43.0.77", "ports": [{"port": 80}]}});

@@ -8,7 +8,14 @@ use crate::registry::core::pod::admit;
 /// Runs after `admit::admit_create`, which named the account.
 pub fn admit(review: &Review<'_>, pod: &mut Object) -> Result<(), ApiError> {
     if pod.annotations().is_some_and(|a| a.contains_key(admit::MIRROR_ANNOTATION)) {
-        return Ok(());
+        // What mirrors a static pod has been running since before it could ask for anything.
+        return match pod["spec"]["serviceAccountName"].as_str() {
+            None | Some("") => Ok(()),
+            Some(_) => {
+                let why = "a mirror pod may not reference service accounts";
+                Err(ApiError::forbidden(review.def, review.name, why))
+            }
+        };
     }
     let Some(account) = review.service_account else {
         let name = account_name(pod);

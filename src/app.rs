@@ -14,7 +14,7 @@ use crate::actors::static_pods::{StaticPods, StaticPodsTask};
 use crate::actors::status::StatusHandle;
 use crate::cgroups::{CgroupError, Cgroups};
 use crate::clock;
-use crate::cluster::{Cluster, ClusterError, KubeCluster, Recorder};
+use crate::cluster::{Cluster, ClusterError, KnownPods, KubeCluster, Recorder};
 use crate::decide::sandbox::parse_resolv_conf;
 use crate::decide::static_pod::MirrorView;
 use crate::ids::PodUid;
@@ -98,6 +98,7 @@ impl Agent {
         let (dirty, runtime_events, watch_task) = runtime_watch(runtime.clone());
         tasks.spawn("runtime_watch", watch_task);
         let pods = PodsHandle::default();
+        let probes = ProbesHandle::new(tasks.child(), runtime.clone(), recorder.clone(), dirty);
         let context = WorkerContext {
             images: ImagesHandle::new(
                 runtime.clone(),
@@ -105,7 +106,7 @@ impl Agent {
                 recorder.clone(),
                 PullLimits::new(config.serialize_image_pulls, config.registry_pull_qps, config.registry_burst),
             ),
-            probes: ProbesHandle::new(tasks.child(), runtime.clone(), recorder.clone(), dirty),
+            probes: probes.clone(),
             services: follow_services(&tasks, &cluster),
             runtime: runtime.clone(),
             cluster: cluster.clone(),
@@ -121,6 +122,7 @@ impl Agent {
                 host: host_dns(&config.resolv_conf),
             },
             paths: WorkerPaths { pod_logs: config.pod_logs_dir.clone() },
+            known: KnownPods::new(&config.root_dir),
             tasks: tasks.clone(),
         };
         let changes = follow_pods(&tasks, &cluster);
@@ -142,6 +144,7 @@ impl Agent {
         let serving = server::Deps {
             runtime: runtime.clone(),
             pods: pods.clone(),
+            probes,
             tasks: tasks.child(),
             node_name: config.node_name.as_str().into(),
             kubelet: config.kubelet.clone(),

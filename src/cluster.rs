@@ -3,6 +3,7 @@
 mod client;
 mod events;
 pub mod fake;
+mod known;
 mod objects;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,7 @@ mod write;
 
 pub use self::client::KubeCluster;
 pub use self::events::Recorder;
+pub use self::known::KnownPods;
 
 use crate::ids::{PodKey, PodUid};
 use async_trait::async_trait;

@@ -86,7 +86,7 @@ pub struct Mount {
     pub read_only: bool,
     pub propagation: Propagation,
     pub recursive_read_only: bool,
-    /// The id of the image to mount; then there is no path of the host.
+    /// Name of the image to mount; then there is no path of the host.
     pub image: Option<String>,
     pub selinux_relabel: bool,
 }

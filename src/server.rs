@@ -16,6 +16,7 @@ mod upgrade;
 pub use auth::TlsError;
 
 use crate::actors::pods::PodsHandle;
+use crate::actors::probes::ProbesHandle;
 use crate::runtime::Runtime;
 use crate::supervisor::Supervisor;
 use auth::{Access, User};
@@ -53,6 +54,7 @@ type Reply = Response<Body>;
 pub struct Deps {
     pub runtime: Arc<dyn Runtime>,
     pub pods: PodsHandle,
+    pub probes: ProbesHandle,
     pub tasks: Supervisor,
     pub node_name: Arc<str>,
     pub kubelet: Arc<KubeletConfiguration>,
@@ -176,6 +178,7 @@ async fn answer(request: Request<Incoming>, deps: &Deps, user: Option<&User>) ->
         Ok(Route::RunningPods) => pods::running(deps).await,
         Ok(Route::Metrics) => metrics::scrape(deps),
         Ok(Route::Configz) => json(&serde_json::json!({ "kubeletconfig": &*deps.kubelet })),
+        Ok(Route::ProbeMetrics) => metrics::probes(&deps.probes),
         Ok(Route::Logs { target, previous, options }) => logs::serve(deps, &target, previous, options).await,
         Ok(Route::Exec { target, streams, command }) => exec::exec(request, deps, &target, streams, command).await,
         Ok(Route::Attach { target, streams }) => exec::attach(request, deps, &target, streams).await,
@@ -191,7 +194,7 @@ fn attributes(method: &Method, route: Option<&Route>) -> (&'static str, &'static
     let verb = if *method == Method::GET { "get" } else { "create" };
     match route {
         Some(Route::Healthz) => (verb, "healthz"),
-        Some(Route::Metrics) => (verb, "metrics"),
+        Some(Route::Metrics | Route::ProbeMetrics) => (verb, "metrics"),
         Some(Route::Configz) => (verb, "configz"),
         Some(Route::Pods | Route::RunningPods) => (verb, "pods"),
         Some(Route::Logs { .. } | Route::Exec { .. } | Route::Attach { .. } | Route::PortForward { .. }) | None => {

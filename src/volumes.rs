@@ -24,6 +24,7 @@ use self::collect::{Sources, fs_group};
 use self::container::{MountJob, container_mounts, termination_log};
 use self::empty_dir::Medium;
 use self::layout::{PodDir, is_file_name};
+use self::ownership::Owner;
 use self::tokens::Tokens;
 use crate::clock;
 use crate::cluster::{Cluster, ClusterError};
@@ -254,6 +255,9 @@ impl Volumes {
                     let limit = source.size_limit.as_ref().and_then(|limit| Bytes::parse(limit).ok());
                     Medium::Memory(empty_dir::memory_size(pod, allocatable_memory(&self.inner.facts.borrow()), limit))
                 }
+                huge if huge.starts_with("HugePages") => {
+                    Medium::HugePages(empty_dir::page_size(pod, huge).map_err(failed)?)
+                }
                 other => return Err(failed(format!("unknown storage medium {other:?}"))),
             };
             let (path, group, dir) = (dir.volume(EMPTY_DIR, &name), fs_group(pod), dir.clone());
@@ -264,8 +268,8 @@ impl Volumes {
         }
         match Backing::of(volume, pod, &*self.inner.cluster).await {
             Some(Ok(backing)) => {
-                let (dir, group, read_only) = (dir.clone(), fs_group(pod), backing.read_only);
-                let place = move || backing.place(&dir, group);
+                let (dir, owner, read_only) = (dir.clone(), Owner::of(pod), backing.read_only);
+                let place = move || backing.place(&dir, owner);
                 let path = self.on_disk(place).await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
                 return Ok((name, path, read_only));
             }

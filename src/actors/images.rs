@@ -87,7 +87,7 @@ impl ImagesHandle {
         result
     }
 
-    /// The same for the image that an image volume shows: its events are the pod's, its failure each mounting container's.
+    /// The name of the image that an image volume shows, once it is on the node: its events are the pod's, its failure each mounting container's.
     pub async fn ensure_volume(&self, pod: &DesiredPod, volume: &str) -> Result<String, ImageFailure> {
         let volumes = pod.spec().volumes.iter().flatten();
         let source = volumes.filter(|known| known.name == volume).find_map(|known| known.image.as_ref());
@@ -96,7 +96,10 @@ impl ImagesHandle {
         };
         let image = source.reference.as_deref().unwrap_or_default();
         let wish = Wish { pod, image, policy: source.pull_policy.as_deref(), path: None };
-        let result = self.find_or_pull(&wish).await;
+        let result = match self.find_or_pull(&wish).await {
+            Ok(id) => Ok(self.name_of(id).await),
+            Err(failure) => Err(failure),
+        };
         if let Err(failure) = &result {
             let all = pod.all_containers().chain(pod.ephemeral_containers());
             let mounts = |w: &Wanted<'_>| w.spec.volume_mounts.iter().flatten().any(|mount| mount.name == volume);
@@ -106,6 +109,12 @@ impl ImagesHandle {
             }
         }
         result
+    }
+
+    /// A name of the image: the runtime mounts by name, and an image that was imported has none that is its id.
+    async fn name_of(&self, id: String) -> String {
+        let info = self.runtime.image(&id).await.ok().flatten();
+        info.and_then(|info| info.tags.into_iter().chain(info.digests).next()).unwrap_or(id)
     }
 
     async fn find_or_pull(&self, wish: &Wish<'_>) -> Result<String, ImageFailure> {

@@ -24,6 +24,8 @@ use tokio::time::Instant;
 
 /// Ended workers waiting to be taken note of; a full channel only makes a worker that is over wait.
 const ENDED_WORKERS: usize = 32;
+/// An API server that has not answered by then is away: what this node knows of its pods must do.
+const OFFLINE_AFTER: Duration = Duration::from_secs(15);
 /// The runtime's pods could not be listed: it is down, ask again.
 const AUDIT_RETRY: Duration = Duration::from_secs(10);
 
@@ -167,6 +169,8 @@ impl PodsTask {
     pub async fn run(mut self) {
         // Before the first audit: what runs of them is no orphan.
         self.sync_static().await;
+        let offline_at = crate::clock::now().mono + OFFLINE_AFTER;
+        let mut asked_files = false;
         loop {
             let audit_at = self.audit_at;
             let audit = async {
@@ -189,6 +193,10 @@ impl PodsTask {
                 },
                 Some(uid) = self.ended.1.recv() => self.worker_ended(&uid).await,
                 () = audit => self.audit().await,
+                () = tokio::time::sleep_until(offline_at), if !self.listed && !asked_files => {
+                    asked_files = true;
+                    self.begin_known().await;
+                }
             }
         }
     }
@@ -219,6 +227,8 @@ impl PodsTask {
         let missing: Vec<_> = self.workers.iter().filter(|(uid, _)| !present.contains(*uid)).collect();
         let missing: Vec<_> = missing.into_iter().map(|(_, worker)| worker.desired()).collect();
         missing.into_iter().filter(|pod| !pod.is_static).for_each(|pod| self.gone(pod));
+        let (known, kept) = (self.context.known.clone(), present.clone());
+        self.on_disk(move || known.keep_only(&kept));
         let shown: BTreeSet<PodKey> = pods.iter().filter(|pod| is_mirror(pod)).map(|pod| pod.key.clone()).collect();
         let lost: Vec<_> = self.mirrors.iter().filter(|(key, _)| !shown.contains(*key)).collect();
         let lost: Vec<_> = lost.into_iter().filter_map(|(_, mirror)| DesiredPod::new(mirror.clone())).collect();
@@ -260,6 +270,9 @@ impl PodsTask {
     fn desire(&self, mut pod: DesiredPod, granted: &Allocation) {
         let Some(worker) = self.workers.get(&pod.uid) else { return };
         let before = worker.desired();
+        if before.generation() != pod.generation() || is_past(&before) != is_past(&pod) {
+            self.remember(&pod);
+        }
         let verdict = resize::judge(&pod, granted, &self.others(&pod.uid), &self.context.node.borrow());
         let told = matches!(&verdict, Verdict::Pending(pending) if before.resize.as_ref() == Some(pending));
         if let Some((warning, reason, message)) = resize::event(&pod, &verdict).filter(|_| !told) {
@@ -300,8 +313,50 @@ impl PodsTask {
         self.context.pods.list().into_iter().filter(|pod| is_other(pod) && !ended(pod)).collect()
     }
 
+    /// The API server is away since we began: runs the pods that were here before. It corrects this when it is back.
+    async fn begin_known(&mut self) {
+        let known = self.context.known.clone();
+        match tokio::task::spawn_blocking(move || known.read()).await {
+            Ok(Ok(pods)) => {
+                for pod in pods.into_iter().filter_map(|pod| DesiredPod::new(Arc::new(pod))) {
+                    if !self.workers.contains_key(&pod.uid) {
+                        tracing::info!(pod = %pod.key, "the API server is away: running a pod that is known here");
+                        self.begin(DesiredPod { offline: true, ..pod }).await;
+                    }
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "known pods not read"),
+            Err(panic) => tracing::error!(%panic, "known pods not read"),
+        }
+    }
+
+    /// Writes down a pod of the API, in the background; one that has ended or is ending must never run again.
+    fn remember(&self, pod: &DesiredPod) {
+        if pod.is_static || pod.offline {
+            return;
+        }
+        let known = self.context.known.clone();
+        if is_past(pod) {
+            let uid = pod.uid.clone();
+            return self.on_disk(move || known.remove(&uid));
+        }
+        let pod = pod.pod.clone();
+        self.on_disk(move || known.write(&pod));
+    }
+
+    fn on_disk(&self, work: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
+        self.supervisor.spawn("known_pods", async move {
+            match tokio::task::spawn_blocking(work).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "known pods not kept"),
+                Err(panic) => tracing::error!(%panic, "known pods not kept"),
+            }
+        });
+    }
+
     /// Judges a pod that has no worker and gives it one.
     async fn begin(&mut self, pod: DesiredPod) {
+        self.remember(&pod);
         let mut memory = pod_worker::remembered(&pod);
         memory.rejected = self.admit(&pod).await;
         if let Some(rejection) = &memory.rejected {
@@ -431,6 +486,9 @@ impl PodsTask {
         }
         if desired.is_static {
             self.sync_static().await;
+        } else {
+            let (known, uid) = (self.context.known.clone(), uid.clone());
+            self.on_disk(move || known.remove(&uid));
         }
         self.retry_resizes().await;
     }
@@ -470,6 +528,12 @@ impl PodsTask {
             }
         }
     }
+}
+
+/// Ended, or on its way to be.
+fn is_past(pod: &DesiredPod) -> bool {
+    let phase = pod.pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed")) || pod.pod.metadata.deletion_timestamp.is_some()
 }
 
 /// The API server's copy of a static pod; it is never run.

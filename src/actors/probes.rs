@@ -26,6 +26,21 @@ pub struct ProbesHandle {
     /// The same channel as the runtime's own events: a probe that changed its mind makes its pod dirty.
     changed: mpsc::Sender<RuntimeEvent>,
     state: Arc<Mutex<BTreeMap<ContainerId, Probed>>>,
+    /// Bounded by the probes of the pods there are, times three results.
+    counts: Arc<Mutex<BTreeMap<Counted, u64>>>,
+}
+
+/// What probes are counted by (`prober_probe_total`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Counted {
+    pub uid: PodUid,
+    pub namespace: String,
+    pub pod: String,
+    pub container: String,
+    /// `Liveness`, `Readiness` or `Startup`.
+    pub probe: &'static str,
+    /// `successful`, `failed` or `unknown`.
+    pub result: &'static str,
 }
 
 /// One container under probe.
@@ -61,7 +76,7 @@ impl ProbesHandle {
         recorder: Recorder,
         changed: mpsc::Sender<RuntimeEvent>,
     ) -> Self {
-        Self { supervisor, runtime, recorder, changed, state: Arc::default() }
+        Self { supervisor, runtime, recorder, changed, state: Arc::default(), counts: Arc::default() }
     }
 
     /// Writes what probes have shown of the pod's containers into `views`.
@@ -113,8 +128,14 @@ impl ProbesHandle {
         }
     }
 
+    /// How often each probe of the pods there are had each result.
+    pub fn counts(&self) -> BTreeMap<Counted, u64> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The pod is over.
     pub(crate) fn forget(&self, pod: &PodUid) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).retain(|counted, _| counted.uid != *pod);
         self.state().retain(|_, probed| {
             let keep = probed.pod != *pod;
             if !keep {
@@ -207,6 +228,7 @@ impl Prober {
             let begun = clock::now().mono;
             if self.kind == Kind::Startup || self.is_started() {
                 let verdict = self.once(timeout).await;
+                self.count(&verdict);
                 if self.judge(verdict, &mut in_row) {
                     return;
                 }
@@ -253,6 +275,22 @@ impl Prober {
             };
         }
         Verdict::Failed("missing probe handler".to_owned())
+    }
+
+    fn count(&self, verdict: &Verdict) {
+        let counted = Counted {
+            uid: self.pod.uid.clone(),
+            namespace: self.pod.key.namespace.to_string(),
+            pod: self.pod.key.name.to_string(),
+            container: self.spec.name.clone(),
+            probe: self.kind.title(),
+            result: match verdict {
+                Verdict::Passed => "successful",
+                Verdict::Failed(_) => "failed",
+                Verdict::Unknown(_) => "unknown",
+            },
+        };
+        *self.handle.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(counted).or_default() += 1;
     }
 
     /// Applies the thresholds; true when this probe has nothing more to say.

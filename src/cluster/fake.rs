@@ -33,12 +33,18 @@ struct State {
     followers: Vec<mpsc::UnboundedSender<PodChange>>,
     failures: BTreeMap<&'static str, VecDeque<ClusterError>>,
     calls: Vec<String>,
+    hangs: bool,
 }
 
 impl FakeCluster {
     /// The next call of that name (`patch_pod_status`, …) fails so; several queue up.
     pub fn fail(&self, call: &'static str, error: ClusterError) {
         self.state().failures.entry(call).or_default().push_back(error);
+    }
+
+    /// Lists and watches never begin to answer, as with a server that is away.
+    pub fn hang(&self) {
+        self.state().hangs = true;
     }
 
     /// Creates or replaces a pod; followers see it.
@@ -191,6 +197,9 @@ fn merged<T: Serialize + DeserializeOwned>(object: &T, patch: &Value) -> Result<
 #[async_trait]
 impl Cluster for FakeCluster {
     async fn follow_pods(&self, changes: mpsc::Sender<PodChange>) {
+        if self.state().hangs {
+            return changes.closed().await;
+        }
         // Unbounded is right for a test's fake only: it never outlives a test.
         let (follower, mut told) = mpsc::unbounded_channel();
         {

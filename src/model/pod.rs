@@ -17,6 +17,8 @@ pub struct DesiredPod {
     pub gone: bool,
     /// Given to the node by a file or URL, not by the API server.
     pub is_static: bool,
+    /// Taken from this node's own files because the API server is away: what it would tell may be missing.
+    pub offline: bool,
     /// Ephemeral containers as containers: a runtime and the rules of starting see no difference.
     pub ephemeral: Arc<[Container]>,
     /// A change of resources that the node has not granted (yet): `pod` has those that are.
@@ -75,6 +77,7 @@ impl DesiredPod {
             key,
             gone: false,
             is_static: false,
+            offline: false,
             ephemeral,
             resize: None,
             evicted: None,
@@ -97,6 +100,7 @@ impl DesiredPod {
             key,
             gone: true,
             is_static: false,
+            offline: false,
             ephemeral: Arc::default(),
             resize: None,
             evicted: None,

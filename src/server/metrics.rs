@@ -1,6 +1,7 @@
 //! `/metrics`: what can be counted from the handles at the moment of a scrape, under the kubelet's names.
 
 use super::{Deps, Reply, text};
+use crate::actors::probes::{Counted, ProbesHandle};
 use crate::model::observed::ContainerState;
 use http::{HeaderValue, StatusCode, header};
 use prometheus_client::encoding::text::encode;
@@ -9,6 +10,26 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 type Labels = Vec<(&'static str, String)>;
+
+/// `/metrics/probes`, in the text format that the kubelet writes.
+pub(super) fn probes(probes: &ProbesHandle) -> Reply {
+    let mut out = String::from(
+        "# HELP prober_probe_total [BETA] Cumulative number of a liveness, readiness or startup probe for a container by result.\n\
+         # TYPE prober_probe_total counter\n",
+    );
+    for (counted, number) in probes.counts() {
+        let Counted { uid, namespace, pod, container, probe, result } = counted;
+        // Names and uids of the API hold nothing that would need escaping.
+        out += &format!(
+            "prober_probe_total{{container=\"{container}\",namespace=\"{namespace}\",pod=\"{pod}\",pod_uid=\"{uid}\",\
+             probe_type=\"{probe}\",result=\"{result}\"}} {number}\n"
+        );
+    }
+    let mut reply = text(StatusCode::OK, out);
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=values");
+    reply.headers_mut().insert(header::CONTENT_TYPE, kind);
+    reply
+}
 
 pub(super) fn scrape(deps: &Deps) -> Reply {
     let mut registry = Registry::default();

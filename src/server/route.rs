@@ -12,6 +12,7 @@ pub(super) enum Route {
     RunningPods,
     Metrics,
     Configz,
+    ProbeMetrics,
     Logs { target: Target, previous: bool, options: LogOptions },
     Exec { target: Target, streams: Streams, command: Vec<String> },
     Attach { target: Target, streams: Streams },
@@ -63,6 +64,7 @@ pub(super) fn parse(method: &Method, path: &str, query: &str) -> Result<Route, R
         ("runningpods", []) => Ok(Route::RunningPods),
         ("metrics", []) => Ok(Route::Metrics),
         ("configz", []) => Ok(Route::Configz),
+        ("metrics", ["probes"]) => Ok(Route::ProbeMetrics),
         ("containerLogs", [namespace, pod, container]) => Ok(Route::Logs {
             target: target(namespace, pod, None, container),
             previous: query.flag("previous"),

@@ -2,7 +2,8 @@
 //! that is bound to one of these.
 
 use super::layout::PodDir;
-use super::{host_path, mounts, ownership};
+use super::ownership::Owner;
+use super::{host_path, mounts};
 use crate::cluster::{Cluster, ClusterError};
 use k8s_openapi::api::core::v1::{
     HostPathVolumeSource, NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Volume,
@@ -67,7 +68,7 @@ impl Backing {
     }
 
     /// Makes the content available on the host; doing it again changes nothing. Blocks.
-    pub(super) fn place(&self, dir: &PodDir, fs_group: Option<u32>) -> io::Result<Result<PathBuf, String>> {
+    pub(super) fn place(&self, dir: &PodDir, owner: Option<Owner>) -> io::Result<Result<PathBuf, String>> {
         match &self.source {
             Source::HostPath { path, kind } => Ok(host_path::check(path, kind).map(|()| path.clone())),
             Source::Local { path, fs_type } => {
@@ -88,8 +89,8 @@ impl Backing {
                 } else {
                     mounts::bind(path, &target)?;
                 }
-                if let Some(gid) = fs_group.filter(|_| !self.read_only) {
-                    ownership::give_to_group(&target, gid, false)?;
+                if let Some(owner) = owner.filter(|_| !self.read_only) {
+                    owner.take(&target)?;
                 }
                 Ok(Ok(target))
             }

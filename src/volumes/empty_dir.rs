@@ -4,6 +4,7 @@ use super::layout::PodDir;
 use super::{mounts, ownership};
 use crate::units::Bytes;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -15,6 +16,8 @@ pub(super) enum Medium {
     Disk,
     /// tmpfs of at most that many bytes.
     Memory(Option<u64>),
+    /// hugetlbfs with pages of that many bytes.
+    HugePages(u64),
 }
 
 /// Makes the directory; `marker` is its name among the pod's ready markers. What is ready is left as it is.
@@ -32,7 +35,8 @@ pub(super) fn set_up(pod: &PodDir, path: &Path, marker: &str, medium: Medium, fs
         // Again explicitly: our umask does not count.
         Medium::Disk => fs::set_permissions(path, fs::Permissions::from_mode(0o777))?,
         Medium::Memory(size) if !mounts::is_mount_point(path)? => mounts::mount_tmpfs(path, size)?,
-        Medium::Memory(_) => {}
+        Medium::HugePages(page) if !mounts::is_mount_point(path)? => mounts::mount_hugetlbfs(path, page)?,
+        Medium::Memory(_) | Medium::HugePages(_) => {}
     }
     if let Some(gid) = fs_group {
         ownership::give_to_group(path, gid, false)?;
@@ -47,7 +51,31 @@ fn is_there(path: &Path, medium: Medium) -> io::Result<bool> {
     }
     match medium {
         Medium::Disk => Ok(true),
-        Medium::Memory(_) => mounts::is_mount_point(path),
+        Medium::Memory(_) | Medium::HugePages(_) => mounts::is_mount_point(path),
+    }
+}
+
+/// The page size of `HugePages-2Mi`, or of plain `HugePages` the one size that the pod asks for
+/// (`getPageSizeMountOptionFromPod`).
+pub(super) fn page_size(pod: &Pod, medium: &str) -> Result<u64, String> {
+    let parse = |text: &str| {
+        let size = Bytes::parse(&Quantity(text.to_owned())).ok().filter(|size| size.0 > 0);
+        size.map(|size| size.0.unsigned_abs()).ok_or_else(|| format!("medium {medium:?} names no page size"))
+    };
+    if let Some(size) = medium.strip_prefix("HugePages-") {
+        return parse(size);
+    }
+    let spec = pod.spec.iter();
+    let containers = spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+    let lists = containers.filter_map(|container| container.resources.as_ref()?.requests.as_ref());
+    let mut sizes: Vec<&str> =
+        lists.flat_map(|list| list.keys()).filter_map(|name| name.strip_prefix("hugepages-")).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    match sizes[..] {
+        [size] => parse(size),
+        [] => Err("hugePages storage requested, but there is no resource request for huge pages.".to_owned()),
+        _ => Err("medium HugePages can be used only if container requests are for one page size".to_owned()),
     }
 }
 
@@ -86,5 +114,20 @@ mod tests {
         assert_eq!(memory_size(&pod(limited.clone()), node, None), Some(64 << 20));
         assert_eq!(memory_size(&pod(limited), node, own), Some(1 << 20));
         assert_eq!(memory_size(&pod(half), node, None), Some(1 << 30));
+    }
+
+    #[test]
+    fn huge_pages_have_the_size_that_the_medium_names_or_the_pod_asks_for() {
+        let pod = |requests: serde_json::Value| -> Pod {
+            let containers = serde_json::json!([{"name": "a", "resources": {"requests": requests}}]);
+            serde_json::from_value(serde_json::json!({"metadata": {}, "spec": {"containers": containers}})).unwrap()
+        };
+        let one = serde_json::json!({"hugepages-2Mi": "4Mi"});
+        let two = serde_json::json!({"hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi"});
+        assert_eq!(page_size(&pod(one.clone()), "HugePages"), Ok(2 << 20));
+        assert_eq!(page_size(&pod(two.clone()), "HugePages-1Gi"), Ok(1 << 30));
+        assert!(page_size(&pod(two), "HugePages").unwrap_err().contains("one page size"));
+        assert!(page_size(&pod(serde_json::json!({})), "HugePages").unwrap_err().contains("no resource request"));
+        assert!(page_size(&pod(one), "HugePages-x").is_err());
     }
 }

@@ -63,6 +63,13 @@ pub(super) fn mount_tmpfs(path: &Path, size: Option<u64>) -> io::Result<()> {
     Ok(())
 }
 
+/// The kernel's huge pages of one size as files.
+pub(super) fn mount_hugetlbfs(path: &Path, page_bytes: u64) -> io::Result<()> {
+    let options = format!("pagesize={page_bytes}");
+    mount(Some("nodev"), path, Some("hugetlbfs"), MsFlags::empty(), Some(options.as_str()))?;
+    Ok(())
+}
+
 /// Binds what `source` is onto `target` (which exists and is of the same sort).
 pub(super) fn bind(source: &Path, target: &Path) -> io::Result<()> {
     mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;

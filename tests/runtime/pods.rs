@@ -11,7 +11,7 @@ use skiff::actors::runtime_watch::runtime_watch;
 use skiff::actors::status::StatusHandle;
 use skiff::cgroups::Cgroups;
 use skiff::cluster::fake::FakeCluster;
-use skiff::cluster::{Cluster, Recorder};
+use skiff::cluster::{Cluster, KnownPods, Recorder};
 use skiff::ids::{PodKey, PodUid};
 use skiff::model::dns::NodeDns;
 use skiff::model::node::NodeFacts;
@@ -93,6 +93,7 @@ impl Node {
             node,
             dns: NodeDns::default(),
             paths: WorkerPaths { pod_logs: self.folder.join("pod-logs") },
+            known: KnownPods::new(&self.folder),
             tasks: Supervisor::new(),
         };
         let (_static_pods, static_pods) = watch::channel(Arc::default());

@@ -5,7 +5,7 @@ use crate::actors::pods::PodsHandle;
 use crate::actors::probes::ProbesHandle;
 use crate::actors::status::StatusHandle;
 use crate::cgroups::Cgroups;
-use crate::cluster::{Cluster, Recorder};
+use crate::cluster::{Cluster, KnownPods, Recorder};
 use crate::model::dns::NodeDns;
 use crate::model::node::NodeFacts;
 use crate::runtime::{Runtime, RuntimeError};
@@ -35,6 +35,7 @@ pub struct WorkerContext {
     pub services: Services,
     pub dns: NodeDns,
     pub paths: WorkerPaths,
+    pub known: KnownPods,
     pub tasks: Supervisor,
 }
 

@@ -9,7 +9,7 @@ use crate::model::step::StartContainer;
 use crate::runtime::{ContainerInput, RuntimeError};
 use crate::units::Bytes;
 use crate::volumes::Placed;
-use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::api::core::v1::{ResourceRequirements, Service};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,7 +132,8 @@ async fn sources(
         let text = context.volumes.env_file(placed, volume, path).await;
         files.insert((volume.to_owned(), path.to_owned()), text.map_err(|error| error.to_string())?);
     }
-    Ok(Sources { services: services(context).await?, config_maps, secrets, pod_ips: step.ips.clone(), files })
+    let services = services(context, pod).await?;
+    Ok(Sources { services, config_maps, secrets, pod_ips: step.ips.clone(), files })
 }
 
 fn optional<T>(result: Result<Arc<T>, ClusterError>) -> Result<Option<Arc<T>>, String> {
@@ -143,7 +144,11 @@ fn optional<T>(result: Result<Arc<T>, ClusterError>) -> Result<Option<Arc<T>>, S
     }
 }
 
-async fn services(context: &WorkerContext) -> Result<Vec<Arc<k8s_openapi::api::core::v1::Service>>, String> {
+/// A pod that comes from the API server is worth waiting for what that knows; one that does not must run without.
+async fn services(context: &WorkerContext, pod: &DesiredPod) -> Result<Vec<Arc<Service>>, String> {
+    if pod.is_static || pod.offline {
+        return Ok(context.services.borrow().as_ref().map(|list| list.to_vec()).unwrap_or_default());
+    }
     let mut receiver = context.services.clone();
     let listed = tokio::time::timeout(SERVICES_WAIT, receiver.wait_for(Option::is_some)).await;
     match listed {

@@ -10,7 +10,7 @@ use crate::actors::runtime_watch::runtime_watch;
 use crate::actors::static_pods::StaticPods;
 use crate::actors::status::StatusHandle;
 use crate::cluster::fake::FakeCluster;
-use crate::cluster::{Cluster, Recorder};
+use crate::cluster::{Cluster, KnownPods, Recorder};
 use crate::decide::static_pod::{MirrorView, Origin};
 use crate::ids::{PodKey, PodUid};
 use crate::model::dns::NodeDns;
@@ -92,6 +92,7 @@ impl World {
             node,
             dns: NodeDns::default(),
             paths: WorkerPaths { pod_logs: self.dir.path().join("logs") },
+            known: KnownPods::new(self.dir.path()),
             tasks: Supervisor::new(),
         };
         let (static_pods, reader) = watch::channel(Arc::default());
@@ -480,5 +481,28 @@ async fn an_evicted_pod_fails_with_the_reason_and_stays_to_be_seen() {
     let told = |event: &k8s_openapi::api::core::v1::Event| event.reason.as_deref() == Some("Evicted");
     assert_eq!(world.cluster.events().iter().filter(|event| told(event)).count(), 1);
     assert!(world.runtime.calls().iter().any(|call| call.starts_with("stop_container") && call.ends_with(" 1s")));
+    life.tasks.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn known_pods_run_again_after_a_boot_without_an_api_server() {
+    let world = World::new();
+    let life = world.start_agent();
+    world.put(|_| {});
+    world.until("ready", is_ready).await;
+    life.tasks.stop().await;
+
+    // The machine boots: nothing runs any more, and nobody answers.
+    let after = World { runtime: Arc::default(), cluster: Arc::default(), dir: world.dir };
+    after.runtime.put_image("busybox:1");
+    after.cluster.hang();
+    let life = after.start_agent();
+    for _ in 0..4000 {
+        if !after.runtime.pod(&uid()).containers.is_empty() {
+            break;
+        }
+        step().await;
+    }
+    assert_eq!(after.runtime.pod(&uid()).containers.len(), 1, "{:?}", after.runtime.calls());
     life.tasks.stop().await;
 }

@@ -180,7 +180,7 @@ pub fn validate_ephemeral(new: &Object, old: &Object) -> Errors {
     errors
 }
 
-/// `/resize` changes resources and resize policies of containers, nothing else.
+/// `/resize` changes resources of the pod and its containers, and their resize policies, nothing else.
 pub fn prepare_resize(new: &mut Object, old: &Object) {
     let asked = std::mem::replace(new, old.clone());
     for list in ["containers", "initContainers"] {
@@ -192,6 +192,9 @@ pub fn prepare_resize(new: &mut Object, old: &Object) {
                 }
             }
         }
+    }
+    if asked["spec"]["resources"].is_object() {
+        new["spec"]["resources"] = asked["spec"]["resources"].clone();
     }
     if !same(&new["spec"], &old["spec"])
         && let Some(generation) = old["metadata"]["generation"].as_i64()
@@ -208,22 +211,13 @@ pub fn validate_resize(new: &Object, old: &Object) -> Errors {
         let detail = "Pod QOS Class may not change as a result of resizing";
         errors.push(path.invalid(qos::class(old), detail));
     }
-    let mut others = false;
+    let mut others =
+        changes(&new["spec"]["resources"], &old["spec"]["resources"], &path.child("resources"), &mut errors);
     for list in ["containers", "initContainers"] {
         for (index, (container, before)) in items(&new["spec"][list]).iter().zip(items(&old["spec"][list])).enumerate()
         {
             let path = path.child(list).index(index).child("resources");
-            for (kind, text) in [("requests", "resource requests"), ("limits", "resource limits")] {
-                let (now, held) = (&container["resources"][kind], &before["resources"][kind]);
-                let resizable = |name: &&String| matches!(name.as_str(), "cpu" | "memory");
-                if entries(held).map(|(name, _)| name).filter(resizable).any(|name| now[name].is_null()) {
-                    errors.push(path.child(kind).forbidden(&format!("{text} cannot be removed")));
-                }
-                let fixed = |list: &Value| -> Vec<(String, Value)> {
-                    entries(list).filter(|(name, _)| !resizable(name)).map(|(k, v)| (k.clone(), v.clone())).collect()
-                };
-                others |= fixed(now) != fixed(held);
-            }
+            others |= changes(&container["resources"], &before["resources"], &path, &mut errors);
         }
     }
     if others {
@@ -232,10 +226,43 @@ pub fn validate_resize(new: &Object, old: &Object) -> Errors {
     errors
 }
 
+/// What was asked for may change and not be taken back. True: others than CPU and memory differ.
+fn changes(now: &Value, before: &Value, path: &Path, errors: &mut Errors) -> bool {
+    let resizable = |name: &&String| matches!(name.as_str(), "cpu" | "memory");
+    let fixed = |list: &Value| -> Vec<(String, Value)> {
+        entries(list).filter(|(name, _)| !resizable(name)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    };
+    let mut others = false;
+    for (kind, text) in [("requests", "resource requests"), ("limits", "resource limits")] {
+        let (now, held) = (&now[kind], &before[kind]);
+        if entries(held).map(|(name, _)| name).filter(resizable).any(|name| now[name].is_null()) {
+            errors.push(path.child(kind).forbidden(&format!("{text} cannot be removed")));
+        }
+        others |= fixed(now) != fixed(held);
+    }
+    others
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn resources_of_the_pod_as_a_whole_are_resized_by_the_same_rules() {
+        let pod = |resources: Value| json!({"spec": {"containers": [{"name": "a"}], "resources": resources}});
+        let old = pod(json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}));
+        for (resources, expected) in [
+            (json!({"requests": {"cpu": "1"}, "limits": {"cpu": "3"}}), vec![]),
+            (json!({"requests": {"cpu": "1"}}), vec!["spec.resources.limits"]),
+        ] {
+            let mut new = pod(resources.clone());
+            prepare_resize(&mut new, &old);
+            assert_eq!(new["spec"]["resources"], resources);
+            let fields: Vec<String> = validate_resize(&new, &old).into_iter().map(|error| error.field).collect();
+            assert_eq!(fields, expected, "{new}");
+        }
+    }
 
     #[test]
     fn a_resize_keeps_the_class_of_service_and_all_but_cpu_and_memory() {

@@ -11,6 +11,7 @@ use skiff_shim::request::{ApiRequest, options};
 use skiff_shim::schema::{FieldValidation, Persisted, Schema, json_merge, json_patch, yaml};
 use skiff_shim::selector::{FieldSelector, LabelSelector};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// Kinds with every shape there is: unions, quantities, times, int-or-strings, raw JSON, maps of lists.
 const KINDS: [(&str, &str); 8] = [
@@ -132,6 +133,9 @@ fn operation() -> impl Strategy<Value = Value> {
         .prop_map(|(op, path, from, value)| json!({"op": op, "path": path, "from": from, "value": value}))
 }
 
+/// Read once, not for every case.
+static CORPUS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(wire);
+
 /// Objects of the wire corpus as protobuf, or a few of our own making where shared/ is absent.
 fn wire() -> Vec<Vec<u8>> {
     let beside = |at: &Path| at.join("shared/k8s-1.36/wire");
@@ -179,8 +183,7 @@ proptest! {
 
     #[test]
     fn broken_protobuf_is_refused(which in any::<prop::sample::Index>(), flips in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), cut in any::<prop::sample::Index>()) {
-        let corpus = wire();
-        let mut bytes = corpus[which.index(corpus.len())].clone();
+        let mut bytes = CORPUS[which.index(CORPUS.len())].clone();
         for (at, byte) in flips {
             let at = at.index(bytes.len());
             bytes[at] = byte;

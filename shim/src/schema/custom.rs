@@ -58,6 +58,7 @@ impl CustomSchema {
 
     /// The same rules on a value at hand (after a patch was applied).
     pub fn conform(&self, value: Value, validation: FieldValidation) -> Result<Decoded, SchemaError> {
+        super::decode::check_depth(&value)?;
         self.finish(read::normalized(value), Vec::new(), validation)
     }
 

@@ -44,15 +44,21 @@ pub(super) fn conform(
     value: Value,
     validation: FieldValidation,
 ) -> Result<Decoded, SchemaError> {
-    // What is written must be readable again, and the stack is finite: patches can nest deeper than any body.
-    if deeper_than(&value, syntax::MAX_DEPTH) {
-        return Err(SchemaError::Decode("exceeded max depth".to_owned()));
-    }
+    check_depth(&value)?;
     let mut state = State::new(validation);
     match state.node(Shape::Struct(schema.ty)).deserialize(value) {
         Ok(value) => finish(schema, state, value, None),
         Err(error) => Err(SchemaError::Decode(error.to_string())),
     }
+}
+
+/// What is written must be readable again, and the stack is finite: patches and YAML's aliases can nest deeper than any
+/// JSON body.
+pub(super) fn check_depth(value: &Value) -> Result<(), SchemaError> {
+    if deeper_than(value, syntax::MAX_DEPTH) {
+        return Err(SchemaError::Decode("exceeded max depth".to_owned()));
+    }
+    Ok(())
 }
 
 /// Whether containers nest beyond `levels`.

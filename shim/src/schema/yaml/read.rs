@@ -1,6 +1,7 @@
 //! The first document of a YAML text as JSON.
 
 use super::scalar::{self, Meaning};
+use crate::schema::decode::check_depth;
 use base64::Engine;
 use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use serde_json::{Map, Value};
@@ -35,7 +36,9 @@ pub fn to_json(yaml: &[u8]) -> Result<Converted, String> {
         [] => None,
         lines => Some(format!("yaml: unmarshal errors:\n{}", lines.join("\n"))),
     };
-    Ok(Converted { value: builder.root.unwrap_or(Value::Null), duplicates })
+    let value = builder.root.unwrap_or(Value::Null);
+    check_depth(&value).map_err(|error| format!("yaml: {error}"))?;
+    Ok(Converted { value, duplicates })
 }
 
 /// A container that is being read.
@@ -245,5 +248,10 @@ mod tests {
             bomb.push_str(&format!("a{level}: &a{level} [{}]\n", vec![alias; 10].join(",")));
         }
         assert_eq!(to_json(bomb.as_bytes()), Err("yaml: document contains excessive aliasing".to_owned()));
+        let mut chain = "a0: &a0 [x]\n".to_owned();
+        for level in 1..300 {
+            chain.push_str(&format!("a{level}: &a{level} [*a{}]\n", level - 1));
+        }
+        assert_eq!(to_json(chain.as_bytes()), Err("yaml: exceeded max depth".to_owned()));
     }
 }

@@ -28,7 +28,7 @@ down:
 	tests/down.sh
 
 deps:
-	tests/deps.sh build node kubectl tests
+	tests/deps.sh build node kubectl tests clients
 
 test: deps lint unit e2e
 

@@ -351,7 +351,15 @@ async fn memory() {
 async fn weigh(path: &Path) {
     let store = SqliteStore::open(path, SqliteOptions::default()).expect("the store");
     let store: Arc<dyn Store> = Arc::new(store);
-    store.current().await.expect("an answer");
+    // Once without keeping anything: what reading itself takes is no object's.
+    let mut after = None;
+    loop {
+        let page = store.list("/registry/", None, after.as_ref(), 500).await.expect("a page");
+        after = page.items.last().map(|item| item.key.clone());
+        if !page.more {
+            break;
+        }
+    }
     let before = resident();
     let index = Arc::new(|object: &serde_json::Value| (Default::default(), meta_fields(object)));
     let spec = CacheSpec { prefix: "configmaps".into(), index, indexed: None };

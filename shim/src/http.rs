@@ -60,7 +60,7 @@ impl Front {
         tasks: Tasks,
     ) -> Arc<Self> {
         Arc::new(Self {
-            metrics: metrics::Metrics::new(&api),
+            metrics: metrics::Metrics::new(&api, auditor.as_ref()),
             auditor,
             limits: *limits,
             in_flight: InFlight::new(limits),

@@ -119,7 +119,7 @@ async fn a_watch_over_a_websocket_sends_an_event_a_message() {
     assert_eq!(names, ["first", "second"]);
     // A server that stops says goodbye.
     let ((), last) = tokio::join!(fixture.server.stop(), socket.next());
-    assert!(!matches!(last, Some(Ok(Message::Text(_)))), "{last:?}");
+    assert!(matches!(last, Some(Ok(Message::Close(_)))), "{last:?}");
 }
 
 #[tokio::test]

@@ -10,17 +10,17 @@ use http::HeaderMap;
 use http::request::Parts;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The client's address, in a request's extensions; in-process clients have none.
+/// The client's address, in a request's extensions; that of in-process clients is the loopback, as upstream's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) IpAddr);
 
 /// Where the request came from.
 pub(super) fn origin(parts: &Parts, id: &str) -> Origin {
-    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.to_canonical());
+    let peer = parts.extensions.get::<Peer>().map_or(Ipv6Addr::LOCALHOST.into(), |peer| peer.0.to_canonical());
     Origin {
         id: id.to_owned(),
         uri: parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned(),
@@ -34,11 +34,11 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 }
 
 /// `X-Forwarded-For`, `X-Real-Ip` and the peer, each address once (apimachinery's `SourceIPs`).
-fn source_ips(headers: &HeaderMap, peer: Option<IpAddr>) -> Vec<String> {
+fn source_ips(headers: &HeaderMap, peer: IpAddr) -> Vec<String> {
     let forwarded = text(headers, "x-forwarded-for").split(',').map(str::trim).filter_map(|ip| ip.parse().ok());
-    let real = text(headers, "x-real-ip").trim().parse().ok();
+    let real: Option<IpAddr> = text(headers, "x-real-ip").trim().parse().ok();
     let mut ips: Vec<IpAddr> = forwarded.collect();
-    for ip in real.into_iter().chain(peer) {
+    for ip in real.into_iter().chain([peer]) {
         if !ips.contains(&ip) {
             ips.push(ip);
         }
@@ -126,8 +126,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-for", "10.0.0.1, nonsense, 10.0.0.2".parse().unwrap());
         headers.insert("x-real-ip", "10.0.0.1".parse().unwrap());
-        let peer = Some("127.0.0.1".parse().unwrap());
+        let peer = "127.0.0.1".parse().unwrap();
         assert_eq!(source_ips(&headers, peer), ["10.0.0.1", "10.0.0.2", "127.0.0.1"]);
-        assert_eq!(source_ips(&HeaderMap::new(), None), [""; 0]);
+        assert_eq!(source_ips(&HeaderMap::new(), peer), ["127.0.0.1"]);
     }
 }

@@ -29,6 +29,8 @@ const HEADERS: Duration = Duration::from_secs(90);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// HTTP/2 pings: finds dead peers of idle watches.
 const PING_EVERY: Duration = Duration::from_secs(30);
+/// Bytes that the headers of one HTTP/2 request may take: tokens and impersonation make long ones.
+const HEADER_BYTES: u32 = 128 * 1024;
 /// An idle TCP connection is probed this often (Go's default), and given up when nothing is acknowledged for so long: a
 /// client that vanished, or never reads, must not hold what is being sent to it.
 const PROBE_EVERY: Duration = Duration::from_secs(15);
@@ -101,7 +103,12 @@ async fn connection(accepted: Accepted, front: Arc<Front>, tasks: Tasks) {
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).max_concurrent_streams(max_streams);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .max_concurrent_streams(max_streams)
+        .max_header_list_size(HEADER_BYTES);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut serving = std::pin::pin!(serving);
     let stopping = tasks.stopping();

@@ -1,11 +1,13 @@
 //! `/metrics`, under upstream's names.
 
+mod audit;
 mod caches;
 mod process;
 mod text;
 
 use super::limits::Queue;
 use super::{Body, Context, plain};
+use crate::audit::Auditor;
 use crate::pipeline::Api;
 use crate::request::info::RequestInfo;
 use http::{Response, StatusCode};
@@ -54,6 +56,7 @@ struct Kind {
 /// Upstream's canonical verbs; anything else would let clients make labels.
 fn verb_of(info: &RequestInfo) -> &'static str {
     match info.verb.as_str() {
+        _ if is_stream(info) && info.subresource != "log" => "CONNECT",
         "get" => "GET",
         "list" => "LIST",
         "watch" => "WATCH",
@@ -140,7 +143,7 @@ impl Drop for Counted {
 
 impl Metrics {
     /// The server's metrics, those of its caches and of its store.
-    pub fn new(api: &Arc<Api>) -> Self {
+    pub fn new(api: &Arc<Api>, auditor: Option<&Arc<Auditor>>) -> Self {
         let mut registry = Registry::default();
         api.store.register(&mut registry);
         // Seconds, a subset of upstream's buckets.
@@ -199,6 +202,9 @@ impl Metrics {
         );
         registry.register_collector(Box::new(caches::Caches::new(api.caches.clone())));
         registry.register_collector(Box::new(process::Process::new()));
+        if let Some(auditor) = auditor {
+            registry.register_collector(Box::new(audit::Audit(auditor.clone())));
+        }
         // Both kinds show from the first scrape on.
         for kind in [Queue::ReadOnly, Queue::Mutating] {
             drop(metrics.in_flight.get_or_create(&label(kind)));

@@ -39,7 +39,8 @@ pub(super) fn serve(
     tasks: &Tasks,
 ) -> Result<Response<Body>, ApiError> {
     let accepted = accept(headers)?;
-    tasks.spawn("watch-websocket", async move {
+    // To its end: the frames end when the server stops, and the client is told goodbye.
+    tasks.spawn_to_end("watch-websocket", async move {
         match timeout(WRITE, upgrade.0).await {
             Ok(Ok(connection)) => {
                 let config = WebSocketConfig::default()

@@ -18,6 +18,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(10);
 const RESUMABLE_REVISIONS: u64 = 2048;
 
 type States = HashMap<Arc<str>, State>;
+type Specs = HashMap<Arc<str>, CacheSpec>;
 
 pub(super) struct Feed {
     store: Arc<dyn Store>,
@@ -86,32 +87,14 @@ impl Feed {
         self.store.current().await.map(drop)
     }
 
-    /// Loads one more resource. It may be ahead of the feed then: `State` leaves out what it has.
+    /// Loads one more resource, its past included. It may be ahead of the feed then: `State` leaves out what it has.
     async fn add(&self, (spec, done): Addition) {
-        let loaded = async {
-            let mut state = None;
-            let mut after = None;
-            let prefix = StoreKey::prefix(&spec.prefix, None);
-            loop {
-                let at = state.as_ref().map(|state: &State| state.revision);
-                let page = self.store.list(&prefix, at, after.as_ref(), LOAD_PAGE).await?;
-                let state = state.get_or_insert_with(|| State::new(page.revision, &spec));
-                for entry in page.items.iter().filter_map(|kv| Entry::read(kv, &spec.index)) {
-                    state.objects.insert(Arc::new(entry));
-                }
-                after = page.items.last().map(|kv| kv.key.clone());
-                if !page.more || after.is_none() {
-                    break;
-                }
-            }
-            Ok(state)
-        };
-        let added = loaded.await.map(|state: Option<State>| {
+        let specs = Specs::from([(spec.prefix.clone(), spec.clone())]);
+        let loaded = self.read(&StoreKey::prefix(&spec.prefix, None), &specs).await;
+        let added = loaded.map(|Loaded { states, .. }| {
             let cache = ResourceCache::new(self.store.clone(), spec, self.applied.clone());
-            // There was at least one page.
-            if let Some(state) = state {
-                cache.install(state);
-            }
+            // One resource was read, and this is its state.
+            states.into_values().for_each(|state| cache.install(state));
             let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(replaced) = caches.insert(cache.shared.spec.prefix.clone(), cache.clone()) {
                 replaced.end();
@@ -153,28 +136,38 @@ impl Feed {
         self.advance(last.revision);
     }
 
-    /// `/registry/services/specs/ns/name` is of `services/specs`, `/registry/pods/ns/name` of `pods`.
     fn cache_of(&self, key: &StoreKey) -> Option<ResourceCache> {
-        let path = key.as_str().strip_prefix("/registry/")?;
-        let first = path.find('/')?;
-        let second = path[first + 1..].find('/').map(|i| first + 1 + i);
         let caches = self.caches.read().unwrap_or_else(PoisonError::into_inner);
-        second.and_then(|end| caches.get(&path[..end])).or_else(|| caches.get(&path[..first])).cloned()
+        prefixes_of(key).find_map(|prefix| caches.get(prefix)).cloned()
     }
 
-    fn specs(&self) -> Vec<CacheSpec> {
-        let caches = self.caches.read().unwrap_or_else(PoisonError::into_inner);
-        caches.values().map(|cache| cache.shared.spec.clone()).collect()
-    }
-
-    /// Reads everything as it was a while ago and what has happened since, so that the rings reach back; watchers of
-    /// the caches end. Returns the watch that goes on from there.
+    /// Reads all resources anew; watchers of the caches end. Returns the watch that goes on from there.
     async fn load(&self) -> Result<Box<dyn WatchStream>, StoreError> {
+        let specs: Specs = {
+            let caches = self.caches.read().unwrap_or_else(PoisonError::into_inner);
+            caches.iter().map(|(prefix, cache)| (prefix.clone(), cache.shared.spec.clone())).collect()
+        };
+        let Loaded { watch, states, reached } = self.read(&self.prefix, &specs).await?;
+        {
+            let caches = self.caches.read().unwrap_or_else(PoisonError::into_inner);
+            for (prefix, state) in states {
+                // One that was removed meanwhile needs no state.
+                if let Some(cache) = caches.get(&prefix) {
+                    cache.install(state);
+                }
+            }
+        }
+        self.advance(reached);
+        Ok(watch)
+    }
+
+    /// Reads resources as they were a while ago and what has happened since, so that their rings reach back.
+    async fn read(&self, prefix: &str, specs: &Specs) -> Result<Loaded, StoreError> {
         let current = self.store.current().await?;
         let mut from = Revision(current.0.saturating_sub(RESUMABLE_REVISIONS).max(1).min(current.0));
         let (watch, states) = loop {
-            let begun = match self.store.watch(&self.prefix, from).await {
-                Ok(watch) => self.list(from).await.map(|states| (watch, states)),
+            let begun = match self.store.watch(prefix, from).await {
+                Ok(watch) => self.list(prefix, from, specs).await.map(|states| (watch, states)),
                 Err(error) => Err(error),
             };
             match begun {
@@ -185,54 +178,17 @@ impl Feed {
                 other => break other?,
             }
         };
-        self.replay(watch, states, from, current).await
-    }
-
-    /// Applies what happened up to `current` out of sight, then hands the caches their new state.
-    async fn replay(
-        &self,
-        mut watch: Box<dyn WatchStream>,
-        mut states: States,
-        mut reached: Revision,
-        current: Revision,
-    ) -> Result<Box<dyn WatchStream>, StoreError> {
-        while reached < current {
-            match watch.next().await {
-                Some(Ok(Watched::Events(events))) => {
-                    for event in &events {
-                        let Some(cache) = self.cache_of(&event.key) else { continue };
-                        let spec = &cache.shared.spec;
-                        if let Some(state) = states.get_mut(&spec.prefix) {
-                            state.apply(event, &spec.index);
-                        }
-                    }
-                    reached = events.last().map_or(reached, |event| event.revision);
-                }
-                Some(Ok(Watched::Progress(revision))) => reached = reached.max(revision),
-                Some(Err(error)) => return Err(error),
-                None => return Err(StoreError::Unavailable("the store's history ended early".into())),
-            }
-        }
-        let caches: Vec<ResourceCache> =
-            self.caches.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        for cache in caches {
-            let spec = &cache.shared.spec;
-            cache.install(states.remove(&spec.prefix).unwrap_or_else(|| State::new(reached, spec)));
-        }
-        self.advance(reached);
-        Ok(watch)
+        replay(Loaded { watch, states, reached: from }, specs, current).await
     }
 
     /// Every resource as it was at `at`.
-    async fn list(&self, at: Revision) -> Result<States, StoreError> {
-        let mut states: States =
-            self.specs().into_iter().map(|spec| (spec.prefix.clone(), State::new(at, &spec))).collect();
+    async fn list(&self, prefix: &str, at: Revision, specs: &Specs) -> Result<States, StoreError> {
+        let mut states: States = specs.iter().map(|(prefix, spec)| (prefix.clone(), State::new(at, spec))).collect();
         let mut after = None;
         loop {
-            let page = self.store.list(&self.prefix, Some(at), after.as_ref(), LOAD_PAGE).await?;
+            let page = self.store.list(prefix, Some(at), after.as_ref(), LOAD_PAGE).await?;
             for kv in &page.items {
-                let Some(cache) = self.cache_of(&kv.key) else { continue };
-                let spec = &cache.shared.spec;
+                let Some(spec) = prefixes_of(&kv.key).find_map(|prefix| specs.get(prefix)) else { continue };
                 if let (Some(state), Some(entry)) = (states.get_mut(&spec.prefix), Entry::read(kv, &spec.index)) {
                     state.objects.insert(Arc::new(entry));
                 }
@@ -243,4 +199,45 @@ impl Feed {
             }
         }
     }
+}
+
+/// Resources as they are at `reached`, and the watch that goes on from there.
+struct Loaded {
+    watch: Box<dyn WatchStream>,
+    states: States,
+    reached: Revision,
+}
+
+/// Applies what happened up to `current`, out of sight.
+async fn replay(mut loaded: Loaded, specs: &Specs, current: Revision) -> Result<Loaded, StoreError> {
+    while loaded.reached < current {
+        match loaded.watch.next().await {
+            Some(Ok(Watched::Events(events))) => {
+                for event in &events {
+                    let Some(spec) = prefixes_of(&event.key).find_map(|prefix| specs.get(prefix)) else { continue };
+                    if let Some(state) = loaded.states.get_mut(&spec.prefix) {
+                        state.apply(event, &spec.index);
+                    }
+                }
+                loaded.reached = events.last().map_or(loaded.reached, |event| event.revision);
+            }
+            Some(Ok(Watched::Progress(revision))) => loaded.reached = loaded.reached.max(revision),
+            Some(Err(error)) => return Err(error),
+            None => return Err(StoreError::Unavailable("the store's history ended early".into())),
+        }
+    }
+    for state in loaded.states.values_mut() {
+        state.since = loaded.reached;
+        state.revision = loaded.reached;
+    }
+    Ok(loaded)
+}
+
+/// The storage prefixes that a key may be of: `/registry/services/specs/ns/name` is of `services/specs`,
+/// `/registry/pods/ns/name` of `pods`.
+fn prefixes_of(key: &StoreKey) -> impl Iterator<Item = &str> {
+    let path = key.as_str().strip_prefix("/registry/").unwrap_or("");
+    let first = path.find('/');
+    let second = first.and_then(|first| path[first + 1..].find('/').map(|i| first + 1 + i));
+    [second, first].into_iter().flatten().map(move |end| &path[..end])
 }

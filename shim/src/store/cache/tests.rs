@@ -216,12 +216,13 @@ async fn the_watchers_of_a_change_share_its_frames() {
 #[tokio::test]
 async fn a_resource_can_be_added_and_removed_while_others_are_followed() {
     with_caches(async |store, caches| {
-        store.commit(put("example.com/things", "before", 0)).await.unwrap();
+        let early = store.commit(put("example.com/things", "before", 0)).await.unwrap();
+        let missed = store.commit(put("example.com/things", "before", 1)).await.unwrap();
         assert!(caches.of("example.com/things").is_none());
         let things = caches.add(spec("example.com/things")).await.unwrap();
         assert_eq!(names(&things.consistent().await.unwrap()), ["before"]);
-        let start = things.latest().await.unwrap().revision;
-        let mut watcher = watch(&caches.of("example.com/things").unwrap(), start).unwrap();
+        let mut watcher = watch(&caches.of("example.com/things").unwrap(), early).unwrap();
+        assert_eq!(next(&mut watcher).await.revision, missed, "watches resume from before it was added");
         let revision = store.commit(put("example.com/things", "after", 0)).await.unwrap();
         assert_eq!(next(&mut watcher).await.revision, revision);
         assert_eq!(names(&things.consistent().await.unwrap()), ["after", "before"]);

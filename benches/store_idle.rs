@@ -96,7 +96,8 @@ impl Server {
         let (admin, ca) = (self.pki.admin(), self.pki.ca().cert);
         let mut command = Command::new("curl");
         command.args(["--silent", "--fail-with-body", "--max-time", "10", "--request", method, "--data-binary", body]);
-        command.args(["--header", "Content-Type: application/json"]);
+        let content = if method == "PATCH" { "merge-patch+json" } else { "json" };
+        command.args(["--header", &format!("Content-Type: application/{content}")]);
         command.arg("--cert").arg(admin.cert).arg("--key").arg(admin.key).arg("--cacert").arg(ca);
         let output = command.arg(format!("https://127.0.0.1:{}{path}", self.port)).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -115,7 +116,8 @@ impl Server {
                 break;
             }
             std::thread::sleep(due.saturating_sub(begun.elapsed()));
-            self.curl("PUT", &format!("{LEASES}/n1"), &lease(*beat));
+            // As an agent does, but for the resourceVersion that it would have at hand.
+            self.curl("PATCH", &format!("{LEASES}/n1"), &lease(*beat));
             *beat += 1;
         }
         std::thread::sleep(time.saturating_sub(begun.elapsed()));

@@ -37,12 +37,12 @@ lint:
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 unit:
-	cargo test --locked --workspace --lib --bins
+	cargo test --locked --workspace --lib --bins --no-fail-fast
 
 # Every test binary of every member: architecture, the API server's own, the end-to-end suites. The whole workspace
 # each time, or cargo would build it anew with other features.
 e2e:
-	cargo test --locked --workspace --test '*'
+	cargo test --locked --workspace --test '*' --no-fail-fast
 
 bench: build
 	cargo bench --locked

@@ -14,6 +14,7 @@ mod disruption;
 mod form;
 mod identity;
 mod managed;
+mod owners;
 mod read;
 mod review;
 mod scale;

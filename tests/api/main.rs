@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod clients;
+mod kubectl;
 mod ratchet;
 mod server;
 

@@ -152,6 +152,8 @@ async fn submit(
     let query = Query::default();
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // The manager of what the server writes itself.
+    headers.insert(header::USER_AGENT, HeaderValue::from_static("kube-apiserver"));
     let bytes = Bytes::from(body.to_string());
     let call = Call {
         info: RequestInfo::parse(method, &path, &query),

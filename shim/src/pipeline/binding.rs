@@ -44,7 +44,7 @@ pub(super) async fn bind(stage: &Stage<'_>, options: &WriteOptions, body: Bytes)
         }
         let mut pod = old.value;
         pod::status::bind(&mut pod, &binding, &rfc3339()).map_err(|e| conflict(e.to_string()))?;
-        match stage.api.write(pods, &pod, Expect::At(old.revision), options.dry_run).await? {
+        match stage.api.write(pods, pod, Expect::At(old.revision), options.dry_run).await? {
             Written::Done(_) => {
                 let value =
                     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});

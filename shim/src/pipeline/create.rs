@@ -2,12 +2,13 @@
 
 use super::managed::{self, Ownership};
 use super::stored::{Stored, Written};
-use super::{Answer, ObjectAnswer, Outcome, Stage, decode, form, services};
+use super::{Answer, ObjectAnswer, Outcome, Stage, decode, form, owners, services};
 use crate::admission::{self, Operation, Review, suffix};
 use crate::clock;
 use crate::error::ApiError;
 use crate::meta::{Meta, Object};
 use crate::registry::field::Cause;
+use crate::request::Sub;
 use crate::request::options::WriteOptions;
 use crate::store::Expect;
 use bytes::Bytes;
@@ -42,6 +43,7 @@ pub(super) async fn create_object(
     form::storage_schema(def)?.default(&mut object);
     (def.strategy.default)(&mut object);
     wipe(&mut object);
+    warnings.extend(owners::dedupe(&mut object));
     form::storage_schema(def)?.canonicalize(&mut object);
     match ownership {
         Ownership::Writer => managed::track(stage, options, None, &mut object)?,
@@ -64,28 +66,29 @@ pub(super) async fn create_object(
         if !errors.is_empty() {
             return Err(ApiError::invalid(def, object.name(), errors));
         }
+        let mut texts = check(stage, &object, None).await?;
         let held = services::allocate(stage.api, def, &mut object).await?;
-        let written = stage.api.write(def, &object, Expect::Absent, options.dry_run).await?;
+        texts.extend((def.strategy.warnings)(&object, None));
+        let name = object.name().to_owned();
+        if options.dry_run && stage.api.read(def, object.namespace(), &name).await?.is_some() {
+            return Err(ApiError::already_exists(def, &name));
+        }
+        // Only a generated name is tried more than once.
+        let last = !generate || attempt == NAME_ATTEMPTS;
+        let new = if last { std::mem::take(&mut object) } else { object.clone() };
+        let written = stage.api.write(def, new, Expect::Absent, options.dry_run).await?;
         drop(held);
         match written {
-            Written::Done(stored) if options.dry_run && exists(stage, &object).await? => {
-                drop(stored);
-                return Err(ApiError::already_exists(def, object.name()));
-            }
             Written::Done(stored) => {
-                warnings.extend((def.strategy.warnings)(&object, None));
+                warnings.extend(texts);
                 let answer = Answer::Object(ObjectAnswer { def: def.clone(), bytes: stored.bytes, code: 201 });
                 return Ok(Outcome { answer, warnings });
             }
-            Written::Lost(_) if generate && attempt < NAME_ATTEMPTS => {}
-            Written::Lost(_) => return Err(ApiError::already_exists(def, object.name())),
+            Written::Lost(_) if !last => {}
+            Written::Lost(_) => return Err(ApiError::already_exists(def, &name)),
         }
     }
     unreachable!("the loop ends by returning")
-}
-
-async fn exists(stage: &Stage<'_>, object: &Object) -> Result<bool, ApiError> {
-    Ok(stage.api.read(&stage.target.def, object.namespace(), object.name()).await?.is_some())
 }
 
 /// The namespace of the URL is the object's, whether it says so or not.
@@ -191,6 +194,26 @@ pub(super) async fn admit(
         old,
     };
     admission::admit(&review, object)
+}
+
+/// Runs the plugins that only look, on the object as it will be; what they warn of.
+pub(super) async fn check(stage: &Stage<'_>, new: &Object, old: Option<&Object>) -> Result<Vec<String>, ApiError> {
+    use crate::admission::pod_security;
+    let def = &stage.target.def;
+    let looked_at = matches!(stage.target.sub, None | Some(Sub::EphemeralContainers));
+    if looked_at && pod_security::applies(def) {
+        return match stage.api.read_core("namespaces", "", stage.namespace()).await? {
+            Some(namespace) => pod_security::check(def, &namespace.value, new.name(), new, old),
+            None => Ok(Vec::new()),
+        };
+    }
+    if def.resource == "namespaces" && def.gv.group.is_empty() && stage.target.sub.is_none() {
+        let errors = pod_security::label_errors(new, old);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(def, new.name(), errors));
+        }
+    }
+    Ok(Vec::new())
 }
 
 async fn limit_ranges(stage: &Stage<'_>, namespace: &str) -> Result<Vec<Object>, ApiError> {

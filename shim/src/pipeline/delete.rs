@@ -121,7 +121,7 @@ async fn announce(stage: &Stage<'_>, mut pod: Stored) -> Result<Stored, ApiError
                 "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
             }),
         );
-        match stage.api.write(def, &object, Expect::At(pod.revision), false).await? {
+        match stage.api.write(def, object, Expect::At(pod.revision), false).await? {
             Written::Done(stored) => return Ok(stored),
             Written::Lost(now) => pod = now.ok_or_else(|| ApiError::not_found(def, name))?,
         }
@@ -229,7 +229,7 @@ async fn delete_object(stage: &Stage<'_>, options: &Options, mut old: Stored) ->
             Step::Keep => return Ok(answer(stage, options, old.bytes)),
             Step::Remove => None,
             Step::Mark { object, then_remove } => {
-                match api.write(def, &object, Expect::At(old.revision), options.dry_run).await? {
+                match api.write(def, object, Expect::At(old.revision), options.dry_run).await? {
                     Written::Done(stored) if !then_remove => return Ok(answer(stage, options, stored.bytes)),
                     Written::Done(stored) => Some(stored),
                     Written::Lost(now) => {

@@ -1,9 +1,10 @@
 //! What an eviction takes from the disruption budget of its pod.
 
-use super::Stage;
 use super::stored::{ATTEMPTS, Stored, Written, value};
+use super::{Stage, managed};
 use crate::error::{ApiError, Qualified};
 use crate::meta::{Meta, Object};
+use crate::registry::Def;
 use crate::registry::policy::poddisruptionbudget::{DEF, Refusal, covers, take};
 use crate::store::Expect;
 use crate::store::key::StoreKey;
@@ -44,7 +45,8 @@ pub(super) async fn allow(stage: &Stage<'_>, pod: &Object, dry_run: bool) -> Res
                 return Err(ApiError::Forbidden { what, name: budget.value.name().into(), why, causes: Vec::new() });
             }
         }
-        match stage.api.write(&DEF, &object, Expect::At(budget.revision), dry_run).await? {
+        managed::track_own(stage, &Def::BuiltIn(&DEF), &budget.value, &mut object)?;
+        match stage.api.write(&DEF, object, Expect::At(budget.revision), dry_run).await? {
             Written::Done(_) => return Ok(()),
             Written::Lost(now) => found = now,
         }

@@ -13,6 +13,9 @@ use crate::schema::apply::{AnyType, ApplyError, Managers, Set, Versions, Writer,
 use serde_json::{Value, json};
 use std::cell::OnceCell;
 
+/// The server's own name as a manager.
+const OWN: &str = "kube-apiserver";
+
 /// Whose the fields of a new object are.
 pub(super) enum Ownership {
     /// The writer's.
@@ -28,24 +31,48 @@ pub(super) fn track(
     old: Option<&Object>,
     new: &mut Object,
 ) -> Result<(), ApiError> {
-    let def = &stage.target.def;
+    let at = At::new(stage, options)?;
+    track_at(&at, old, new, stage.target.sub.is_none())
+}
+
+/// As `track`, of an answer that is not stored and of a kind of its own.
+pub(super) fn track_answer(
+    stage: &Stage<'_>,
+    schema: AnySchema<'_>,
+    options: &WriteOptions,
+    answer: &mut Object,
+) -> Result<(), ApiError> {
+    schema.canonicalize(answer);
+    let at = At::of(stage, schema, options, stage.target.sub.map_or("", Sub::name));
+    track_at(&at, None, answer, false)
+}
+
+/// As `track`, of the status that the server itself writes.
+pub(super) fn track_own(stage: &Stage<'_>, def: &Def, old: &Object, new: &mut Object) -> Result<(), ApiError> {
+    let options = WriteOptions { field_manager: OWN.into(), ..WriteOptions::default() };
+    let schema = form::schema(def)?;
+    schema.canonicalize(new);
+    let at = At { reset: reset(def, Some(Sub::Status)), ..At::of(stage, schema, &options, Sub::Status.name()) };
+    track_at(&at, Some(old), new, false)
+}
+
+fn track_at(at: &At<'_>, old: Option<&Object>, new: &mut Object, may_claim: bool) -> Result<(), ApiError> {
+    let def = at.def;
     let claimed = new.meta_mut().remove("managedFields").unwrap_or_default();
     let live = old.map_or(&Value::Null, |old| &old["metadata"]["managedFields"]);
     // A subresource's writer cannot set them; an object's may, to hand fields over or to start afresh.
-    let managers = if stage.target.sub.is_none() && is_reset(&claimed) {
+    let managers = if may_claim && is_reset(&claimed) {
         Managers::default()
     } else {
-        let claimed =
-            if stage.target.sub.is_none() { Managers::read(&claimed).unwrap_or_default() } else { Managers::default() };
+        let claimed = if may_claim { Managers::read(&claimed).unwrap_or_default() } else { Managers::default() };
         if claimed.is_empty() { Managers::read(live).unwrap_or_default() } else { claimed }
     };
     // Who was never tracked is not tracked now: only an apply begins anew.
     if managers.is_empty() && old.is_some() {
         return Ok(());
     }
-    let at = At::new(stage, options)?;
     let served = |object: &Object| form::to_served(def, object.clone());
-    let written = if form::is_stored_form(def) {
+    let written = if !at.converts {
         managers.update(&at.versions(), old.unwrap_or(&at.empty), new, at.writer())
     } else {
         let old = old.map(served);
@@ -95,7 +122,7 @@ pub(super) fn scale(
     change: ScaleChange,
 ) -> Result<(Object, Option<Value>), ApiError> {
     let def = Def::BuiltIn(&registry::scale::DEF);
-    let at = At::of(stage, &def, options)?;
+    let at = At::of(stage, form::schema(&def)?, options, Sub::Scale.name());
     let parents = Managers::read(&object["metadata"]["managedFields"]).unwrap_or_default();
     let managers = parents.to_scale(replicas, &at.version);
     let mut now = now.clone();
@@ -137,6 +164,9 @@ pub(super) fn set(object: &mut Object, managed: Option<Value>) {
 struct At<'a> {
     api: &'a Api,
     def: &'a Def,
+    schema: AnySchema<'a>,
+    /// Whether objects come in a storage form that is not the one that is served.
+    converts: bool,
     /// The versions that the kind is served in, found when one is asked for that is not the request's.
     others: OnceCell<Vec<Def>>,
     manager: String,
@@ -148,22 +178,35 @@ struct At<'a> {
 }
 
 impl<'a> At<'a> {
+    /// Of the resource that is written.
     fn new(stage: &Stage<'a>, options: &WriteOptions) -> Result<At<'a>, ApiError> {
-        Self::of(stage, &stage.target.def, options)
+        let (def, sub) = (&stage.target.def, stage.target.sub);
+        let at = Self::of(stage, form::schema(def)?, options, sub.map_or("", Sub::name));
+        Ok(At { converts: !form::is_stored_form(def), reset: reset(def, sub), ..at })
     }
 
-    fn of(stage: &Stage<'a>, def: &'a Def, options: &WriteOptions) -> Result<At<'a>, ApiError> {
-        let version = def.gv.to_string();
-        let mut empty = json!({"kind": def.kind, "apiVersion": version, "metadata": {}});
-        form::schema(def)?.canonicalize(&mut empty);
+    /// Of another kind that the request is about.
+    fn of(stage: &Stage<'a>, schema: AnySchema<'a>, options: &WriteOptions, subresource: &'static str) -> At<'a> {
+        let version = schema.api_version();
+        let mut empty = json!({"kind": schema.kind(), "apiVersion": version, "metadata": {}});
+        schema.canonicalize(&mut empty);
         let manager = match options.field_manager.as_str() {
             "" => from_agent(stage.agent),
             named => named.to_owned(),
         };
-        let subresource = stage.target.sub.map_or("", Sub::name);
-        let reset = reset(def, stage.target.sub);
-        let (api, others, now) = (stage.api.as_ref(), OnceCell::new(), rfc3339());
-        Ok(At { api, def, others, manager, subresource, version, now, empty, reset })
+        At {
+            api: stage.api.as_ref(),
+            def: &stage.target.def,
+            schema,
+            converts: false,
+            others: OnceCell::new(),
+            manager,
+            subresource,
+            version,
+            now: rfc3339(),
+            empty,
+            reset: Set::default(),
+        }
     }
 
     fn writer(&self) -> Writer<'_> {
@@ -172,7 +215,10 @@ impl<'a> At<'a> {
 
     fn versions(&self) -> Versions<'_, AnyType<'_>> {
         Versions {
-            of: Box::new(|version| form::schema(self.served_as(version)?).ok().map(AnySchema::typed)),
+            of: Box::new(|version| match version == self.version {
+                true => Some(self.schema.typed()),
+                false => form::schema(self.served_as(version)?).ok().map(AnySchema::typed),
+            }),
             convert: Box::new(|object, version| {
                 let from = object["apiVersion"].as_str().unwrap_or_default();
                 if from == version {
@@ -219,9 +265,12 @@ fn reset(def: &ResourceDef, sub: Option<Sub>) -> Set {
         Some(Sub::Status) => match def.resource {
             "pods" => &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]],
             "deployments" => &[&["spec"], &["metadata", "labels"]],
+            "certificatesigningrequests" => &[&["spec"], &["status", "conditions"]],
             "volumeattachments" => &[&["spec"], &["metadata"]],
             _ => &[&["spec"]],
         },
+        Some(Sub::Approval) => &[&["spec"], &["status", "certificate"]],
+        _ if def.resource == "certificatesigningrequests" => &[&["spec"], &["status"]],
         _ if def.subresource("status").is_some() => &[&["status"]],
         _ => &[],
     };

@@ -1,6 +1,6 @@
 //! Reviews: POSTed questions about who the caller is and who may do what; answered, never stored.
 
-use super::{Answer, Outcome, Stage, decode, identity};
+use super::{Answer, Outcome, Stage, decode, form, identity, managed};
 use crate::authn::User;
 use crate::authz::{Attributes, Decision, bootstrap};
 use crate::error::{ApiError, Qualified};
@@ -20,6 +20,7 @@ pub(super) async fn review(stage: &Stage<'_>, options: &WriteOptions, body: Byte
     let def = &stage.target.def;
     let decoded = decode::object(stage, def.gv, def.kind, &body, options.validation)?;
     let mut review = decoded.value;
+    managed::track_answer(stage, form::schema(def)?, options, &mut review)?;
     match def.kind {
         "SelfSubjectReview" => {
             review.meta_mut().insert("creationTimestamp".into(), super::create::rfc3339().into());

@@ -123,7 +123,7 @@ async fn write(
         if new == old.value {
             return answer(&now);
         }
-        match stage.api.write(def, &new, Expect::At(old.revision), options.dry_run).await? {
+        match stage.api.write(def, new, Expect::At(old.revision), options.dry_run).await? {
             Written::Done(stored) => return answer(&paths.scale_of(&stored.value)),
             Written::Lost(now) => old = now.ok_or_else(|| ApiError::not_found(def, name))?,
         }

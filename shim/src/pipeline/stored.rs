@@ -84,11 +84,10 @@ impl Api {
     pub(super) async fn write(
         &self,
         def: &ResourceDef,
-        object: &Object,
+        mut object: Object,
         expect: Expect,
         dry_run: bool,
     ) -> Result<Written, ApiError> {
-        let mut object = object.clone();
         object.meta_mut().remove("resourceVersion");
         object.meta_mut().remove("selfLink");
         let encoded = form::storage_schema(def)?.encode(&object);

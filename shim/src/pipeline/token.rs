@@ -1,6 +1,6 @@
 //! `serviceaccounts/token`: a signed token for an account, bound to a pod, secret or node when asked.
 
-use super::{Answer, Outcome, Stage, decode};
+use super::{Answer, Outcome, Stage, decode, managed};
 use crate::admission::node_restriction;
 use crate::authn::token::{Claims, Private, Reference};
 use crate::clock;
@@ -9,6 +9,7 @@ use crate::gvr::GroupVersion;
 use crate::meta::{Meta, Object};
 use crate::registry::field::Cause;
 use crate::request::options::WriteOptions;
+use crate::schema::{AnySchema, Schema};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -60,6 +61,11 @@ pub(super) async fn request(stage: &Stage<'_>, options: &WriteOptions, body: Byt
         nbf: now,
         sub: format!("system:serviceaccount:{namespace}:{}", target.name),
     };
+    let schema = Schema::builtin(AUTHENTICATION_V1, "TokenRequest").map(AnySchema::BuiltIn);
+    if let Some(schema) = schema {
+        request["spec"]["expirationSeconds"] = seconds.into();
+        managed::track_answer(stage, schema, options, &mut request)?;
+    }
     let token = tokens.sign(&claims).ok_or_else(|| ApiError::Internal("the token could not be signed".into()))?;
     request["metadata"]["name"] = target.name.as_str().into();
     request["metadata"]["namespace"] = namespace.into();

@@ -1,9 +1,9 @@
 //! PUT and PATCH, of objects and their subresources: read → change → default → admit → prepare → validate → commit.
 
-use super::create::{admit, create_object, parse_version, place, rfc3339, version_required};
+use super::create::{admit, check, create_object, parse_version, place, rfc3339, version_required};
 use super::managed::{self, Ownership};
 use super::stored::{ATTEMPTS, Stored, Written, splice_version};
-use super::{Answer, ObjectAnswer, Outcome, Stage, authorize, decode, form, services};
+use super::{Answer, ObjectAnswer, Outcome, Stage, authorize, decode, form, owners, services};
 use crate::admission::Operation;
 use crate::authz::Attributes;
 use crate::error::{ApiError, Qualified};
@@ -36,7 +36,7 @@ pub(super) async fn replace(stage: &Stage<'_>, options: &WriteOptions, body: Byt
     let def = &target.def;
     let decoded = decode::object(stage, def.gv, def.kind, &body, options.validation)?;
     let mut object = form::to_storage(def, decoded.value);
-    check_name(stage, &mut object)?;
+    check_name(stage, &object)?;
     place(stage, &mut object)?;
     let found = stage.api.read(def, stage.namespace(), &target.name).await?;
     if found.is_none() && target.sub.is_none() && def.strategy.allow_create_on_update {
@@ -190,6 +190,7 @@ async fn change(
             check_uid(stage, &old, &new)?;
         }
         let schema = form::storage_schema(def)?;
+        warnings.extend(owners::dedupe(&mut new));
         schema.default(&mut new);
         (def.strategy.default)(&mut new);
         keep_server_metadata(&mut new, &old.value);
@@ -198,9 +199,13 @@ async fn change(
             Ownership::Writer => managed::track(stage, options, Some(&old.value), &mut new)?,
             Ownership::Applied(managed) => managed::set(&mut new, managed),
         }
+        // Strategies keep the old metadata or the new, but never who owns what.
+        let managers = new.meta_mut().remove("managedFields");
         admit(stage, Operation::Update, Some(&mut new), Some(&old.value)).await?;
         prepare(target.sub, stage, &mut new, &old.value);
+        managed::set(&mut new, managers);
         validate(target.sub, stage, &new, &old.value)?;
+        warnings.extend(check(stage, &new, Some(&old.value)).await?);
         let held = match target.sub {
             None => services::allocate(api, def, &mut new).await?,
             Some(_) => None,
@@ -228,7 +233,7 @@ async fn change(
             let answer = Answer::Object(ObjectAnswer { def: def.clone(), bytes: old.bytes, code: 200 });
             return Ok(Outcome { answer, warnings });
         }
-        let written = api.write(def, &new, Expect::At(old.revision), options.dry_run).await?;
+        let written = api.write(def, new, Expect::At(old.revision), options.dry_run).await?;
         drop(held);
         match written {
             Written::Done(stored) => {
@@ -277,7 +282,7 @@ fn apply(
         },
     }
     .map_err(|error| match (kind, error) {
-        (PatchType::Strategic, SchemaError::Patch(text)) => ApiError::Plain(text),
+        (PatchType::Strategic, SchemaError::Patch(text) | SchemaError::Unmergeable(text)) => ApiError::Plain(text),
         (_, error) => decode::refuse(schema, error, b""),
     })?;
     let patched = keep_type(kind, patched, &served)?;
@@ -288,7 +293,7 @@ fn apply(
     })?;
     warnings.extend(decoded.warnings);
     let mut object = form::to_storage(def, decoded.value);
-    check_name(stage, &mut object)?;
+    check_name(stage, &object)?;
     place(stage, &mut object)?;
     Ok(object)
 }
@@ -305,7 +310,7 @@ fn conform(
     let decoded = schema.conform(object, validation).map_err(|e| ApiError::Plain(e.to_string()))?;
     warnings.extend(decoded.warnings);
     let mut object = form::to_storage(def, decoded.value);
-    check_name(stage, &mut object)?;
+    check_name(stage, &object)?;
     place(stage, &mut object)?;
     Ok(object)
 }
@@ -356,13 +361,12 @@ fn go_value(value: &Value) -> String {
     }
 }
 
-fn check_name(stage: &Stage<'_>, object: &mut Object) -> Result<(), ApiError> {
+fn check_name(stage: &Stage<'_>, object: &Object) -> Result<(), ApiError> {
     let wanted = stage.target.name.as_str();
     match object.name() {
-        "" => {
-            object.meta_mut().insert("name".into(), wanted.into());
-            Ok(())
-        }
+        "" => Err(ApiError::BadRequest(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+        ))),
         name if name == wanted => Ok(()),
         name => Err(ApiError::BadRequest(format!(
             "the name of the object ({name}) does not match the name on the URL ({wanted})"

@@ -50,6 +50,7 @@ fn default(object: &mut Object) {
     }
     default_value(spec, "revisionHistoryLimit", 10);
     template::default(spec);
+    set_template_generation(object, template_generation(object));
 }
 
 fn template_generation(object: &Object) -> i64 {

@@ -36,6 +36,7 @@ const STRATEGY: Strategy = Strategy {
     prepare_update: default::prepare_update,
     validate: validate::create,
     validate_update: validate::update,
+    validate_status: validate::status,
     warnings: |new, _| match items(&new["spec"]["externalIPs"]).is_empty() {
         true => Vec::new(),
         false => vec!["spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned()],

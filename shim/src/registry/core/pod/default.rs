@@ -9,6 +9,9 @@ pub fn pod(object: &mut Object) {
     if let Some(spec) = object_mut(object, "spec") {
         pod_spec(spec, true);
     }
+    if let Some(status) = object_mut(object, "status") {
+        super::status::agree(status);
+    }
 }
 
 /// Fills a pod's or pod template's spec; requests from limits and service links are a pod's own

@@ -70,7 +70,6 @@ pub fn prepare_status(new: &mut Object, old: &Object) {
         };
     }
     if let Some(status) = new.get_mut("status").and_then(Value::as_object_mut) {
-        agree(status);
         if !status.contains_key("qosClass")
             && let Some(class) = old["status"].get("qosClass")
         {
@@ -80,7 +79,7 @@ pub fn prepare_status(new: &mut Object, old: &Object) {
 }
 
 /// The single address is the first of the list; where they differ the single one wins, as older kubelets expect.
-fn agree(status: &mut Map<String, Value>) {
+pub(super) fn agree(status: &mut Map<String, Value>) {
     let one = status.get("podIP").map(|v| text(v).to_owned()).unwrap_or_default();
     let first = status.get("podIPs").and_then(|l| l.get(0)).map(|v| text(&v["ip"]).to_owned()).unwrap_or_default();
     if one.is_empty() && !first.is_empty() {

@@ -43,7 +43,6 @@ pub fn service(service: &mut Object) {
     if kind == "LoadBalancer" {
         default_value(spec, "allocateLoadBalancerNodePorts", true);
     }
-    one_cluster_ip(spec);
 }
 
 /// `clusterIP` is the first of `clusterIPs`: whichever is set fills the other.
@@ -60,6 +59,9 @@ fn one_cluster_ip(spec: &mut Map<String, Value>) {
 /// A new service has an empty status, the load balancer's part of it excepted.
 pub fn prepare_create(service: &mut Object) {
     root(service).insert("status".to_owned(), json!({"loadBalancer": {}}));
+    if let Some(spec) = object_mut(service, "spec") {
+        one_cluster_ip(spec);
+    }
 }
 
 /// An update keeps the status, and what was allocated where the client left it out.
@@ -68,6 +70,7 @@ pub fn prepare_update(new: &mut Object, old: &Object) {
     let kind = |service: &Object| text(&service["spec"]["type"]).to_owned();
     let (new_kind, old_kind) = (kind(new), kind(old));
     let Some(spec) = object_mut(new, "spec") else { return };
+    one_cluster_ip(spec);
     let has_ip = |kind: &str| matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer");
     let has_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
     if new_kind == "ExternalName" && old_kind != "ExternalName" {

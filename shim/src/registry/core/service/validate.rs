@@ -72,6 +72,31 @@ fn external_name(spec: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
+/// A load balancer's addresses: `ValidateServiceStatusUpdate`.
+pub fn status(new: &Object, old: &Object) -> Errors {
+    let mut errors = meta::validate_update(new, old);
+    let path = Path::new("status").child("loadBalancer").child("ingress");
+    let ingress = items(&new["status"]["loadBalancer"]["ingress"]);
+    if !ingress.is_empty() && text(&new["spec"]["type"]) != "LoadBalancer" {
+        errors.push(path.forbidden("may only be used when `spec.type` is 'LoadBalancer'"));
+        return errors;
+    }
+    for (index, ingress) in ingress.iter().enumerate() {
+        let path = path.index(index);
+        if !text(&ingress["ip"]).is_empty() {
+            ip::validate(text(&ingress["ip"]), &path.child("ip"), &mut errors);
+        }
+        let (host, path) = (text(&ingress["hostname"]), path.child("hostname"));
+        if !host.is_empty() {
+            errors.extend(path.all_invalid(host, names::dns1123_subdomain(host, false)));
+            if host.parse::<std::net::IpAddr>().is_ok() {
+                errors.push(path.invalid(host, "must be a DNS name, not an IP address"));
+            }
+        }
+    }
+    errors
+}
+
 fn ports(spec: &Value, path: &Path, errors: &mut Errors) {
     let list = items(&spec["ports"]);
     let (mut seen_names, mut seen) = (Vec::new(), Vec::new());

@@ -28,8 +28,7 @@ impl Typed<'static> for Builtin {
             Shape::Bool => Form::Scalar(Scalar::Bool),
             Shape::Int32 { .. } | Shape::Int64 { .. } | Shape::Float64 => Form::Scalar(Scalar::Number),
             Shape::Quantity | Shape::IntOrString => Form::Scalar(Scalar::Any),
-            Shape::Raw | Shape::FieldsV1 => Form::Deduced,
-            Shape::SchemaOr { .. } => Form::Opaque,
+            Shape::Raw | Shape::FieldsV1 | Shape::SchemaOr { .. } => Form::Opaque,
             Shape::List { item, .. } => {
                 let item = Builtin { shape: facts().shape(item), field: None };
                 match ownership {
@@ -58,8 +57,6 @@ impl Typed<'static> for Builtin {
                 let of = Builtin { shape: facts().shape(item), field: None };
                 Some(Entry { of, declared: false })
             }
-            // What is in a value without a schema is without one too.
-            Shape::Raw | Shape::FieldsV1 => Some(Entry { of: self, declared: false }),
             _ => None,
         }
     }

@@ -1,0 +1,216 @@
+//! kubectl 1.37, unmodified, as it writes: apply on either side, diff, edit, scale, label, annotate, replace, delete.
+
+use crate::server::Server;
+use serde_json::Value;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A kubectl that talks to a server of its own, in the namespace `default`.
+struct Kubectl {
+    server: Server,
+    program: PathBuf,
+}
+
+impl Kubectl {
+    fn start() -> Kubectl {
+        // <target>/<profile>/skiff; `make deps` puts kubectl beside the profiles.
+        let target = Path::new(env!("CARGO_BIN_EXE_skiff")).ancestors().nth(2).expect("a target folder");
+        let program = target.join("deps-system/kubectl");
+        assert!(program.is_file(), "{} is missing: make deps", program.display());
+        Kubectl { server: Server::start(), program }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--kubeconfig").arg(self.server.path("data/admin.kubeconfig")).args(args);
+        command.env("HOME", self.server.path("")).env("KUBE_EDITOR", "sed -i s/quiet/loud/");
+        command
+    }
+
+    /// Runs it, whatever it answers.
+    fn run(&self, args: &[&str], input: &str) -> Output {
+        let mut command = self.command(args);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl starts");
+        child.stdin.take().expect("piped above").write_all(input.as_bytes()).expect("kubectl reads its input");
+        child.wait_with_output().expect("kubectl ends")
+    }
+
+    /// What it prints; it must succeed.
+    fn ok(&self, args: &[&str], input: &str) -> String {
+        let output = self.run(args, input);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "kubectl {}: {error}\n{}", args.join(" "), self.server.log());
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// What it complains of; it must fail.
+    fn refused(&self, args: &[&str], input: &str) -> String {
+        let output = self.run(args, input);
+        assert!(!output.status.success(), "kubectl {} succeeds", args.join(" "));
+        String::from_utf8(output.stderr).expect("UTF-8")
+    }
+
+    fn object(&self, what: &str) -> Value {
+        let text = self.ok(&["get", what, "-o", "json", "--show-managed-fields"], "");
+        serde_json::from_str(&text).expect("kubectl prints JSON")
+    }
+
+    /// `manager operation` of each entry, with its subresource.
+    fn managers(&self, what: &str) -> Vec<String> {
+        let object = self.object(what);
+        let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+        let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        let line = |e: &Value| format!("{} {} {}", text(e, "manager"), text(e, "operation"), text(e, "subresource"));
+        entries.iter().map(|entry| line(entry).trim_end().to_owned()).collect()
+    }
+}
+
+fn config_map(mood: &str, extra: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: mood\ndata:\n  mood: {mood}\n{extra}")
+}
+
+fn deployment(replicas: &str, image: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\nspec:\n{replicas}  selector:\n    matchLabels: {{app: web}}\n  \
+         template:\n    metadata:\n      labels: {{app: web}}\n    spec:\n      containers:\n      - name: main\n        image: {image}\n"
+    )
+}
+
+#[test]
+fn apply_on_the_client_side_creates_changes_prunes_and_leaves_alone() {
+    let kubectl = Kubectl::start();
+    let apply = ["apply", "-f", "-"];
+    assert_eq!(kubectl.ok(&apply, &config_map("quiet", "  gone: soon\n")), "configmap/mood created\n");
+    assert_eq!(kubectl.ok(&apply, &config_map("quiet", "  gone: soon\n")), "configmap/mood unchanged\n");
+    let diff = kubectl.run(&["diff", "-f", "-"], &config_map("loud", ""));
+    let shown = String::from_utf8_lossy(&diff.stdout);
+    assert_eq!(diff.status.code(), Some(1), "kubectl diff says that there is one: {shown}");
+    assert!(shown.contains("-  mood: quiet\n+  mood: loud"), "{shown}");
+    assert_eq!(kubectl.object("configmap/mood")["data"]["mood"], "quiet", "a diff changes nothing");
+    assert_eq!(kubectl.ok(&apply, &config_map("loud", "")), "configmap/mood configured\n");
+    assert_eq!(kubectl.object("configmap/mood")["data"], serde_json::json!({"mood": "loud"}));
+    assert_eq!(kubectl.managers("configmap/mood"), ["kubectl-client-side-apply Update"]);
+}
+
+#[test]
+fn apply_on_the_server_side_takes_over_conflicts_and_forces() {
+    let kubectl = Kubectl::start();
+    kubectl.ok(&["apply", "-f", "-"], &config_map("quiet", ""));
+    // What client-side apply had set is taken over without a conflict.
+    let applied = kubectl.ok(&["apply", "--server-side", "-f", "-"], &config_map("loud", ""));
+    assert_eq!(applied, "configmap/mood serverside-applied\n");
+    assert_eq!(kubectl.object("configmap/mood")["data"]["mood"], "loud");
+
+    let other = ["apply", "--server-side", "--field-manager", "other", "-f", "-"];
+    let refused = kubectl.refused(&other, &config_map("calm", ""));
+    assert!(refused.contains("Apply failed with 1 conflict: conflict with \"kubectl\": .data.mood"), "{refused}");
+    assert_eq!(kubectl.object("configmap/mood")["data"]["mood"], "loud");
+    let forced = ["apply", "--server-side", "--force-conflicts", "--field-manager", "other", "-f", "-"];
+    assert_eq!(kubectl.ok(&forced, &config_map("calm", "")), "configmap/mood serverside-applied\n");
+    assert_eq!(kubectl.object("configmap/mood")["data"]["mood"], "calm");
+    assert!(kubectl.managers("configmap/mood").contains(&"other Apply".to_owned()));
+
+    let diff = kubectl.run(&["diff", "--server-side", "--field-manager", "other", "-f", "-"], &config_map("wild", ""));
+    assert_eq!(diff.status.code(), Some(1), "{}", String::from_utf8_lossy(&diff.stderr));
+    assert!(String::from_utf8_lossy(&diff.stdout).contains("+  mood: wild"));
+    let dry = ["apply", "--server-side", "--dry-run=server", "--field-manager", "other", "-f", "-"];
+    assert_eq!(kubectl.ok(&dry, &config_map("wild", "")), "configmap/mood serverside-applied (server dry run)\n");
+    assert_eq!(kubectl.object("configmap/mood")["data"]["mood"], "calm");
+}
+
+#[test]
+fn a_scaler_and_an_applier_share_a_deployment() {
+    let kubectl = Kubectl::start();
+    let apply = ["apply", "--server-side", "-f", "-"];
+    kubectl.ok(&apply, &deployment("  replicas: 2\n", "registry.example.com/a:1"));
+    assert_eq!(kubectl.ok(&["scale", "deployment/web", "--replicas=5"], ""), "deployment.apps/web scaled\n");
+    assert_eq!(kubectl.managers("deployment/web"), ["kubectl Apply", "kubectl Update scale"]);
+    let refused = kubectl.refused(&apply, &deployment("  replicas: 2\n", "registry.example.com/a:1"));
+    assert!(
+        refused.contains("conflict with \"kubectl\" with subresource \"scale\" using apps/v1: .spec.replicas"),
+        "{refused}"
+    );
+    // Without the replicas the manifest and the scaler do not touch.
+    kubectl.ok(&apply, &deployment("", "registry.example.com/a:2"));
+    let web = kubectl.object("deployment/web");
+    assert_eq!((&web["spec"]["replicas"], &web["metadata"]["generation"]), (&5.into(), &3.into()));
+    assert_eq!(web["spec"]["template"]["spec"]["containers"][0]["image"], "registry.example.com/a:2");
+    kubectl.ok(&["set", "image", "deployment/web", "main=registry.example.com/a:3"], "");
+    assert_eq!(
+        kubectl.object("deployment/web")["spec"]["template"]["spec"]["containers"][0]["image"],
+        "registry.example.com/a:3"
+    );
+}
+
+#[test]
+fn objects_are_labelled_annotated_edited_patched_and_replaced() {
+    let kubectl = Kubectl::start();
+    kubectl.ok(&["create", "-f", "-"], &config_map("quiet", ""));
+    assert_eq!(kubectl.ok(&["label", "configmap/mood", "tier=front"], ""), "configmap/mood labeled\n");
+    let refused = kubectl.refused(&["label", "configmap/mood", "tier=back"], "");
+    assert!(refused.contains("'tier' already has a value (front), and --overwrite is false"), "{refused}");
+    kubectl.ok(&["label", "configmap/mood", "tier=back", "--overwrite"], "");
+    kubectl.ok(&["annotate", "configmap/mood", "note=yes"], "");
+    kubectl.ok(&["label", "configmap/mood", "tier-"], "");
+    assert_eq!(kubectl.ok(&["edit", "configmap/mood"], ""), "configmap/mood edited\n");
+    let now = kubectl.object("configmap/mood");
+    assert_eq!((&now["data"]["mood"], &now["metadata"]["annotations"]["note"]), (&"loud".into(), &"yes".into()));
+    assert!(now["metadata"]["labels"].is_null());
+
+    for (kind, patch) in [
+        ("merge", r#"{"data": {"a": "1"}}"#),
+        ("json", r#"[{"op": "add", "path": "/data/b", "value": "2"}]"#),
+        ("strategic", r#"{"data": {"mood": null}}"#),
+    ] {
+        kubectl.ok(&["patch", "configmap/mood", "--type", kind, "-p", patch], "");
+    }
+    assert_eq!(kubectl.object("configmap/mood")["data"], serde_json::json!({"a": "1", "b": "2"}));
+    kubectl.ok(&["replace", "-f", "-"], &config_map("calm", ""));
+    assert_eq!(kubectl.object("configmap/mood")["data"], serde_json::json!({"mood": "calm"}));
+    let stale = config_map("wild", "").replace("  name: mood\n", "  name: mood\n  resourceVersion: \"1\"\n");
+    let refused = kubectl.refused(&["replace", "-f", "-"], &stale);
+    assert!(
+        refused.contains("the object has been modified; please apply your changes to the latest version"),
+        "{refused}"
+    );
+    assert_eq!(kubectl.ok(&["delete", "configmap/mood"], ""), "configmap \"mood\" deleted from default namespace\n");
+}
+
+#[test]
+fn a_definition_of_ones_own_is_applied_with_its_objects() {
+    let kubectl = Kubectl::start();
+    let definition = r#"{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "gizmos.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "gizmos", "singular": "gizmo", "kind": "Gizmo"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {
+                "size": {"type": "integer"},
+                "parts": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                    "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "hue": {"type": "string"}}}}}}}}}}]}}"#;
+    kubectl.ok(&["apply", "--server-side", "-f", "-"], definition);
+    kubectl.ok(&["wait", "--for=condition=Established", "crd/gizmos.example.com", "--timeout=30s"], "");
+    let gizmo = |part: &str, hue: &str| {
+        format!(
+            r#"{{"apiVersion": "example.com/v1", "kind": "Gizmo", "metadata": {{"name": "g"}},
+            "spec": {{"parts": [{{"name": "{part}", "hue": "{hue}"}}]}}}}"#
+        )
+    };
+    let apply = |manager: &str, object: &str| {
+        kubectl.run(&["apply", "--server-side", "--field-manager", manager, "-f", "-"], object)
+    };
+    for (manager, part) in [("ann", "a"), ("bob", "b")] {
+        let output = apply(manager, &gizmo(part, "red"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let parts = kubectl.object("gizmo/g")["spec"]["parts"].clone();
+    assert_eq!(parts, serde_json::json!([{"name": "a", "hue": "red"}, {"name": "b", "hue": "red"}]));
+    let refused = apply("bob", &gizmo("a", "blue"));
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(text.contains("conflict with \"ann\": .spec.parts[name=\"a\"].hue"), "{text}");
+}

@@ -181,36 +181,3 @@ fn objects_are_labelled_annotated_edited_patched_and_replaced() {
     );
     assert_eq!(kubectl.ok(&["delete", "configmap/mood"], ""), "configmap \"mood\" deleted from default namespace\n");
 }
-
-#[test]
-fn a_definition_of_ones_own_is_applied_with_its_objects() {
-    let kubectl = Kubectl::start();
-    let definition = r#"{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "gizmos.example.com"},
-        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "gizmos", "singular": "gizmo", "kind": "Gizmo"},
-        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "properties": {
-            "spec": {"type": "object", "properties": {
-                "size": {"type": "integer"},
-                "parts": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
-                    "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "hue": {"type": "string"}}}}}}}}}}]}}"#;
-    kubectl.ok(&["apply", "--server-side", "-f", "-"], definition);
-    kubectl.ok(&["wait", "--for=condition=Established", "crd/gizmos.example.com", "--timeout=30s"], "");
-    let gizmo = |part: &str, hue: &str| {
-        format!(
-            r#"{{"apiVersion": "example.com/v1", "kind": "Gizmo", "metadata": {{"name": "g"}},
-            "spec": {{"parts": [{{"name": "{part}", "hue": "{hue}"}}]}}}}"#
-        )
-    };
-    let apply = |manager: &str, object: &str| {
-        kubectl.run(&["apply", "--server-side", "--field-manager", manager, "-f", "-"], object)
-    };
-    for (manager, part) in [("ann", "a"), ("bob", "b")] {
-        let output = apply(manager, &gizmo(part, "red"));
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-    let parts = kubectl.object("gizmo/g")["spec"]["parts"].clone();
-    assert_eq!(parts, serde_json::json!([{"name": "a", "hue": "red"}, {"name": "b", "hue": "red"}]));
-    let refused = apply("bob", &gizmo("a", "blue"));
-    let text = String::from_utf8_lossy(&refused.stderr);
-    assert!(text.contains("conflict with \"ann\": .spec.parts[name=\"a\"].hue"), "{text}");
-}

@@ -286,3 +286,36 @@ fn ownership_follows_a_type_that_becomes_atomic() {
     let containers = json!({".": {}, "k:{\"name\":\"a\"}": {".": {}, "f:image": {}, "f:name": {}}});
     assert_eq!(now.write(), json!({"f:spec": {"f:nodeSelector": {}, "f:containers": containers}}));
 }
+
+#[test]
+fn custom_resources_are_owned_by_their_own_schema() {
+    use crate::schema::structural::Structural;
+    let root = Structural::parse(&json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "parts": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+            "items": {"type": "object", "properties": {"name": {"type": "string", "default": "main"}, "hue": {"type": "string"}}}},
+        "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+        "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "properties": {"a": {"type": "integer"}}},
+        "plain": {"type": "array", "items": {"type": "integer"}},
+        "port": {"x-kubernetes-int-or-string": true},
+        "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+    }}}}));
+    let of = AnyType::Custom(Custom::Object(&root));
+    let object = json!({"apiVersion": "x/v1", "kind": "G", "metadata": {"labels": {"l": "1"}}, "spec": {
+        "parts": [{"hue": "red"}], "tags": ["t"], "whole": {"a": 1}, "plain": [1], "port": "http", "free": {"a": {"b": [1]}},
+    }});
+    assert_eq!(misfits(of, &object, false), None);
+    assert_eq!(
+        fields(of, &object).write(),
+        json!({"f:apiVersion": {}, "f:kind": {}, "f:metadata": {"f:labels": {"f:l": {}}}, "f:spec": {
+            "f:parts": {"k:{\"name\":\"main\"}": {".": {}, "f:hue": {}}}, "f:tags": {"v:\"t\"": {}}, "f:whole": {}, "f:plain": {},
+            "f:port": {}, "f:free": {"f:a": {".": {}, "f:b": {}}},
+        }})
+    );
+    for (spec, text) in [
+        (json!({"extra": 1}), ".spec.extra: field not declared in schema"),
+        (json!({"tags": ["a", "a"]}), ".spec.tags: duplicate entries for key [=\"a\"]"),
+        (json!({"whole": {"a": "x"}}), ".spec.whole.a: expected numeric (int or float), got string"),
+    ] {
+        assert_eq!(misfits(of, &json!({"spec": spec}), false).as_deref(), Some(text));
+    }
+}

@@ -145,7 +145,7 @@ impl Definitions {
     /// Writes the status; whoever was faster has caused a change that comes here too.
     async fn write(&mut self, old: &Object, new: Object, entry: &Entry) -> Result<(), ApiError> {
         tracing::debug!(definition = old.name(), "names of a custom resource definition settled");
-        self.api.write(&definition::DEF, &new, Expect::At(entry.revision), false).await.map(drop)
+        self.api.write(&definition::DEF, new, Expect::At(entry.revision), false).await.map(drop)
     }
 
     /// Puts the definition's resources in place of those it had.

@@ -78,7 +78,7 @@ async fn say(api: &Api, name: &str, condition: names::Condition<'_>, done: bool)
         if !changed {
             return Ok(());
         }
-        match api.write(&definition::DEF, &new, Expect::At(old.revision), false).await? {
+        match api.write(&definition::DEF, new, Expect::At(old.revision), false).await? {
             Written::Done(_) => return Ok(()),
             Written::Lost(_) => {}
         }

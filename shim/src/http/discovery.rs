@@ -238,7 +238,8 @@ mod tests {
     use super::*;
 
     /// Upstream 1.36 still stores these as v1beta1, so its hash of the storage version is another than ours.
-    const STORED_AS_BETA: [&str; 2] = ["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"];
+    const STORED_AS_BETA: [&str; 3] =
+        ["mutatingadmissionpolicies", "mutatingadmissionpolicybindings", "customresourcedefinitions"];
 
     fn shared() -> Option<std::path::PathBuf> {
         let above = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();

@@ -6,9 +6,7 @@ use std::collections::BTreeSet;
 
 /// Drops the references to an owner that is named already; the text of the warning when there were any.
 pub(super) fn dedupe(object: &mut Object) -> Option<String> {
-    let Some(references) = object.meta_mut().get_mut("ownerReferences").and_then(Value::as_array_mut) else {
-        return None;
-    };
+    let references = object.meta_mut().get_mut("ownerReferences").and_then(Value::as_array_mut)?;
     let (mut seen, mut twice) = (BTreeSet::new(), Vec::new());
     references.retain(|reference| {
         let uid = reference["uid"].as_str().unwrap_or_default();

@@ -69,12 +69,11 @@ pub fn prepare_status(new: &mut Object, old: &Object) {
             None => meta.remove(key),
         };
     }
-    if let Some(status) = new.get_mut("status").and_then(Value::as_object_mut) {
-        if !status.contains_key("qosClass")
-            && let Some(class) = old["status"].get("qosClass")
-        {
-            status.insert("qosClass".to_owned(), class.clone());
-        }
+    if let Some(status) = new.get_mut("status").and_then(Value::as_object_mut)
+        && !status.contains_key("qosClass")
+        && let Some(class) = old["status"].get("qosClass")
+    {
+        status.insert("qosClass".to_owned(), class.clone());
     }
 }
 

@@ -109,6 +109,7 @@ for what in "$@"; do
         fi
         ;;
     tests)
+        need curl curl
         # A registry with passwords, for pulls.
         need docker-registry docker-registry
         need htpasswd apache2-utils

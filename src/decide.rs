@@ -15,6 +15,7 @@
 //! | `requests` | what a pod asks of the node |
 //! | `resize` | other resources for containers that run |
 //! | `static_pod` | pods from files, and the mirrors that show them |
+//! | `probes` | when a failing probe begins to count |
 //! | `evict` | pods that use more of the disk than they may |
 //! | `gc` | which dead containers and sandboxes go |
 //! | `patch` | the strategic merge patch of the status fields that the agent owns |
@@ -38,6 +39,7 @@ pub mod evict;
 pub mod gc;
 pub mod init;
 pub mod patch;
+pub mod probes;
 pub mod requests;
 pub mod resize;
 mod restart_all;

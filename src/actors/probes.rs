@@ -3,6 +3,7 @@
 use crate::actors::pod_worker::WorkerContext;
 use crate::clock;
 use crate::cluster::Recorder;
+use crate::decide::probes;
 use crate::ids::{ContainerId, PodUid};
 use crate::model::memory::{PodMemory, ProbeFailure, ProbeView};
 use crate::model::observed::{ContainerState, ObservedContainer, ObservedPod};
@@ -10,6 +11,7 @@ use crate::model::pod::DesiredPod;
 use crate::probe::{self, Verdict};
 use crate::runtime::{Runtime, RuntimeEvent};
 use crate::supervisor::Supervisor;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Probe};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -115,7 +117,8 @@ impl ProbesHandle {
         if stopping {
             return;
         }
-        for container in seen.containers.iter().filter(|container| is_running(container)) {
+        for container in &seen.containers {
+            let Some(since) = running_since(container) else { continue };
             let Some(wanted) = pod.container(container.name.as_str()).filter(|wanted| wants(wanted.spec)) else {
                 continue;
             };
@@ -123,7 +126,7 @@ impl ProbesHandle {
                 continue;
             }
             let view = memory.probes.get(&container.id).cloned().unwrap_or_default();
-            let probed = self.begin(context, pod, wanted.spec, container, seen, view);
+            let probed = self.begin(context, pod, wanted.spec, (container, since), seen, view);
             state.insert(container.id.clone(), probed);
         }
     }
@@ -150,7 +153,7 @@ impl ProbesHandle {
         context: &WorkerContext,
         pod: &DesiredPod,
         spec: &Container,
-        container: &ObservedContainer,
+        (container, since): (&ObservedContainer, Timestamp),
         seen: &ObservedPod,
         view: ProbeView,
     ) -> Probed {
@@ -173,6 +176,7 @@ impl ProbesHandle {
                 pod: pod.clone(),
                 spec: spec.clone(),
                 id: container.id.clone(),
+                since,
                 ip,
                 has_startup: spec.startup_probe.is_some(),
             };
@@ -200,7 +204,14 @@ impl ProbesHandle {
 }
 
 fn is_running(container: &ObservedContainer) -> bool {
-    matches!(container.state, ContainerState::Running { .. })
+    running_since(container).is_some()
+}
+
+fn running_since(container: &ObservedContainer) -> Option<Timestamp> {
+    match container.state {
+        ContainerState::Running { started_at } => Some(started_at),
+        _ => None,
+    }
 }
 
 /// One probe of one container, until it is cancelled or has given its container up.
@@ -211,6 +222,8 @@ struct Prober {
     pod: DesiredPod,
     spec: Container,
     id: ContainerId,
+    /// When the container started.
+    since: Timestamp,
     ip: Option<IpAddr>,
     has_startup: bool,
 }
@@ -227,7 +240,7 @@ impl Prober {
         loop {
             let begun = clock::now().mono;
             if self.kind == Kind::Startup || self.is_started() {
-                let verdict = self.once(timeout).await;
+                let verdict = self.settled(timeout).await;
                 self.count(&verdict);
                 if self.judge(verdict, &mut in_row) {
                     return;
@@ -240,6 +253,21 @@ impl Prober {
     /// Liveness and readiness wait for the startup probe.
     fn is_started(&self) -> bool {
         !self.has_startup || self.handle.state().get(&self.id).is_some_and(|probed| probed.view.started)
+    }
+
+    /// The first verdict that counts: a container that has just started is asked again.
+    async fn settled(&self, timeout: Duration) -> Verdict {
+        let mut tries = 0;
+        loop {
+            let verdict = self.once(timeout).await;
+            // A start that lies in the future is a clock set back: whatever ran then has settled.
+            let age = Duration::try_from(clock::now().wall.duration_since(self.since)).unwrap_or(probes::SETTLING);
+            match probes::again(self.probe.exec.is_some(), age, tries) {
+                Some(wait) if matches!(verdict, Verdict::Failed(_)) => tokio::time::sleep(wait).await,
+                Some(_) | None => return verdict,
+            }
+            tries += 1;
+        }
     }
 
     async fn once(&self, timeout: Duration) -> Verdict {

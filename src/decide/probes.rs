@@ -1,0 +1,40 @@
+//! How soon after a container's start a failing probe counts against it.
+
+use std::time::Duration;
+
+/// A container gets this long to begin listening. The kubelet gives as much without saying so: its probe ticks begin
+/// with the pod, so the first one after a container's start comes anywhere in a period, and a period is a second or more.
+pub const SETTLING: Duration = Duration::from_secs(1);
+/// First wait before a container that does not listen yet is asked again; doubles.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+
+/// After a probe failed: when to probe again without counting that failure, or `None` where it counts. `age` is how long
+/// the container has run, `tries` how many failures were let pass. Commands are run again only once, when the time is
+/// over: each run costs the container more than a connection does.
+pub fn again(is_exec: bool, age: Duration, tries: u32) -> Option<Duration> {
+    let left = SETTLING.checked_sub(age).filter(|left| !left.is_zero())?;
+    Some(if is_exec { left } else { left.min(FIRST_RETRY.saturating_mul(1 << tries.min(5))) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_counts_once_the_container_has_had_a_second() {
+        let ms = Duration::from_millis;
+        let cases = [
+            ("refused at once", false, ms(3), 0, Some(ms(50))),
+            ("refused again", false, ms(60), 1, Some(ms(100))),
+            ("never beyond the second", false, ms(900), 4, Some(ms(100))),
+            ("however often it was asked", false, ms(10), u32::MAX, Some(ms(990))),
+            ("a command waits for the end", true, ms(80), 0, Some(ms(920))),
+            ("the second is over", false, ms(1000), 5, None),
+            ("so it is for a command", true, ms(1001), 1, None),
+            ("a container adopted after hours", false, Duration::from_secs(7200), 0, None),
+        ];
+        for (what, is_exec, age, tries, expected) in cases {
+            assert_eq!(again(is_exec, age, tries), expected, "{what}");
+        }
+    }
+}

@@ -13,7 +13,8 @@ use harness::{Containerd, Node};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, PostParams, WatchEvent, WatchParams};
 use measure::{at_once, client, cpu_seconds, manifest, millis, ready_times, resident, version};
-use skiff::ids::SandboxId;
+use skiff::ids::{PodUid, SandboxId};
+use skiff::model::observed::ObservedPod;
 use skiff::runtime::cri::CriRuntime;
 use skiff::runtime::{ContainerInput, DnsConfig, Runtime, SandboxInput};
 use std::path::{Path, PathBuf};
@@ -115,6 +116,13 @@ impl RawCri {
         self.runtime.remove_sandbox(&id).await.expect("RemovePodSandbox");
     }
 
+    /// Waits until the runtime has nothing of a pod any more: the last removals come after the API's.
+    async fn gone(&self, pod: &PodUid) {
+        while self.runtime.observe(pod).await.expect("an answer") != ObservedPod::default() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// As many starts as the node is given, at the concurrency that suits this machine best.
     async fn best_burst(&self, pods: usize) -> (Duration, usize) {
         let mut best = (Duration::MAX, 0);
@@ -150,22 +158,20 @@ async fn in_turn(raw: &RawCri, client: &kube::Client, pods: usize) -> (Vec<f64>,
         };
         let (ready, begun) = tokio::join!(watch, post);
         ours.push(millis(ready[&name] - begun));
-        remove(&api, &[name]).await;
+        let pod = remove(&api, &name).await;
+        raw.gone(&pod).await;
     }
     (bare, ours)
 }
 
-/// Deletes pods with their grace and waits until a watcher sees them gone: nothing of them is left on the node then.
-async fn remove(api: &Api<Pod>, names: &[String]) {
+/// Deletes a pod with its grace and waits until a watcher sees it gone.
+async fn remove(api: &Api<Pod>, name: &str) -> PodUid {
     let version = version(api).await;
     let mut events = api.watch(&WatchParams::default().timeout(290), &version).await.expect("a watch").boxed();
-    for name in names {
-        drop(api.delete(name, &DeleteParams::default()).await.expect("200"));
-    }
-    let mut left = names.len();
-    while left > 0 {
-        if let WatchEvent::Deleted(_) = events.try_next().await.expect("an event").expect("more events") {
-            left -= 1;
+    drop(api.delete(name, &DeleteParams::default()).await.expect("200"));
+    loop {
+        if let WatchEvent::Deleted(pod) = events.try_next().await.expect("an event").expect("more events") {
+            return PodUid::new(pod.metadata.uid.as_deref().expect("a uid"));
         }
     }
 }

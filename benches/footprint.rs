@@ -94,6 +94,7 @@ fn server_flags(node: &Node) -> Vec<(&'static str, String)> {
 fn agent_flags(node: &Node) -> Vec<(&'static str, String)> {
     vec![
         ("--kubeconfig", node.kubeconfig()),
+        ("--cert-dir", node.path("agent-pki")),
         ("--container-runtime-endpoint", format!("unix://{}", node.containerd_socket())),
         ("--node-name", node.slot.node_name()),
         ("--node-ip", node.slot.node_ip()),

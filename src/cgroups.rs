@@ -114,6 +114,26 @@ impl Cgroups {
         self.path(&self.pod_names(QosClass::of(pod), pod.metadata.uid.as_deref().unwrap_or_default()))
     }
 
+    /// Cgroup of a container (or sandbox) of the pod whose cgroup is `parent`, as containerd names it.
+    pub fn container_path(&self, parent: &str, id: &str) -> String {
+        match self.driver {
+            Driver::Cgroupfs => format!("{parent}/{id}"),
+            Driver::Systemd => format!("{parent}/cri-containerd-{id}.scope"),
+        }
+    }
+
+    /// `kubepods` and its two lower QoS levels: cgroups that are there whatever pods there are.
+    pub fn levels(&self) -> [String; 3] {
+        [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort].map(|class| self.path(&self.qos_names(class)))
+    }
+
+    /// Where the files of that controller are; `None`: it is not mounted.
+    pub fn controller_root(&self, controller: &str) -> Option<&Path> {
+        let all = self.version == Version::V2;
+        let holds = |hierarchy: &&Hierarchy| all || hierarchy.controllers.iter().any(|known| known == controller);
+        self.hierarchies.iter().find(holds).map(|hierarchy| hierarchy.root.as_path())
+    }
+
     /// Makes `kubepods` and its QoS levels and limits the whole to what the node can give to pods.
     pub async fn create_tree(&self, cpu: Millicores, memory: Bytes, pids: Option<i64>) -> Result<(), CgroupError> {
         let all = CgroupResources {

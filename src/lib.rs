@@ -7,7 +7,7 @@
 //! | base | `ids` `units` `clock` |
 //! | model | `model` (data only) |
 //! | decide | `decide` (pure: wanted, seen, memory, now → plan) |
-//! | edge | `runtime` `cluster` `volumes` `probe` `cgroups` `images` `logs` `disk` |
+//! | edge | `runtime` `cluster` `volumes` `probe` `cgroups` `images` `logs` `disk` `stats` |
 //! | spawn | `supervisor` (the only one that does) |
 //! | actors | `actors`, one a file |
 //! | serve | `server` (the kubelet HTTP API on :10250) |
@@ -31,6 +31,7 @@ pub mod model;
 pub mod probe;
 pub mod runtime;
 pub mod server;
+pub mod stats;
 pub mod supervisor;
 pub mod units;
 pub mod volumes;

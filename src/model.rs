@@ -7,4 +7,5 @@ pub mod observed;
 pub mod pod;
 pub mod qos;
 pub mod resources;
+pub mod stats;
 pub mod step;

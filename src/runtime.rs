@@ -169,6 +169,22 @@ pub struct ContainerStats {
     pub timestamp: i64,
 }
 
+/// The runtime's own storage.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageFs {
+    pub images: Option<Storage>,
+    /// Where layers are kept apart from images; else they lie beside them.
+    pub containers: Option<Storage>,
+}
+
+/// A folder of the runtime and what it holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Storage {
+    pub path: PathBuf,
+    pub used_bytes: u64,
+    pub inodes_used: u64,
+}
+
 /// The runtime; each call has its own deadline inside.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
@@ -210,6 +226,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn attach(&self, id: &ContainerId, options: &StreamOptions) -> Result<String, RuntimeError>;
     async fn port_forward(&self, id: &SandboxId, ports: &[u16]) -> Result<String, RuntimeError>;
     async fn stats(&self) -> Result<Vec<ContainerStats>, RuntimeError>;
+    /// Where images and writable layers are kept.
+    async fn image_fs(&self) -> Result<ImageFs, RuntimeError>;
     /// Sent to the runtime at start (`UpdateRuntimeConfig`).
     async fn set_pod_cidr(&self, cidr: &str) -> Result<(), RuntimeError>;
     /// Runs until cancelled: subscribes, sends `Relist` after each (re)connection, then `Dirty` as things change.

@@ -177,6 +177,11 @@ impl Volumes {
         read.map_err(|error| VolumeError::Mount(format!("cannot read environment file: {error}")))
     }
 
+    /// `<root-dir>/pods/<uid>`.
+    pub fn folder(&self, uid: &PodUid) -> Option<PathBuf> {
+        Some(PodDir::new(&self.inner.root_dir, uid)?.path().to_owned())
+    }
+
     /// Where an emptyDir of that pod lies.
     pub fn empty_dir(&self, uid: &PodUid, volume: &str) -> Option<PathBuf> {
         let dir = PodDir::new(&self.inner.root_dir, uid)?;

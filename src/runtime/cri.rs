@@ -4,8 +4,8 @@ use super::observe::Observations;
 use super::rpc::{self, MAX_MESSAGE_BYTES, call};
 use super::translate::{self, HostFacts};
 use super::{
-    ContainerInput, ContainerStats, ExecOutput, ImageInfo, Runtime, RuntimeError, RuntimeEvent, RuntimeInfo,
-    RuntimePod, SandboxInput, StreamOptions, events,
+    ContainerInput, ContainerStats, ExecOutput, ImageFs, ImageInfo, Runtime, RuntimeError, RuntimeEvent, RuntimeInfo,
+    RuntimePod, SandboxInput, Storage, StreamOptions, events,
 };
 use crate::clock;
 use crate::ids::{ContainerId, PodKey, PodUid, SandboxId};
@@ -387,6 +387,18 @@ impl Runtime for CriRuntime {
         let request = pb::ListContainerStatsRequest { filter: None };
         let answer = call("ListContainerStats", REQUEST_TIMEOUT, self.client().list_container_stats(request)).await?;
         Ok(answer.stats.into_iter().map(container_stats).collect())
+    }
+
+    async fn image_fs(&self) -> Result<ImageFs, RuntimeError> {
+        let mut client = self.images.clone();
+        let answer = call("ImageFsInfo", REQUEST_TIMEOUT, client.image_fs_info(pb::ImageFsInfoRequest {})).await?;
+        let storage = |mut list: Vec<pb::FilesystemUsage>| {
+            let first = (!list.is_empty()).then(|| list.swap_remove(0))?;
+            let value = |v: Option<pb::UInt64Value>| v.map_or(0, |v| v.value);
+            let path = PathBuf::from(first.fs_id?.mountpoint);
+            Some(Storage { path, used_bytes: value(first.used_bytes), inodes_used: value(first.inodes_used) })
+        };
+        Ok(ImageFs { images: storage(answer.image_filesystems), containers: storage(answer.container_filesystems) })
     }
 
     async fn set_pod_cidr(&self, cidr: &str) -> Result<(), RuntimeError> {

@@ -1,7 +1,7 @@
 //! A scripted runtime for tests: pods in memory, failures and delays on demand, every call written down.
 
 use super::{
-    ContainerInput, ContainerStats, ExecOutput, ImageInfo, Runtime, RuntimeError, RuntimeEvent, RuntimeInfo,
+    ContainerInput, ContainerStats, ExecOutput, ImageFs, ImageInfo, Runtime, RuntimeError, RuntimeEvent, RuntimeInfo,
     SandboxInput, StreamOptions,
 };
 use crate::clock;
@@ -368,6 +368,10 @@ impl Runtime for FakeRuntime {
 
     async fn stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {
         Ok(Vec::new())
+    }
+
+    async fn image_fs(&self) -> Result<ImageFs, RuntimeError> {
+        Ok(ImageFs::default())
     }
 
     async fn set_pod_cidr(&self, _cidr: &str) -> Result<(), RuntimeError> {

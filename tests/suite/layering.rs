@@ -20,7 +20,10 @@ const AGENT: &[Layer] = &[
     layer("decide", &["decide"]),
     layer(
         "edge",
-        &["runtime", "cluster", "volumes", "plugins", "managers", "probe", "cgroups", "images", "logs", "disk", "sys"],
+        &[
+            "runtime", "cluster", "volumes", "plugins", "managers", "probe", "cgroups", "images", "logs", "disk",
+            "stats", "sys",
+        ],
     ),
     layer("supervisor", &["supervisor"]),
     layer("actors", &["actors"]),

@@ -6,7 +6,7 @@ use crate::cluster::fake::FakeCluster;
 use crate::ids::{ContainerId, PodUid, SandboxId};
 use crate::model::observed::{ObservedPod, RuntimePod};
 use crate::runtime::{
-    ContainerInput, ContainerStats, ExecOutput, RuntimeError, RuntimeEvent, SandboxInput, StreamOptions,
+    ContainerInput, ContainerStats, ExecOutput, ImageFs, RuntimeError, RuntimeEvent, SandboxInput, StreamOptions,
 };
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
@@ -84,6 +84,9 @@ impl Runtime for Health {
         unasked()
     }
     async fn stats(&self) -> Answer<Vec<ContainerStats>> {
+        unasked()
+    }
+    async fn image_fs(&self) -> Answer<ImageFs> {
         unasked()
     }
     async fn set_pod_cidr(&self, _: &str) -> Answer<()> {

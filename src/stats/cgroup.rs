@@ -1,0 +1,402 @@
+//! The files of a cgroup, v1 and v2: which there are and what each says. Parsing is pure; `Reader` only reads.
+
+use crate::cgroups::{Cgroups, Version};
+use crate::clock;
+use crate::model::stats::{CgroupUse, Device, Faults, IoUse};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::path::PathBuf;
+
+/// Takes what one file says.
+type Apply = fn(&mut CgroupUse, &str);
+
+/// One file: its controller, its name, whether only a full look needs it, and what it says.
+pub(super) struct Source {
+    pub controller: &'static str,
+    pub file: &'static str,
+    pub detail: bool,
+    pub apply: Apply,
+}
+
+const fn usage(controller: &'static str, file: &'static str, apply: Apply) -> Source {
+    Source { controller, file, detail: false, apply }
+}
+
+const fn detail(controller: &'static str, file: &'static str, apply: Apply) -> Source {
+    Source { controller, file, detail: true, apply }
+}
+
+/// `cpuacct.stat` counts ticks of 1/100 s (`USER_HZ`), whatever the kernel's own rate.
+const TICK_NANOSECONDS: u64 = 10_000_000;
+/// The least that stands for "no limit": v1 says 2^63 rounded down to a page (cadvisor's `specMemoryValue`).
+const UNLIMITED: u64 = 1 << 62;
+
+pub(super) const V1: &[Source] = &[
+    usage("cpuacct", "cpuacct.usage", |u, text| u.cpu.total = number(text)),
+    // Before `memory.stat`, which takes the inactive page cache away from it.
+    usage("memory", "memory.usage_in_bytes", |u, text| u.memory.usage = number(text)),
+    usage("memory", "memory.stat", memory_stat_v1),
+    usage("pids", "pids.current", |u, text| u.pids.threads = number(text)),
+    detail("cpuacct", "cpuacct.stat", |u, text| {
+        each(text, |key, value| match key {
+            "user" => u.cpu.user = value * TICK_NANOSECONDS,
+            "system" => u.cpu.system = value * TICK_NANOSECONDS,
+            _ => {}
+        });
+    }),
+    detail("cpu", "cpu.stat", |u, text| {
+        each(text, |key, value| match key {
+            "nr_periods" => u.cpu.periods = value,
+            "nr_throttled" => u.cpu.throttled_periods = value,
+            "throttled_time" => u.cpu.throttled = value,
+            _ => {}
+        });
+    }),
+    detail("cpu", "cpu.shares", |u, text| u.spec.cpu_shares = number(text)),
+    // -1 is none, and no number.
+    detail("cpu", "cpu.cfs_quota_us", |u, text| u.spec.cpu_quota = number(text)),
+    detail("cpu", "cpu.cfs_period_us", |u, text| u.spec.cpu_period = number(text)),
+    detail("memory", "memory.max_usage_in_bytes", |u, text| u.memory.max_usage = number(text)),
+    detail("memory", "memory.failcnt", |u, text| u.memory.failures = number(text)),
+    detail("memory", "memory.oom_control", |u, text| {
+        each(text, |key, value| {
+            if key == "oom_kill" {
+                u.memory.oom_kills = value;
+            }
+        });
+    }),
+    detail("memory", "memory.limit_in_bytes", |u, text| u.spec.memory_limit = limit(text)),
+    detail("memory", "memory.soft_limit_in_bytes", |u, text| u.spec.memory_reservation = limit(text)),
+    detail("memory", "memory.memsw.limit_in_bytes", |u, text| u.spec.swap_limit = limit(text)),
+    detail("pids", "pids.max", |u, text| u.pids.threads_max = limit(text)),
+    detail("blkio", "blkio.throttle.io_service_bytes_recursive", |u, text| {
+        each_operation(u, text, |io, operation, value| match operation {
+            "Read" => io.read_bytes = value,
+            "Write" => io.write_bytes = value,
+            _ => {}
+        });
+    }),
+    detail("blkio", "blkio.throttle.io_serviced_recursive", |u, text| {
+        each_operation(u, text, |io, operation, value| match operation {
+            "Read" => io.reads = value,
+            "Write" => io.writes = value,
+            _ => {}
+        });
+    }),
+];
+
+pub(super) const V2: &[Source] = &[
+    usage("cpu", "cpu.stat", |u, text| {
+        each(text, |key, value| match key {
+            "usage_usec" => u.cpu.total = value * 1000,
+            "user_usec" => u.cpu.user = value * 1000,
+            "system_usec" => u.cpu.system = value * 1000,
+            "nr_periods" => u.cpu.periods = value,
+            "nr_throttled" => u.cpu.throttled_periods = value,
+            "throttled_usec" => u.cpu.throttled = value * 1000,
+            _ => {}
+        });
+    }),
+    usage("memory", "memory.current", |u, text| u.memory.usage = number(text)),
+    usage("memory", "memory.stat", memory_stat_v2),
+    usage("memory", "memory.swap.current", |u, text| u.memory.swap = number(text)),
+    usage("pids", "pids.current", |u, text| u.pids.threads = number(text)),
+    detail("cpu", "cpu.weight", |u, text| u.spec.cpu_shares = shares_of_weight(number(text))),
+    detail("cpu", "cpu.max", |u, text| {
+        let (quota, period) = text.trim().split_once(' ').unwrap_or((text, ""));
+        (u.spec.cpu_quota, u.spec.cpu_period) = (number(quota), number(period));
+    }),
+    detail("memory", "memory.peak", |u, text| u.memory.max_usage = number(text)),
+    detail("memory", "memory.events", |u, text| {
+        each(text, |key, value| match key {
+            "max" => u.memory.failures = value,
+            "oom_kill" => u.memory.oom_kills = value,
+            _ => {}
+        });
+    }),
+    detail("memory", "memory.max", |u, text| u.spec.memory_limit = limit(text)),
+    detail("memory", "memory.low", |u, text| u.spec.memory_reservation = limit(text)),
+    detail("memory", "memory.swap.max", |u, text| u.spec.swap_limit = limit(text)),
+    detail("pids", "pids.max", |u, text| u.pids.threads_max = limit(text)),
+    detail("io", "io.stat", io_stat_v2),
+];
+
+fn memory_stat_v1(u: &mut CgroupUse, text: &str) {
+    let mut inactive = 0;
+    // What is below counts too, but for the faults, which cadvisor shows both ways.
+    each(text, |key, value| match key {
+        "total_cache" => u.memory.cache = value,
+        "total_rss" => u.memory.rss = value,
+        "total_swap" => u.memory.swap = value,
+        "total_mapped_file" => u.memory.mapped_file = value,
+        "total_inactive_file" => inactive = value,
+        "pgfault" => u.memory.page_faults.all = value,
+        "pgmajfault" => u.memory.page_faults.major = value,
+        "total_pgfault" => u.memory.tree_page_faults.all = value,
+        "total_pgmajfault" => u.memory.tree_page_faults.major = value,
+        _ => {}
+    });
+    u.memory.working_set = u.memory.usage.saturating_sub(inactive);
+}
+
+fn memory_stat_v2(u: &mut CgroupUse, text: &str) {
+    let mut inactive = 0;
+    let mut faults = Faults::default();
+    each(text, |key, value| match key {
+        "file" => u.memory.cache = value,
+        "anon" => u.memory.rss = value,
+        "file_mapped" => u.memory.mapped_file = value,
+        "inactive_file" => inactive = value,
+        "pgfault" => faults.all = value,
+        "pgmajfault" => faults.major = value,
+        _ => {}
+    });
+    (u.memory.page_faults, u.memory.tree_page_faults) = (faults, faults);
+    u.memory.working_set = u.memory.usage.saturating_sub(inactive);
+}
+
+/// `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0`
+fn io_stat_v2(u: &mut CgroupUse, text: &str) {
+    for line in text.lines() {
+        let mut words = line.split(' ');
+        let Some(device) = words.next().and_then(device) else { continue };
+        let io = u.io.entry(device).or_default();
+        for (key, value) in words.filter_map(|word| word.split_once('=')) {
+            match key {
+                "rbytes" => io.read_bytes = number(value),
+                "wbytes" => io.write_bytes = number(value),
+                "rios" => io.reads = number(value),
+                "wios" => io.writes = number(value),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// `8:0 Read 4096`
+fn each_operation(u: &mut CgroupUse, text: &str, mut apply: impl FnMut(&mut IoUse, &str, u64)) {
+    for line in text.lines() {
+        let mut words = line.split(' ');
+        if let (Some(device), Some(operation), Some(value)) =
+            (words.next().and_then(device), words.next(), words.next())
+        {
+            apply(u.io.entry(device).or_default(), operation, number(value));
+        }
+    }
+}
+
+fn device(text: &str) -> Option<Device> {
+    let (major, minor) = text.split_once(':')?;
+    Some(Device { major: major.parse().ok()?, minor: minor.parse().ok()? })
+}
+
+/// `key value` lines.
+fn each(text: &str, mut apply: impl FnMut(&str, u64)) {
+    for (key, value) in text.lines().filter_map(|line| line.split_once(' ')) {
+        apply(key, number(value));
+    }
+}
+
+/// `max` and `-1` are no numbers, and count as 0.
+fn number(text: &str) -> u64 {
+    text.trim().parse().unwrap_or(0)
+}
+
+fn limit(text: &str) -> u64 {
+    Some(number(text)).filter(|&value| value < UNLIMITED).unwrap_or(0)
+}
+
+/// The inverse of runc's conversion, as cadvisor computes it.
+fn shares_of_weight(weight: u64) -> u64 {
+    if weight == 0 { 0 } else { 2 + (weight - 1) * 262_142 / 9999 }
+}
+
+/// Reads cgroups with one buffer and one path, both reused.
+pub(super) struct Reader {
+    sources: Vec<(PathBuf, &'static Source)>,
+    /// Where processes are listed.
+    procs: Option<PathBuf>,
+    pub(super) buffer: Vec<u8>,
+    path: PathBuf,
+}
+
+impl Reader {
+    pub(super) fn new(cgroups: &Cgroups) -> Self {
+        let all = match cgroups.version() {
+            Version::V1 => V1,
+            Version::V2 => V2,
+        };
+        let mounted = |source: &'static Source| Some((cgroups.controller_root(source.controller)?.to_owned(), source));
+        Self {
+            sources: all.iter().filter_map(mounted).collect(),
+            procs: cgroups.controller_root("memory").map(ToOwned::to_owned),
+            buffer: Vec::with_capacity(16 * 1024),
+            path: PathBuf::new(),
+        }
+    }
+
+    /// One cgroup; `None`: there is none at that path. Files that this kernel does not have say nothing.
+    pub(super) fn read(&mut self, path: &str, full: bool) -> io::Result<Option<CgroupUse>> {
+        let mut found = CgroupUse { at: clock::now().wall, ..Default::default() };
+        let mut any = false;
+        for (root, source) in self.sources.iter().filter(|(_, source)| full || !source.detail) {
+            self.path.clear();
+            self.path.push(root);
+            self.path.push(path.trim_start_matches('/'));
+            self.path.push(source.file);
+            match read_into(&self.path, &mut self.buffer) {
+                Ok(text) => {
+                    any = true;
+                    (source.apply)(&mut found, text);
+                }
+                Err(error) if is_absent(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(any.then_some(found))
+    }
+
+    /// Processes of one cgroup, those below it left aside.
+    pub(super) fn processes(&mut self, path: &str) -> Vec<i32> {
+        let Some(root) = &self.procs else { return Vec::new() };
+        self.path.clear();
+        self.path.push(root);
+        self.path.push(path.trim_start_matches('/'));
+        self.path.push("cgroup.procs");
+        // 0 stands for a process of another PID namespace.
+        let parse = |text: &str| text.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid > 0).collect();
+        read_into(&self.path, &mut self.buffer).map(parse).unwrap_or_default()
+    }
+}
+
+/// The cgroup, or the file, is not there (any more).
+fn is_absent(error: &io::Error) -> bool {
+    // ENODEV: the cgroup was removed between open and read. EOPNOTSUPP: a root cgroup, or a controller without this figure.
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+        || matches!(error.raw_os_error(), Some(nix::libc::ENODEV | nix::libc::EOPNOTSUPP))
+}
+
+/// The text of a file of `/proc` or `/sys`, in the buffer given.
+pub(super) fn read_into<'a>(path: &std::path::Path, buffer: &'a mut Vec<u8>) -> io::Result<&'a str> {
+    buffer.clear();
+    let mut file = File::open(path)?;
+    // Not `read_to_end`: it asks for the size first and reads in small steps, which doubles the system calls.
+    loop {
+        let length = buffer.len();
+        let room = (length + 8 * 1024).max(buffer.capacity());
+        buffer.resize(room, 0);
+        let read = file.read(&mut buffer[length..])?;
+        buffer.truncate(length + read);
+        if read == 0 || (length == 0 && read < 1024) {
+            // The kernel gives short texts whole.
+            break;
+        }
+    }
+    std::str::from_utf8(buffer).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(sources: &[Source], files: &[(&str, &str)]) -> CgroupUse {
+        let mut found = CgroupUse::default();
+        for source in sources {
+            if let Some((_, text)) = files.iter().find(|(name, _)| *name == source.file) {
+                (source.apply)(&mut found, text);
+            }
+        }
+        found
+    }
+
+    /// Recorded from a pod with limits under kernel 6.1, v1.
+    const FILES_V1: &[(&str, &str)] = &[
+        ("cpuacct.usage", "123456789\n"),
+        ("cpuacct.stat", "user 7\nsystem 4\n"),
+        ("cpu.stat", "nr_periods 20\nnr_throttled 3\nthrottled_time 4500000\nnr_bursts 0\nburst_time 0\n"),
+        ("cpu.shares", "51\n"),
+        ("cpu.cfs_quota_us", "5000\n"),
+        ("cpu.cfs_period_us", "100000\n"),
+        ("memory.usage_in_bytes", "1048576\n"),
+        ("memory.max_usage_in_bytes", "2097152\n"),
+        ("memory.failcnt", "2\n"),
+        ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"),
+        ("memory.limit_in_bytes", "33554432\n"),
+        ("memory.soft_limit_in_bytes", "9223372036854771712\n"),
+        ("memory.memsw.limit_in_bytes", "33554432\n"),
+        (
+            "memory.stat",
+            "cache 1\nrss 2\npgfault 10\npgmajfault 1\ntotal_cache 4096\ntotal_rss 8192\ntotal_mapped_file 512\n\
+             total_swap 0\ntotal_pgfault 100\ntotal_pgmajfault 5\ntotal_inactive_file 48576\n",
+        ),
+        ("pids.current", "3\n"),
+        ("pids.max", "max\n"),
+        ("blkio.throttle.io_service_bytes_recursive", "8:0 Read 4096\n8:0 Write 512\n8:0 Total 4608\nTotal 4608\n"),
+        ("blkio.throttle.io_serviced_recursive", "8:0 Read 2\n8:0 Write 1\n8:0 Total 3\nTotal 3\n"),
+    ];
+
+    /// The same under v2.
+    const FILES_V2: &[(&str, &str)] = &[
+        (
+            "cpu.stat",
+            "usage_usec 123456\nuser_usec 70000\nsystem_usec 40000\ncore_sched.force_idle_usec 0\nnr_periods 20\n\
+             nr_throttled 3\nthrottled_usec 4500\nnr_bursts 0\nburst_usec 0\n",
+        ),
+        ("cpu.weight", "2\n"),
+        ("cpu.max", "5000 100000\n"),
+        ("memory.current", "1048576\n"),
+        ("memory.peak", "2097152\n"),
+        ("memory.events", "low 0\nhigh 0\nmax 2\noom 1\noom_kill 1\noom_group_kill 0\n"),
+        ("memory.max", "33554432\n"),
+        ("memory.low", "0\n"),
+        ("memory.swap.max", "max\n"),
+        ("memory.swap.current", "0\n"),
+        ("memory.stat", "anon 8192\nfile 4096\nfile_mapped 512\ninactive_file 48576\npgfault 100\npgmajfault 5\n"),
+        ("pids.current", "3\n"),
+        ("pids.max", "100\n"),
+        ("io.stat", "8:0 rbytes=4096 wbytes=512 rios=2 wios=1 dbytes=0 dios=0\n253:0 \n"),
+    ];
+
+    #[test]
+    fn both_versions_of_the_files_say_the_same() {
+        let (v1, v2) = (apply(V1, FILES_V1), apply(V2, FILES_V2));
+        for (name, found) in [("v1", &v1), ("v2", &v2)] {
+            assert_eq!(found.memory.working_set, 1_000_000, "{name}");
+            assert_eq!((found.memory.usage, found.memory.max_usage), (1 << 20, 2 << 20), "{name}");
+            assert_eq!((found.memory.rss, found.memory.cache, found.memory.mapped_file), (8192, 4096, 512), "{name}");
+            assert_eq!((found.memory.failures, found.memory.oom_kills), (2, 1), "{name}");
+            assert_eq!(found.memory.tree_page_faults, Faults { all: 100, major: 5 }, "{name}");
+            assert_eq!((found.cpu.periods, found.cpu.throttled_periods, found.cpu.throttled), (20, 3, 4_500_000));
+            assert_eq!((found.cpu.user, found.cpu.system), (70_000_000, 40_000_000), "{name}");
+            assert_eq!(found.pids.threads, 3, "{name}");
+            assert_eq!((found.spec.cpu_quota, found.spec.cpu_period), (5000, 100_000), "{name}");
+            assert_eq!((found.spec.memory_limit, found.spec.memory_reservation), (32 << 20, 0), "{name}");
+            let io = found.io[&Device { major: 8, minor: 0 }];
+            assert_eq!(io, IoUse { read_bytes: 4096, write_bytes: 512, reads: 2, writes: 1 }, "{name}");
+        }
+        assert_eq!((v1.cpu.total, v2.cpu.total), (123_456_789, 123_456_000));
+        assert_eq!((v1.spec.cpu_shares, v2.spec.cpu_shares), (51, 28));
+        assert_eq!((v1.pids.threads_max, v2.pids.threads_max), (0, 100));
+        assert_eq!((v1.spec.swap_limit, v2.spec.swap_limit), (32 << 20, 0));
+    }
+
+    #[test]
+    fn a_cgroup_that_is_not_there_is_none_and_one_that_is_has_its_figures() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("cgroup.controllers"), "cpu memory pids io").unwrap();
+        let group = dir.path().join("kubepods/pod1");
+        std::fs::create_dir_all(&group).unwrap();
+        for (file, text) in FILES_V2 {
+            std::fs::write(group.join(file), text).unwrap();
+        }
+        let many: String = (1..3000).map(|pid| format!("{pid}\n")).collect();
+        std::fs::write(group.join("cgroup.procs"), format!("0\n{many}")).unwrap();
+        let mut reader = Reader::new(&Cgroups::detect(dir.path(), "cgroupfs").unwrap());
+        assert_eq!(reader.read("/kubepods/none", true).unwrap(), None);
+        let full = reader.read("/kubepods/pod1", true).unwrap().unwrap();
+        assert_eq!((full.memory.working_set, full.spec.memory_limit), (1_000_000, 32 << 20));
+        let brief = reader.read("/kubepods/pod1", false).unwrap().unwrap();
+        assert_eq!((brief.memory.working_set, brief.spec.memory_limit), (1_000_000, 0));
+        assert_eq!(reader.processes("/kubepods/pod1").len(), 2999);
+    }
+}

@@ -1,6 +1,7 @@
 # make up     boots a node on this machine and runs a pod; make down leaves nothing behind
 # make test   everything that CI runs
 # make torture  the store under kill -9, power cuts and endless updates, long (make test has a short version)
+# make package  a Debian package in target/package: binary, units, man pages, defaults
 # make deps   what the tests need, installed (Debian)
 
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ SHELL := /bin/bash
 SKIFF_DATA ?= /var/lib/skiff
 export SKIFF_DATA
 
-.PHONY: help build up down test deps lint unit e2e bench torture
+.PHONY: help build up down package test deps lint unit e2e bench torture
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -26,6 +27,9 @@ up: build
 
 down:
 	tests/down.sh
+
+package: build
+	node-config/debian/build.sh target/release/skiff target/package
 
 deps:
 	tests/deps.sh build node kubectl tests clients

@@ -3,7 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `flags` | flags under upstream's names, resolved into configurations |
-//! | `logging` `progress` `signals` | how a long-running command speaks and ends |
+//! | `logging` `progress` `signals` `watchdog` | how a long-running command speaks and ends |
 //! | `machine` | what this machine has: programs, ports, addresses; each lack with its remedy |
 //! | `standalone` `server` `agent` | the long-running commands |
 //! | `standalone/…` | our own containerd, the pod network, archives of images |
@@ -22,6 +22,7 @@ mod signals;
 mod standalone;
 mod store;
 mod version;
+mod watchdog;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
@@ -77,6 +78,9 @@ enum Command {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man { folder: std::path::PathBuf },
     /// Internal: becomes containerd in a session of its own
     #[command(name = standalone::containerd::EXEC, hide = true)]
     Containerd(standalone::containerd::ExecFlags),
@@ -92,9 +96,15 @@ pub(crate) fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
-            ExitCode::FAILURE
+            exit_code(&error)
         }
     }
+}
+
+/// What systemd shows of the failure: 78 is `CONFIG` (`EX_CONFIG` of sysexits.h), 2 (clap's) `INVALIDARGUMENT`.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let configuration = error.chain().any(|cause| cause.is::<node_config::kubelet::ConfigError>());
+    if configuration { ExitCode::from(78) } else { ExitCode::FAILURE }
 }
 
 /// The command line, with one shape of help for all commands.
@@ -149,6 +159,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut command(), "skiff", &mut std::io::stdout());
             Ok(())
         }
+        // Debian has no section for a program's own commands: skiff.1, skiff-agent.1, …
+        Command::Man { folder } => clap_mangen::generate_to(command(), folder).map_err(Into::into),
         Command::Containerd(flags) => standalone::containerd::exec(&flags),
     }?;
     Ok(ExitCode::SUCCESS)

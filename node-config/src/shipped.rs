@@ -152,7 +152,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join(name);
             // The programs need not be installed where the test runs.
-            let text = text.replace("/usr/local/bin/skiff", "/bin/true").replace("/usr/bin/kubelet", "/bin/true");
+            let text = text.replace("/usr/bin/skiff", "/bin/true").replace("/usr/bin/kubelet", "/bin/true");
             std::fs::write(&path, text).unwrap();
             let Ok(out) = Command::new("systemd-analyze").arg("verify").arg(&path).output() else {
                 return eprintln!("skipped: systemd-analyze is not installed");

@@ -5,6 +5,7 @@ use super::logging::Format;
 use super::machine;
 use super::progress::Progress;
 use super::signals::{Signals, notify_ready};
+use super::watchdog;
 use anyhow::Context;
 use clap::Args;
 use node_config::agent::AgentConfig;
@@ -71,6 +72,7 @@ pub(crate) async fn run(flags: Flags, format: Format) -> anyhow::Result<()> {
     let tasks = Supervisor::new();
     let stop = tasks.stopping();
     tasks.spawn("signals", Signals::listen()?.watch(stop.clone()));
+    tasks.spawn("watchdog", watchdog::run());
 
     machine::root()?;
     let access = kubeconfig::read(&flags.kubeconfig).with_context(|| match &flags.bootstrap_kubeconfig {

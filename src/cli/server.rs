@@ -4,6 +4,7 @@ use super::flags::{DataDirFlags, ServerFlags};
 use super::logging::Format;
 use super::progress::Progress;
 use super::signals::{Signals, notify_ready};
+use super::watchdog;
 use super::{machine, standalone::certificates};
 use anyhow::Context;
 use clap::Args;
@@ -25,6 +26,7 @@ pub(crate) async fn run(flags: Flags, format: Format) -> anyhow::Result<()> {
     let tasks = Supervisor::new();
     let stop = tasks.stopping();
     tasks.spawn("signals", Signals::listen()?.watch(stop.clone()));
+    tasks.spawn("watchdog", watchdog::run());
 
     let controllers = controllers(&flags.server)?;
     let data = DataDir::open(&flags.data.data_dir)?;

@@ -14,6 +14,7 @@ use super::machine::{self, CniPlugins};
 use super::progress::Progress;
 use super::server::controllers;
 use super::signals::{Signals, notify_ready};
+use super::watchdog;
 use anyhow::Context;
 use clap::Args;
 use containerd::{Containerd, Runtime};
@@ -90,6 +91,7 @@ pub(crate) async fn run(flags: Flags, format: Format) -> anyhow::Result<()> {
     let (tasks, signals) = (Supervisor::new(), Supervisor::new());
     let stop = CancellationToken::new();
     signals.spawn("signals", Signals::listen()?.watch(stop.clone()));
+    signals.spawn("watchdog", watchdog::run());
     let result = boot_and_run(&flags, format, &tasks, stop).await;
     // Whatever a failed boot had started, our containerd among it.
     tasks.stop().await;

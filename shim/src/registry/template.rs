@@ -3,8 +3,8 @@
 
 use super::core::pod;
 use super::field::{Errors, Path};
-use super::labels;
 use super::value::{entries, object_entry, same, text};
+use super::{labels, meta};
 use crate::meta::Object;
 use serde_json::{Map, Value};
 
@@ -52,6 +52,14 @@ pub fn selected(spec: &Value, path: &Path, kind: &str, errors: &mut Errors) {
         Some(true) => {}
     }
     long_running(spec, path, kind, errors);
+}
+
+/// An update of a workload: pods that are its own would not be any more under another selector.
+pub fn keeps_selector(new: &Object, old: &Object) -> Errors {
+    let mut errors = meta::validate_update(new, old);
+    let path = Path::new("spec").child("selector");
+    meta::immutable(&new["spec"]["selector"], &old["spec"]["selector"], &path, &mut errors);
+    errors
 }
 
 /// The error of a template that its selector does not select.

@@ -30,7 +30,7 @@ pub const DEF: ResourceDef = ResourceDef {
         prepare_update,
         prepare_status: only_status,
         validate,
-        validate_update,
+        validate_update: template::keeps_selector,
         validate_status,
         warnings: template::warnings,
         ..Strategy::BASIC
@@ -97,13 +97,6 @@ fn strategy(strategy: &Value, path: &Path, errors: &mut Errors) {
         }
         _ => errors.push(path.not_supported(strategy.clone(), &["Recreate", "RollingUpdate"])),
     }
-}
-
-fn validate_update(new: &Object, old: &Object) -> Errors {
-    let mut errors = meta::validate_update(new, old);
-    let path = Path::new("spec").child("selector");
-    meta::immutable(&new["spec"]["selector"], &old["spec"]["selector"], &path, &mut errors);
-    errors
 }
 
 fn validate_status(new: &Object, old: &Object) -> Errors {

@@ -28,7 +28,7 @@ pub const DEF: ResourceDef = ResourceDef {
         prepare_update: keep_status_and_count,
         prepare_status: only_status,
         validate,
-        validate_update,
+        validate_update: template::keeps_selector,
         validate_status,
         warnings: template::warnings,
         ..Strategy::BASIC
@@ -49,13 +49,6 @@ fn validate(object: &Object) -> Errors {
     // Upstream says "deployment" here too.
     template::selector(spec, &path, "deployment", &mut errors);
     template::selected(spec, &path, "ReplicaSet", &mut errors);
-    errors
-}
-
-fn validate_update(new: &Object, old: &Object) -> Errors {
-    let mut errors = meta::validate_update(new, old);
-    let path = Path::new("spec").child("selector");
-    meta::immutable(&new["spec"]["selector"], &old["spec"]["selector"], &path, &mut errors);
     errors
 }
 

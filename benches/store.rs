@@ -7,7 +7,7 @@
 #![allow(clippy::disallowed_methods)]
 
 #[allow(dead_code, reason = "a bench restarts no server")]
-#[path = "../shim/tests/support.rs"]
+#[path = "../shim/tests/server/support.rs"]
 mod support;
 
 use bytes::Bytes;

@@ -3,6 +3,7 @@
 #[path = "etcd/server.rs"]
 mod server;
 #[allow(dead_code, reason = "these tests need no TLS client")]
+#[path = "server/support.rs"]
 mod support;
 
 use bytes::Bytes;

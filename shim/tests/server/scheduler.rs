@@ -1,8 +1,6 @@
 //! The scheduler in a real server: pods get nodes, or are told why not, and get one once there is room.
 
-#[allow(dead_code, reason = "these tests need no TLS client")]
-mod support;
-
+use crate::support::Fixture;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
@@ -10,7 +8,6 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
 use std::time::Duration;
-use support::Fixture;
 
 /// Longer than anything here takes, backoffs included.
 const LIMIT: Duration = Duration::from_secs(20);

@@ -1,13 +1,11 @@
 //! Lists, watches and the server's manners as a client sees them: pages, bookmarks, WebSockets, audit log, metrics.
 
+use crate::support::Fixture;
 #[allow(dead_code, reason = "these tests restart no server")]
-mod support;
-
 use futures::{AsyncBufReadExt, SinkExt, StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use skiff_shim::audit::{AuditConfig, LogConfig};
 use std::sync::Arc;
-use support::Fixture;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 

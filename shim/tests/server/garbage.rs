@@ -1,8 +1,6 @@
 //! The garbage collector in a real server: what is owned goes after its owner, before it, or is set free.
 
-#[allow(dead_code, reason = "these tests need no TLS client")]
-mod support;
-
+use crate::support::Fixture;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
@@ -10,7 +8,6 @@ use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchEvent, WatchPara
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use support::Fixture;
 
 /// Longer than anything here takes, backoffs included.
 const LIMIT: Duration = Duration::from_secs(20);

@@ -1,8 +1,7 @@
 //! Encodings over HTTP: protobuf, YAML and JSON, in and out, for objects, lists, watches, options and refusals.
 
+use crate::support::Fixture;
 #[allow(dead_code, reason = "each suite uses its part of what they share")]
-mod support;
-
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{HeaderMap, Request, StatusCode};
@@ -10,7 +9,6 @@ use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::{Value, json};
 use skiff_shim::schema::Schema;
-use support::Fixture;
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";

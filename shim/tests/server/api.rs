@@ -1,12 +1,10 @@
 //! The server over real TLS and its in-process clients, on the memory store.
 
-mod support;
-
+use crate::support::Fixture;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
-use support::Fixture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn config_map(name: &str) -> ConfigMap {

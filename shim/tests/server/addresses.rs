@@ -1,8 +1,6 @@
 //! Service addresses in a real server: each has its IPAddress object as long as its Service lives, whatever else happens.
 
-#[allow(dead_code, reason = "these tests need no TLS client")]
-mod support;
-
+use crate::support::Fixture;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
@@ -10,7 +8,6 @@ use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchEvent, WatchPara
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use support::Fixture;
 
 /// Longer than anything here takes, backoffs included.
 const LIMIT: Duration = Duration::from_secs(20);

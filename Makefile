@@ -2,6 +2,7 @@
 # make test   everything that CI runs
 # make torture  the store under kill -9, power cuts and endless updates, long (make test has a short version)
 # make package  a Debian package in target/package: binary, units, man pages, defaults
+# make corpus  every recorded pod behaviour on containerd 1.6 too (make test has a few), and the long fault tests
 # make deps   what the tests need, installed (Debian)
 
 SHELL := /bin/bash
@@ -12,7 +13,7 @@ SHELL := /bin/bash
 SKIFF_DATA ?= /var/lib/skiff
 export SKIFF_DATA
 
-.PHONY: help build up down package test deps lint unit e2e bench torture
+.PHONY: help build up down package test deps lint unit e2e bench torture corpus
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -55,3 +56,7 @@ torture:
 	cargo test --locked --workspace --test torture -- --long
 	SKIFF_TORTURE_ROUNDS=200 cargo test --locked --workspace --test etcd killed
 	PROPTEST_CASES=2000 cargo test --locked --workspace --lib agree_with_a_plain_model
+
+corpus:
+	SKIFF_CORPUS=whole cargo test --locked --workspace --test pods
+	SKIFF_FAULTS=long cargo test --locked --workspace --test node faults::

@@ -290,11 +290,18 @@ fn tail_start(file: &mut File, lines: u64) -> io::Result<u64> {
     Ok(0)
 }
 
+/// Makes a folder for logs and those above it; the error is Go's.
+pub(crate) async fn make_folder(path: &Path) -> Result<(), String> {
+    let made = tokio::fs::create_dir_all(path).await;
+    made.map_err(|error| format!("mkdir {}: {}", path.display(), go_text(&error)))
+}
+
 /// An I/O error as Go prints it, for what users know from the kubelet.
 fn go_text(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "no such file or directory".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::StorageFull => "no space left on device".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -23,6 +23,8 @@ use self::backing::Backing;
 use self::collect::{Sources, fs_group};
 use self::container::{MountJob, container_mounts, termination_log};
 use self::empty_dir::Medium;
+pub use self::mounts::unmount_below;
+
 use self::layout::{PodDir, is_file_name};
 use self::ownership::Owner;
 use self::tokens::Tokens;

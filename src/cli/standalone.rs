@@ -4,6 +4,7 @@
 mod archives;
 pub(crate) mod certificates;
 pub(crate) mod containerd;
+mod masquerade;
 mod network;
 mod process;
 mod shims;
@@ -281,14 +282,15 @@ async fn shut_down(node: Node, stop_pods: bool, tasks: &Supervisor) {
         tracing::warn!(seconds = SERVER_STOP_LIMIT.as_secs(), "the API server did not stop in time");
     }
     if let Some(containerd) = node.containerd {
-        let socket = containerd.socket().to_owned();
+        let (socket, state) = (containerd.socket().to_owned(), containerd.state().to_owned());
         containerd.stop().await;
         if stop_pods {
             shims::end_empty(&socket);
+            shims::unmount_left(&state);
         }
     }
     if stop_pods {
-        node.network.remove_bridge(tasks).await;
+        node.network.remove(tasks).await;
     }
     tracing::info!("stopped");
 }

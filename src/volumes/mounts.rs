@@ -85,7 +85,7 @@ pub(super) fn unmount(path: &Path) -> io::Result<()> {
 }
 
 /// Unmounts everything below `dir` (and `dir`), the latest mount first. The failing mount point comes with the error.
-pub(super) fn unmount_below(dir: &Path) -> Result<(), (PathBuf, io::Error)> {
+pub fn unmount_below(dir: &Path) -> Result<(), (PathBuf, io::Error)> {
     let own = |error| (dir.to_owned(), error);
     let dir = match dir.canonicalize() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -2,13 +2,34 @@
 
 use super::Node;
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// For how long a process may still be about to end.
+const END_MS: u16 = 20_000;
 
 /// A process of the machine.
 pub struct Process {
     pub pid: u32,
     pub command: String,
+}
+
+impl Process {
+    pub fn has_children(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
+        let mut children = threads.map(|thread| fs::read_to_string(thread.path().join("children")));
+        children.any(|children| children.is_ok_and(|children| !children.is_empty()))
+    }
+
+    /// Waits until it has ended, and fails when it does not.
+    pub fn wait_end(&self) {
+        let pid = rustix::process::Pid::from_raw(self.pid.cast_signed()).expect("a process id");
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
+        let mut polled = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+        let ended = nix::poll::poll(&mut polled, END_MS).expect("poll");
+        assert_eq!(ended, 1, "still there after {END_MS} ms: {}", self.command);
+    }
 }
 
 /// Processes whose command line contains `text`, this one excepted.
@@ -70,8 +91,21 @@ fn rules(node: &Node) -> Vec<String> {
     output("iptables-save", &[]).lines().filter(|line| line.contains(&prefix)).map(str::to_owned).collect()
 }
 
+/// Shims of the node's containerd.
+pub fn shims(node: &Node) -> Vec<Process> {
+    let all = processes(&node.path("data"));
+    all.into_iter().filter(|process| process.command.contains("containerd-shim")).collect()
+}
+
+/// What belongs to pods, while the node runs: paths of mounts and cgroups that name one.
+pub fn of_pods(node: &Node) -> Vec<String> {
+    let mounts = mounts(node).into_iter().filter(|point| point.contains("/kubelet/pods/"));
+    let cgroups = cgroups(node).into_iter().map(|path| path.display().to_string());
+    mounts.chain(cgroups.filter(|path| path.contains("/pod"))).collect()
+}
+
 /// Interfaces plugged into the node's pod bridge.
-fn ports(node: &Node) -> Vec<String> {
+pub fn ports(node: &Node) -> Vec<String> {
     let ports = fs::read_dir(format!("/sys/class/net/{}/brif", node.slot.bridge()));
     ports.into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }

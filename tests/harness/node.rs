@@ -11,6 +11,7 @@ pub mod client;
 pub mod image;
 pub mod leaks;
 pub mod slot;
+pub mod split;
 
 use slot::Slot;
 use std::fs;
@@ -140,25 +141,33 @@ impl Node {
             ("--data-dir", self.path("data")),
             ("--bind-address", "127.0.0.1".to_owned()),
             ("--secure-port", self.slot.port(0).to_string()),
-            ("--port", self.slot.port(1).to_string()),
-            ("--healthz-port", self.slot.port(2).to_string()),
-            ("--node-name", self.slot.node_name()),
-            ("--root-dir", self.path("kubelet")),
-            ("--pod-logs-dir", self.path("logs")),
             ("--pod-cidr", self.slot.pod_cidr()),
             ("--cni-conf-dir", self.path("cni")),
             ("--cni-bridge", self.slot.bridge()),
-            ("--cgroup-root", self.slot.cgroup()),
-            // A test machine's disk may be nearly full, which is not what is tested.
-            ("--eviction-hard", "memory.available<100Mi".to_owned()),
         ] {
             command.arg(format!("{flag}={value}"));
         }
-        if self.netns.is_none() {
-            command.arg(format!("--node-ip={}", self.slot.node_ip()));
-        }
+        command.args(self.agent_flags());
         command.args(self.stop_pods.then_some("--stop-pods")).args(&self.flags);
         command
+    }
+
+    /// Flags that `skiff standalone` and `skiff agent` share.
+    fn agent_flags(&self) -> Vec<String> {
+        let mut flags = vec![
+            format!("--port={}", self.slot.port(1)),
+            format!("--healthz-port={}", self.slot.port(2)),
+            format!("--node-name={}", self.slot.node_name()),
+            format!("--root-dir={}", self.path("kubelet")),
+            format!("--pod-logs-dir={}", self.path("logs")),
+            format!("--cgroup-root={}", self.slot.cgroup()),
+            // A test machine's disk may be nearly full, which is not what is tested.
+            "--eviction-hard=memory.available<100Mi".to_owned(),
+        ];
+        if self.netns.is_none() {
+            flags.push(format!("--node-ip={}", self.slot.node_ip()));
+        }
+        flags
     }
 
     fn path_variable(&self) -> String {

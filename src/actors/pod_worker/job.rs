@@ -6,6 +6,7 @@ use crate::actors::images::ImageFailure;
 use crate::actors::status::Shown;
 use crate::decide::sandbox;
 use crate::ids::{ContainerId, ContainerName, SandboxId};
+use crate::logs::make_folder;
 use crate::model::memory::PodMemory;
 use crate::model::observed::ContainerState;
 use crate::model::pod::DesiredPod;
@@ -138,8 +139,7 @@ async fn run_sandbox(context: &WorkerContext, pod: &DesiredPod, attempt: u32) ->
         }
     };
     // The runtime writes container logs below it and does not make it.
-    let made = tokio::fs::create_dir_all(&input.log_directory).await;
-    let made = made.map_err(|error| format!("cannot make {}: {error}", input.log_directory.display()));
+    let made = make_folder(&input.log_directory).await;
     let made = match (made, &context.cgroups) {
         (Ok(()), Some(cgroups)) => cgroups.create_pod(&pod.pod).await.map_err(|error| error.to_string()),
         (made, _) => made,

@@ -4,6 +4,7 @@ use super::{WorkerContext, job};
 use crate::cluster::ClusterError;
 use crate::decide::env::{self, Sources};
 use crate::ids::ContainerId;
+use crate::logs::make_folder;
 use crate::model::pod::{DesiredPod, Wanted};
 use crate::model::step::StartContainer;
 use crate::runtime::{ContainerInput, RuntimeError};
@@ -90,7 +91,7 @@ async fn input(
     let sandbox = job::sandbox_input(context, pod, step.sandbox_attempt).await?;
     let placed = &Placed { images: step.volume_images.clone(), ..placed.clone() };
     let logs = sandbox.log_directory.join(step.name.as_str());
-    let made = tokio::fs::create_dir_all(&logs);
+    let made = make_folder(&logs);
     let mounts = context.volumes.mounts(&pod.pod, step.name.as_str(), step.attempt, placed, &step.ips, &environment);
     let (made, mounts) = tokio::join!(made, mounts);
     made.map_err(|error| format!("create container log directory for container {} failed: {error}", step.name))?;

@@ -92,6 +92,7 @@ struct Recipe {
 #[derive(Debug)]
 pub(crate) struct Containerd {
     socket: PathBuf,
+    state: PathBuf,
     description: String,
     stop: CancellationToken,
     stopped: CancellationToken,
@@ -111,11 +112,12 @@ impl Containerd {
         let socket = layout.containerd_socket();
         check_socket_length(&socket)?;
         let version = version(&program).await?;
+        let state = layout.run().join("containerd");
         let config_file = layout.containerd().join("config.toml");
         let config = ContainerdConfig {
             format: version.format,
             root: &layout.containerd().join("root"),
-            state: &layout.run().join("containerd"),
+            state: &state,
             socket: &socket,
             cni_bin_dir,
             cni_conf_dir,
@@ -135,7 +137,12 @@ impl Containerd {
         // Ends with the other tasks too, when the boot fails further on.
         let (stop, stopped) = (tasks.stopping().child_token(), CancellationToken::new());
         tasks.spawn_to_end("containerd", keep_running(recipe, running, stop.clone(), stopped.clone()));
-        Ok(Self { socket, description, stop, stopped })
+        Ok(Self { socket, state, description, stop, stopped })
+    }
+
+    /// Where it keeps what does not outlive a reboot: mounts, sockets of shims.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
     }
 
     pub(crate) fn socket(&self) -> &Path {

@@ -1,6 +1,7 @@
 //! The pods' network: an existing CNI configuration, or a bridge of our own; on a machine without network the bridge
 //! also gives the node its address.
 
+use super::masquerade;
 use anyhow::Context;
 use futures::TryStreamExt;
 use node_config::data_dir::{DEFAULT_PATH, Layout};
@@ -36,6 +37,7 @@ pub(super) struct Wanted<'a> {
 pub(super) struct Network {
     pub(super) conf_dir: PathBuf,
     bridge: Bridge,
+    pods: Cidr,
     /// The configuration is ours, and with it the bridge.
     ours: bool,
 }
@@ -66,7 +68,7 @@ pub(super) fn prepare(wanted: &Wanted<'_>) -> Result<Network, FileError> {
         let text = shipped::cni_conflist("skiff", &bridge.name, &wanted.pod_cidr.to_string(), &ipam);
         files::write_if_changed(&conf_dir.join(OUR_FILE), text, files::PUBLIC)?;
     }
-    Ok(Network { conf_dir, bridge, ours })
+    Ok(Network { conf_dir, bridge, pods: wanted.pod_cidr, ours })
 }
 
 /// Whether a directory holds a CNI configuration that is not ours (containerd takes the first by name).
@@ -122,10 +124,13 @@ impl Network {
         Ok(gateway)
     }
 
-    /// Removes the bridge if it is ours; a failure is only worth a word.
-    pub(super) async fn remove_bridge(&self, tasks: &Supervisor) {
+    /// Removes the bridge if it is ours, and the rules of pods that were on it; a failure is only worth a word.
+    pub(super) async fn remove(&self, tasks: &Supervisor) {
         if !self.ours {
             return;
+        }
+        if let Err(error) = masquerade::remove(&self.pods) {
+            tracing::warn!(pods = %self.pods, error = format!("{error:#}"), "NAT rules of pods may be left behind");
         }
         let name = &self.bridge.name;
         let remove = async {

@@ -1,4 +1,6 @@
-//! Shims that containerd has forgotten: when a pod's pause process dies while its containers run, the shim refuses to
+//! What containerd has forgotten, shims and mounts.
+//!
+//! Shims: when a pod's pause process dies while its containers run, the shim refuses to
 //! shut down, and nobody asks it again once they are gone (containerd 1.6 to 2.1). They hold nothing and stay for ever.
 
 use super::process::ProcessId;
@@ -14,6 +16,14 @@ pub(super) fn end_empty(socket: &Path) {
             tracing::info!(pid, "ending a shim that containerd has forgotten");
             shim.signal(Signal::KILL);
         }
+    }
+}
+
+/// Unmounts what is left below the state folder of a containerd whose pods are stopped: it skips the `/dev/shm` of a
+/// sandbox whose shim was killed, until that sandbox is removed.
+pub(super) fn unmount_left(state: &Path) {
+    if let Err((point, error)) = skiff::volumes::unmount_below(state) {
+        tracing::warn!(mount = %point.display(), %error, "a mount that containerd has left is still there");
     }
 }
 

@@ -123,7 +123,7 @@ impl Server {
             }
         };
         control::start_own(client::client(front.clone(), User::apiserver()), &serving);
-        control::start(&config.controllers, clients, &serving, ControlParams { root_ca });
+        control::start(&config.controllers, clients, &serving, ControlParams { root_ca, election: config.election });
         Ok(Self { front, address, store, serving, base, shutdown_delay: config.limits.shutdown_delay })
     }
 

@@ -5,6 +5,7 @@ use crate::store::etcd::EtcdConfig;
 use crate::store::sqlite::SqliteOptions;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Which engine holds the objects (`--store`).
@@ -47,6 +48,8 @@ pub struct ServerConfig {
     pub service_account_issuer: String,
     /// Names of the controllers to run, resolved from `--controllers` by `control::select`.
     pub controllers: Vec<&'static str>,
+    /// `--leader-elect`: where servers share a store, one of them runs the controllers.
+    pub election: Option<Election>,
     pub limits: Limits,
     pub audit: AuditConfig,
 }
@@ -80,3 +83,50 @@ impl Default for Limits {
         }
     }
 }
+
+/// As whom and how patiently a server stands for election.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Election {
+    /// `<host>_<uuid>`, as client-go's components call themselves.
+    pub identity: Arc<str>,
+    pub timing: Timing,
+}
+
+/// How long leading lasts; kube-controller-manager's flags and defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Others wait this long after the last renewal they saw (`--leader-elect-lease-duration`).
+    pub lease_duration: Duration,
+    /// A leader that could not renew for so long leads no more (`--leader-elect-renew-deadline`).
+    pub renew_deadline: Duration,
+    /// How often a leader renews, and how long after a failure it tries again (`--leader-elect-retry-period`).
+    pub retry_period: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { lease_duration: seconds(15), renew_deadline: seconds(10), retry_period: seconds(2) }
+    }
+}
+
+impl Timing {
+    /// client-go's own conditions, in its flags' names.
+    pub fn check(&self) -> Result<(), String> {
+        if self.lease_duration <= self.renew_deadline {
+            return Err("--leader-elect-lease-duration must be greater than --leader-elect-renew-deadline".to_owned());
+        }
+        if self.renew_deadline.as_secs_f64() <= JITTER * self.retry_period.as_secs_f64() {
+            return Err(format!(
+                "--leader-elect-renew-deadline must be greater than {JITTER} times --leader-elect-retry-period"
+            ));
+        }
+        match self.retry_period.is_zero() {
+            true => Err("--leader-elect-retry-period must be greater than zero".to_owned()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// client-go's `JitterFactor`.
+pub(crate) const JITTER: f64 = 1.2;

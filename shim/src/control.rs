@@ -5,6 +5,7 @@ mod discover;
 mod event;
 mod garbage;
 mod informer;
+mod leader;
 mod namespace;
 mod node_lifecycle;
 mod per_namespace;
@@ -17,6 +18,7 @@ mod service_addresses;
 mod taint_eviction;
 mod volumes;
 
+use crate::config::Election;
 use crate::task::Tasks;
 use futures::future::BoxFuture;
 use kube::Client;
@@ -26,6 +28,8 @@ use std::sync::Arc;
 /// What controllers are told beyond what they read from the API.
 #[derive(Clone, Debug)]
 pub struct ControlParams {
+    /// `--leader-elect`: with it they run in one of the servers that share a store; `None` is here and at once.
+    pub election: Option<Election>,
     /// The cluster's CA bundle, PEM: `ca.crt` of every namespace's `kube-root-ca.crt`.
     pub root_ca: Arc<str>,
 }
@@ -46,13 +50,24 @@ struct Controller {
     run: fn(Client, &ControlParams) -> BoxFuture<'static, ()>,
 }
 
+/// Leases that stock's components lead by.
+const CONTROLLER_MANAGER: &str = "kube-controller-manager";
+const SCHEDULER: &str = "kube-scheduler";
+
+impl Controller {
+    /// Whose stock component's part it is.
+    fn lease(&self) -> &'static str {
+        if self.alias == SCHEDULER { SCHEDULER } else { CONTROLLER_MANAGER }
+    }
+}
+
 /// Every controller there is. Names and aliases are kube-controller-manager's; service accounts are those of upstream's
 /// bootstrap roles (`system:controller:<service account>`).
 const CONTROLLERS: &[Controller] = &[
     // Not kube-controller-manager's: stock runs it as kube-scheduler.
     Controller {
         name: "scheduler",
-        alias: "kube-scheduler",
+        alias: SCHEDULER,
         identity: Identity::User("system:kube-scheduler"),
         run: |client, _| Box::pin(scheduler::run(client)),
     },
@@ -169,13 +184,39 @@ fn resolve(name: &str) -> Result<&'static str, String> {
 }
 
 /// Starts the named controllers (`select`'s answer), each with a client of its own identity; they end with `tasks`.
+/// With an election they wait until this server leads: the scheduler under stock's `kube-scheduler`, all others under
+/// `kube-controller-manager`.
 pub fn start(
     names: &[&'static str],
-    client_for: impl Fn(&str, &[&str]) -> Client,
+    client_for: impl Fn(&str, &[&str]) -> Client + Clone + Send + Sync + 'static,
     tasks: &Tasks,
     params: ControlParams,
 ) {
-    for controller in CONTROLLERS.iter().filter(|c| names.contains(&c.name)) {
+    for (lease, user) in [(CONTROLLER_MANAGER, "system:kube-controller-manager"), (SCHEDULER, "system:kube-scheduler")]
+    {
+        let chosen = CONTROLLERS.iter().filter(|c| names.contains(&c.name) && c.lease() == lease);
+        let chosen: Vec<&'static Controller> = chosen.collect();
+        match &params.election {
+            _ if chosen.is_empty() => {}
+            None => begin(&chosen, &client_for, tasks, &params),
+            Some(Election { identity, timing }) => {
+                let client = client_for(user, &[]);
+                let candidate = leader::Candidate { client, lease, identity: identity.clone(), timing: *timing };
+                let (client_for, params) = (client_for.clone(), params.clone());
+                let term = move |group: &Tasks| begin(&chosen, &client_for, group, &params);
+                tasks.spawn_to_end("leader election", candidate.run(tasks.clone(), term));
+            }
+        }
+    }
+}
+
+fn begin(
+    controllers: &[&Controller],
+    client_for: &impl Fn(&str, &[&str]) -> Client,
+    tasks: &Tasks,
+    params: &ControlParams,
+) {
+    for controller in controllers {
         let client = match controller.identity {
             Identity::ServiceAccount(account) => client_for(
                 &format!("system:serviceaccount:kube-system:{account}"),
@@ -183,7 +224,7 @@ pub fn start(
             ),
             Identity::User(user) => client_for(user, &[]),
         };
-        tasks.spawn(controller.name, (controller.run)(client, &params));
+        tasks.spawn(controller.name, (controller.run)(client, params));
     }
 }
 

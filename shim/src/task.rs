@@ -23,6 +23,11 @@ impl Tasks {
         Self { tracker: self.tracker.clone(), stop: self.stop.child_token() }
     }
 
+    /// Tasks that stop with this group's too, and that can be waited for alone.
+    pub fn group(&self) -> Self {
+        Self { tracker: TaskTracker::new(), stop: self.stop.child_token() }
+    }
+
     /// Runs `task` until it ends or the task group stops (it is then dropped at its current await).
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();

@@ -11,12 +11,13 @@ use futures::StreamExt;
 use futures::future::join_all;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, VersionMatch, WatchEvent, WatchParams};
 use serde_json::{Value, json};
 use server::{Etcd, Options};
-use skiff_shim::config::StoreConfig;
+use skiff_shim::config::{Election, StoreConfig, Timing};
 use skiff_shim::registry::{self, ResourceDef};
 use skiff_shim::revision::Revision;
 use skiff_shim::schema::Schema;
@@ -165,6 +166,76 @@ async fn two_servers_on_one_etcd_see_each_others_writes() {
     one.server.stop().await;
     assert_eq!(b.get("m0").await.unwrap().data.unwrap()["by"], "a");
     other.server.stop().await;
+}
+
+/// Waits until the controllers of some server have done their work in that namespace.
+async fn looked_after(client: &Client, namespace: &str) {
+    let name = json!({"metadata": {"name": namespace}});
+    let created = Api::<Namespace>::all(client.clone())
+        .create(&PostParams::default(), &serde_json::from_value(name).unwrap())
+        .await;
+    created.unwrap();
+    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
+    let mut watch = accounts.watch(&WatchParams::default(), "0").await.unwrap().boxed();
+    let seen = tokio::time::timeout(Duration::from_secs(30), watch.next()).await;
+    assert!(matches!(seen, Ok(Some(Ok(WatchEvent::Added(_))))), "no account in {namespace}: {seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_servers_that_share_an_etcd_one_runs_the_controllers_and_another_when_that_goes() {
+    let Some(etcd) = Etcd::start(Options::default()) else { return };
+    let timing = Timing {
+        lease_duration: Duration::from_secs(3),
+        renew_deadline: Duration::from_secs(2),
+        retry_period: Duration::from_millis(500),
+    };
+    let candidate = |name: &'static str| {
+        let store = StoreConfig::Etcd(config(&etcd));
+        Fixture::configured("*", move |server| {
+            server.store = store;
+            server.election = Some(Election { identity: name.into(), timing });
+        })
+    };
+    let observer = serve(&etcd).await;
+    let client = admin(&observer);
+    let leases = Api::<Lease>::namespaced(client.clone(), "kube-system");
+    let manager = ListParams::default().fields("metadata.name=kube-controller-manager");
+    // A stock one led, and died: its lease is respected for its time, then taken.
+    let before = json!({
+        "metadata": {"name": "kube-controller-manager"},
+        "spec": {"holderIdentity": "stock", "leaseDurationSeconds": 15, "leaseTransitions": 7},
+    });
+    leases.create(&PostParams::default(), &serde_json::from_value(before).unwrap()).await.unwrap();
+    let version = leases.list(&manager).await.unwrap().metadata.resource_version.unwrap();
+    let params = WatchParams::default().fields("metadata.name=kube-controller-manager");
+    let mut watch = leases.watch(&params, &version).await.unwrap().boxed();
+    let mut until = async |wanted: &dyn Fn(&LeaseSpec) -> bool| loop {
+        let event = tokio::time::timeout(Duration::from_secs(30), watch.next()).await.expect("a change of the lease");
+        let Some(Ok(WatchEvent::Added(lease) | WatchEvent::Modified(lease))) = event else { panic!("{event:?}") };
+        let spec = lease.spec.unwrap();
+        if wanted(&spec) {
+            return spec;
+        }
+    };
+    let (one, other) = (candidate("one").await, candidate("other").await);
+    let first = until(&|spec| spec.holder_identity.as_deref() != Some("stock")).await;
+    assert_eq!(first.lease_transitions, Some(8));
+    looked_after(&client, "first").await;
+    // It goes cleanly: its lease is free at once.
+    let (leader, heir, heirs_name) = match first.holder_identity.as_deref() {
+        Some("one") => (one, other, "other"),
+        Some("other") => (other, one, "one"),
+        holder => panic!("{holder:?} leads"),
+    };
+    leader.server.stop().await;
+    let second = until(&|spec| spec.holder_identity.as_deref() == Some(heirs_name)).await;
+    assert_eq!(second.lease_transitions, Some(9));
+    looked_after(&client, "second").await;
+    // A renewal moves on, and is no new term.
+    let renewed = until(&|spec| spec.renew_time > second.renew_time).await;
+    assert_eq!((renewed.acquire_time, renewed.lease_transitions), (second.acquire_time, Some(9)));
+    heir.server.stop().await;
+    observer.server.stop().await;
 }
 
 fn pod(name: &str) -> Write {

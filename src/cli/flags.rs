@@ -3,12 +3,14 @@
 mod audit;
 pub(crate) mod etcd;
 mod kubelet;
+mod leader;
 mod limits;
 
 use audit::AuditFlags;
 use clap::{Args, ValueEnum};
 use etcd::EtcdFlags;
 use kubelet::KubeletFields;
+use leader::LeaderFlags;
 use limits::LimitFlags;
 use node_config::agent::AgentConfig;
 use node_config::data_dir::{DEFAULT_PATH, Layout};
@@ -65,6 +67,8 @@ pub(crate) struct ServerFlags {
     #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local", value_name = "url")]
     pub(crate) service_account_issuer: String,
     #[command(flatten)]
+    leader: LeaderFlags,
+    #[command(flatten)]
     limits: LimitFlags,
     #[command(flatten)]
     audit: AuditFlags,
@@ -111,12 +115,14 @@ impl ServerFlags {
         controllers: Vec<&'static str>,
     ) -> anyhow::Result<ServerConfig> {
         let pki = Pki::new(layout.pki());
+        let store = self.store(layout)?;
         Ok(ServerConfig {
             bind_address: self.bind_address,
             secure_port: self.secure_port,
             advertise_address: self.advertise_address.or(advertise),
             service_cluster_ip_range: self.service_cluster_ip_range.to_string(),
-            store: self.store(layout)?,
+            election: self.leader.resolve(matches!(store, StoreConfig::Etcd(_)))?,
+            store,
             etcd_healthcheck_timeout: self.etcd.etcd_healthcheck_timeout,
             tls_cert_file: pki.apiserver().cert,
             tls_private_key_file: pki.apiserver().key,

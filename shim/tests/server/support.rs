@@ -77,6 +77,7 @@ impl Fixture {
             service_account_issuer: "https://kubernetes.default.svc.cluster.local".into(),
             controllers: skiff_shim::control::select(spec).unwrap(),
             limits: Limits::default(),
+            election: None,
             audit: AuditConfig::default(),
         };
         edit(&mut config);

@@ -1,8 +1,8 @@
 //! kube-apiserver's flags of how much it takes on at once, and for how long.
 
+use super::duration;
 use clap::Args;
 use skiff_shim::config::Limits;
-use skiff_shim::schema::parse_duration;
 use std::time::Duration;
 
 #[derive(Args, Clone, Debug)]
@@ -38,24 +38,6 @@ impl LimitFlags {
             min_request_timeout: Duration::from_secs(self.min_request_timeout),
             shutdown_delay: self.shutdown_delay_duration,
             max_streams_per_connection: self.http2_max_streams_per_connection,
-        }
-    }
-}
-
-/// A Go duration, as in 1m30s.
-fn duration(text: &str) -> Result<Duration, String> {
-    let nanos = parse_duration(text)?;
-    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| format!("{text:?} is negative"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_gos() {
-        for (text, wanted) in [("1m30s", Ok(90)), ("0s", Ok(0)), ("-1s", Err(())), ("10", Err(())), ("", Err(()))] {
-            assert_eq!(duration(text).map(|d| d.as_secs()).map_err(|_| ()), wanted, "{text}");
         }
     }
 }

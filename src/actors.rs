@@ -1,5 +1,6 @@
 //! The agent's actors, one a file: a cheap handle, a private request, a private task; only the supervisor spawns them.
 
+pub mod certificates;
 pub mod content;
 pub mod eviction;
 pub mod housekeeping;

@@ -1,5 +1,6 @@
 //! Wiring of the agent: the only file that knows all actors.
 
+use crate::actors::certificates::{Certificates, ReloadTask};
 use crate::actors::content::ContentTask;
 use crate::actors::eviction::EvictionTask;
 use crate::actors::housekeeping::Housekeeping;
@@ -14,7 +15,7 @@ use crate::actors::static_pods::{StaticPods, StaticPodsTask};
 use crate::actors::status::StatusHandle;
 use crate::cgroups::{CgroupError, Cgroups};
 use crate::clock;
-use crate::cluster::{Cluster, ClusterError, KnownPods, KubeCluster, Recorder};
+use crate::cluster::{Cluster, ClusterError, Connection, KnownPods, KubeCluster, Recorder};
 use crate::decide::sandbox::parse_resolv_conf;
 use crate::decide::static_pod::MirrorView;
 use crate::ids::PodUid;
@@ -75,7 +76,10 @@ impl Agent {
         let config = Arc::new(config);
         let tasks = Supervisor::new();
         let (runtime, info) = connect_runtime(&config.runtime_endpoint).await?;
-        let cluster: Arc<dyn Cluster> = Arc::new(KubeCluster::connect(&config.kubeconfig, &config.node_name).await?);
+        let connection = Arc::new(Connection::open(&config.kubeconfig).await?);
+        let cluster: Arc<dyn Cluster> = Arc::new(KubeCluster::over(connection.clone(), &config.node_name));
+        let reload = ReloadTask::new(connection.clone(), &config.kubeconfig, &config.cert_dir);
+        tasks.spawn("kubeconfig", reload.run());
         let (recorder, recording) =
             Recorder::new(cluster.clone(), &config.node_name, config.event_record_qps, config.event_burst);
         tasks.spawn("recorder", recording);
@@ -91,6 +95,13 @@ impl Agent {
             recorder: recorder.clone(),
         })?;
         tasks.spawn("node", node_task);
+        let certificates = Certificates { config: config.clone(), connection, facts: node.facts.clone() };
+        if config.rotate_certificates {
+            tasks.spawn("client_certificate", certificates.clone().keep_client());
+        }
+        if config.server_tls_bootstrap {
+            tasks.spawn("serving_certificate", certificates.keep_serving());
+        }
         let cgroups = cgroups(&config, &info, &node.facts).await?;
         let volumes = Volumes::new(&config.root_dir, &config.cluster_domain, cluster.clone(), node.facts.clone());
         let (status, status_task) = StatusHandle::new(cluster.clone());
@@ -148,6 +159,7 @@ impl Agent {
             tasks: tasks.child(),
             node_name: config.node_name.as_str().into(),
             kubelet: config.kubelet.clone(),
+            cluster: cluster.clone(),
         };
         server::start(&config, serving).await?;
         let content = ContentTask {

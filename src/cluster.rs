@@ -1,6 +1,8 @@
 //! The cluster as the agent needs it: trait over the API server. `cluster/` holds the kube-client implementation.
 
+mod certificates;
 mod client;
+mod connection;
 mod events;
 pub mod fake;
 mod known;
@@ -10,12 +12,16 @@ mod tests;
 mod watch;
 mod write;
 
+pub use self::certificates::CertificateRequest;
 pub use self::client::KubeCluster;
+pub use self::connection::{Connection, ContactError, ServerVersion};
 pub use self::events::Recorder;
 pub use self::known::KnownPods;
 
 use crate::ids::{PodKey, PodUid};
 use async_trait::async_trait;
+use k8s_openapi::api::authentication::v1::TokenReview;
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
 use std::sync::Arc;
@@ -106,6 +112,10 @@ pub trait Cluster: Send + Sync + 'static {
         audience: Option<&str>,
         expiration_seconds: i64,
     ) -> Result<(String, String), ClusterError>;
+    /// Asks whose a bearer token is.
+    async fn review_token(&self, review: &TokenReview) -> Result<TokenReview, ClusterError>;
+    /// Asks whether someone may do something.
+    async fn review_access(&self, review: &SubjectAccessReview) -> Result<SubjectAccessReview, ClusterError>;
     /// Creates an event (recorder's business: `cluster::events`).
     async fn create_event(&self, event: &k8s_openapi::api::core::v1::Event) -> Result<(), ClusterError>;
     async fn patch_event(&self, namespace: &str, name: &str, patch: &serde_json::Value) -> Result<(), ClusterError>;

@@ -17,9 +17,10 @@ pub use auth::TlsError;
 
 use crate::actors::pods::PodsHandle;
 use crate::actors::probes::ProbesHandle;
+use crate::cluster::Cluster;
 use crate::runtime::Runtime;
 use crate::supervisor::Supervisor;
-use auth::{Access, User};
+use auth::{Access, Auth, Tls, TlsFiles, User};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -58,6 +59,8 @@ pub struct Deps {
     pub tasks: Supervisor,
     pub node_name: Arc<str>,
     pub kubelet: Arc<KubeletConfiguration>,
+    /// Asked who callers are and what they may do.
+    pub cluster: Arc<dyn Cluster>,
 }
 
 /// Why the node's API could not be started.
@@ -71,8 +74,13 @@ pub enum ServeError {
 
 /// Listens on both ports and serves until the supervisor stops. Returns where the HTTPS API listens.
 pub async fn start(config: &AgentConfig, deps: Deps) -> Result<SocketAddr, ServeError> {
-    let tls = auth::tls(&config.tls_cert_file, &config.tls_private_key_file, &config.client_ca_file)?;
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let tls = Arc::new(Tls::load(TlsFiles {
+        certificate: config.tls_cert_file.clone(),
+        key: config.tls_private_key_file.clone(),
+        client_ca: config.client_ca_file.clone(),
+        awaited: config.server_tls_bootstrap,
+    })?);
+    let auth = Arc::new(Auth::new(&config.kubelet, deps.node_name.clone(), deps.cluster.clone()));
     let listener = listen(SocketAddr::new(config.address, config.port)).await?;
     let address =
         listener.local_addr().map_err(|e| ServeError::Listen(SocketAddr::new(config.address, config.port), e))?;
@@ -82,7 +90,7 @@ pub async fn start(config: &AgentConfig, deps: Deps) -> Result<SocketAddr, Serve
         deps.tasks.spawn("healthz listener", accept(healthz, tasks, serve_healthz));
     }
     let tasks = deps.tasks.clone();
-    let serve = move |stream| serve_tls(acceptor.clone(), stream, deps.clone());
+    let serve = move |stream| serve_tls(tls.clone(), auth.clone(), stream, deps.clone());
     tasks.spawn("node API listener", accept(listener, tasks.clone(), serve));
     Ok(address)
 }
@@ -115,7 +123,11 @@ async fn held(_permit: OwnedSemaphorePermit, connection: impl Future<Output = ()
     connection.await;
 }
 
-async fn serve_tls(acceptor: TlsAcceptor, stream: TcpStream, deps: Deps) {
+async fn serve_tls(tls: Arc<Tls>, auth: Arc<Auth>, stream: TcpStream, deps: Deps) {
+    let Some(tls) = tls.current() else {
+        return tracing::debug!("no serving certificate yet: its certificate signing request awaits approval");
+    };
+    let acceptor = TlsAcceptor::from(tls);
     // Small frames of a terminal must not wait for more.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
@@ -128,8 +140,15 @@ async fn serve_tls(acceptor: TlsAcceptor, stream: TcpStream, deps: Deps) {
     let user = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(User::from_certificate);
     let user = Arc::new(user);
     serve_http(stream, move |request| {
-        let (deps, user) = (deps.clone(), user.clone());
-        async move { answer(request, &deps, user.as_ref().as_ref()).await }
+        let (deps, user, auth) = (deps.clone(), user.clone(), auth.clone());
+        async move {
+            match auth.decide(user.as_ref().as_ref(), request.method(), request.uri().path(), request.headers()).await {
+                Access::Allowed => answer(request, &deps).await,
+                Access::Unauthorized => text(StatusCode::UNAUTHORIZED, "Unauthorized"),
+                Access::Forbidden(message) => text(StatusCode::FORBIDDEN, message),
+                Access::Unknown(message) => text(StatusCode::INTERNAL_SERVER_ERROR, message),
+            }
+        }
     })
     .await;
 }
@@ -164,14 +183,8 @@ where
     }
 }
 
-async fn answer(request: Request<Incoming>, deps: &Deps, user: Option<&User>) -> Reply {
+async fn answer(request: Request<Incoming>, deps: &Deps) -> Reply {
     let route = route::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
-    let (verb, subresource) = attributes(request.method(), route.as_ref().ok());
-    match auth::decide(user, &deps.node_name, verb, subresource) {
-        Access::Allowed => {}
-        Access::Unauthorized => return text(StatusCode::UNAUTHORIZED, "Unauthorized"),
-        Access::Forbidden(message) => return text(StatusCode::FORBIDDEN, message),
-    }
     match route {
         Ok(Route::Healthz) => text(StatusCode::OK, "ok"),
         Ok(Route::Pods) => pods::desired(deps),
@@ -186,20 +199,6 @@ async fn answer(request: Request<Incoming>, deps: &Deps, user: Option<&User>) ->
         Err(RouteError::NotFound) => not_found(),
         Err(RouteError::MethodNotAllowed) => text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"),
         Err(RouteError::BadRequest(message)) => text(StatusCode::BAD_REQUEST, message),
-    }
-}
-
-/// The kubelet's authorizer attributes: verb by method, subresource by path.
-fn attributes(method: &Method, route: Option<&Route>) -> (&'static str, &'static str) {
-    let verb = if *method == Method::GET { "get" } else { "create" };
-    match route {
-        Some(Route::Healthz) => (verb, "healthz"),
-        Some(Route::Metrics | Route::ProbeMetrics) => (verb, "metrics"),
-        Some(Route::Configz) => (verb, "configz"),
-        Some(Route::Pods | Route::RunningPods) => (verb, "pods"),
-        Some(Route::Logs { .. } | Route::Exec { .. } | Route::Attach { .. } | Route::PortForward { .. }) | None => {
-            (verb, "proxy")
-        }
     }
 }
 

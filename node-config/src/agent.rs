@@ -26,7 +26,16 @@ pub struct AgentConfig {
     pub port: u16,
     pub tls_cert_file: PathBuf,
     pub tls_private_key_file: PathBuf,
-    pub client_ca_file: PathBuf,
+    /// `None`: nobody comes with a client certificate.
+    pub client_ca_file: Option<PathBuf>,
+    /// Where certificates that the node asks for are kept (`--cert-dir`).
+    pub cert_dir: PathBuf,
+    /// With what to ask for a client certificate when the node's own has expired (`--bootstrap-kubeconfig`).
+    pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// Renew the client certificate before it ends.
+    pub rotate_certificates: bool,
+    /// Ask the cluster for the serving certificate, which is then in `cert_dir`.
+    pub server_tls_bootstrap: bool,
     pub healthz_bind_address: IpAddr,
     /// 0: none.
     pub healthz_port: u16,
@@ -95,7 +104,11 @@ impl AgentConfig {
             port: port(kubelet.port),
             tls_cert_file: path(&kubelet.tls_cert_file, "/var/lib/kubelet/pki/kubelet.crt"),
             tls_private_key_file: path(&kubelet.tls_private_key_file, "/var/lib/kubelet/pki/kubelet.key"),
-            client_ca_file: path(&kubelet.authentication.x509.client_ca_file, "/etc/kubernetes/pki/ca.crt"),
+            client_ca_file: some(&kubelet.authentication.x509.client_ca_file).map(PathBuf::from),
+            cert_dir: "/var/lib/kubelet/pki".into(),
+            bootstrap_kubeconfig: None,
+            rotate_certificates: kubelet.rotate_certificates,
+            server_tls_bootstrap: kubelet.server_tls_bootstrap,
             healthz_bind_address: address(&kubelet.healthz_bind_address, Ipv4Addr::LOCALHOST),
             healthz_port: kubelet.healthz_port.map_or(0, port),
             cluster_dns: kubelet.cluster_dns.iter().filter_map(|address| address.parse().ok()).collect(),

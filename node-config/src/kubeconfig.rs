@@ -116,10 +116,40 @@ struct User {
     client_certificate_data: Option<String>,
     client_key: Option<PathBuf>,
     client_key_data: Option<String>,
+    token: Option<String>,
+    #[serde(rename = "tokenFile")]
+    token_file: Option<PathBuf>,
+    username: Option<String>,
+    exec: Option<serde_json::Value>,
+    auth_provider: Option<serde_json::Value>,
+}
+
+/// What a kubeconfig's current context has, as far as it has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub server: String,
+    /// PEM.
+    pub certificate_authority: Option<Vec<u8>>,
+    pub client_certificate: Option<Vec<u8>>,
+    pub client_key: Option<Vec<u8>>,
+    /// A token, a password, or a program that gets one: the kube client's business.
+    pub other_credentials: bool,
 }
 
 /// Reads the current context's access (client certificates; other credentials are the kube client's business).
 pub fn read(path: &Path) -> Result<Access, KubeconfigError> {
+    let seen = look(path)?;
+    let missing = |what| KubeconfigError::Missing { path: path.to_owned(), what, name: String::new() };
+    Ok(Access {
+        server: seen.server,
+        certificate_authority: seen.certificate_authority.ok_or_else(|| missing("certificate-authority"))?,
+        client_certificate: seen.client_certificate.ok_or_else(|| missing("client-certificate"))?,
+        client_key: seen.client_key.ok_or_else(|| missing("client-key"))?,
+    })
+}
+
+/// Reads what the current context has.
+pub fn look(path: &Path) -> Result<Seen, KubeconfigError> {
     let text = fs::read_to_string(path).map_err(FileError::on("read", path))?;
     let malformed = |message: String| KubeconfigError::Malformed { path: path.to_owned(), message };
     let file: File = serde_saphyr::from_str(&text).map_err(|error| malformed(error.to_string()))?;
@@ -131,15 +161,19 @@ pub fn read(path: &Path) -> Result<Access, KubeconfigError> {
     let user = file.users.iter().find(|user| user.name == context.user);
     let user = &user.ok_or_else(|| missing("user", &context.user))?.user;
     let load = |data: &Option<String>, file: &Option<PathBuf>, what| match (data, file) {
-        (Some(data), _) => STANDARD.decode(data.trim()).map_err(|error| malformed(format!("{what}-data: {error}"))),
+        (Some(data), _) => {
+            let decoded = STANDARD.decode(data.trim());
+            decoded.map(Some).map_err(|error| malformed(format!("{what}-data: {error}")))
+        }
         // Relative to the kubeconfig, as kubectl has it.
         (None, Some(file)) => {
             let file = path.parent().unwrap_or(Path::new("")).join(file);
-            Ok(fs::read(&file).map_err(FileError::on("read", &file))?)
+            Ok(Some(fs::read(&file).map_err(FileError::on("read", &file))?))
         }
-        (None, None) => Err(missing(what, &context.user)),
+        (None, None) => Ok(None),
     };
-    Ok(Access {
+    let secrets = [user.token.is_some(), user.token_file.is_some(), user.username.is_some()];
+    Ok(Seen {
         server: cluster.server.clone(),
         certificate_authority: load(
             &cluster.certificate_authority_data,
@@ -148,7 +182,52 @@ pub fn read(path: &Path) -> Result<Access, KubeconfigError> {
         )?,
         client_certificate: load(&user.client_certificate_data, &user.client_certificate, "client-certificate")?,
         client_key: load(&user.client_key_data, &user.client_key, "client-key")?,
+        other_credentials: secrets.contains(&true) || user.exec.is_some() || user.auth_provider.is_some(),
     })
+}
+
+/// A kubeconfig whose client certificate lies in a file that is renewed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    pub server: String,
+    /// PEM; `None`: the system's own CAs.
+    pub certificate_authority: Option<Vec<u8>>,
+    /// Certificate and key.
+    pub client_pem: PathBuf,
+}
+
+/// Writes such a kubeconfig, 0600, in the words of the kubelet.
+pub fn write_reference(path: &Path, reference: &Reference) -> Result<(), KubeconfigError> {
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        files::make_dir(dir, 0o755)?;
+    }
+    let Reference { server, certificate_authority, client_pem } = reference;
+    let ca = certificate_authority.as_ref();
+    let ca = ca.map(|pem| format!("    certificate-authority-data: {}\n", STANDARD.encode(pem))).unwrap_or_default();
+    let pem = client_pem.display();
+    let text = format!(
+        "apiVersion: v1
+clusters:
+- cluster:
+{ca}    server: {server}
+  name: default-cluster
+contexts:
+- context:
+    cluster: default-cluster
+    namespace: default
+    user: default-auth
+  name: default-context
+current-context: default-context
+kind: Config
+users:
+- name: default-auth
+  user:
+    client-certificate: {pem}
+    client-key: {pem}
+"
+    );
+    files::write_if_changed(path, text, files::PRIVATE)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -172,6 +251,19 @@ mod tests {
         write(&path, "skiff", "kubernetes-admin", &access()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(read(&path).unwrap() == access());
+    }
+
+    #[test]
+    fn a_node_s_kubeconfig_refers_to_the_certificate_that_is_renewed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, client_pem) = (dir.path().join("etc/kubelet.conf"), dir.path().join("kubelet-client-current.pem"));
+        fs::write(&client_pem, "pair").unwrap();
+        let server = "https://10.0.0.1:6443".to_owned();
+        let reference = Reference { server, certificate_authority: Some(b"ca".to_vec()), client_pem };
+        write_reference(&path, &reference).unwrap();
+        let seen = look(&path).unwrap();
+        assert_eq!((seen.server, seen.certificate_authority), (reference.server, Some(b"ca".to_vec())));
+        assert_eq!((seen.client_certificate, seen.client_key), (Some(b"pair".to_vec()), Some(b"pair".to_vec())));
     }
 
     #[test]

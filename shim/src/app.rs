@@ -8,7 +8,7 @@ use crate::authn::User;
 use crate::authn::token::{KeyError, Tokens};
 use crate::client;
 use crate::config::{ServerConfig, StoreConfig};
-use crate::control::{self, ControlParams};
+use crate::control::{self, ControlParams, Signing};
 use crate::error::ApiError;
 use crate::http::tls::{ClientFiles, ServerFiles, ServerTls, TlsError, install_provider};
 use crate::http::{Front, listener};
@@ -123,7 +123,13 @@ impl Server {
             }
         };
         control::start_own(client::client(front.clone(), User::apiserver()), &serving);
-        control::start(&config.controllers, clients, &serving, ControlParams { root_ca, election: config.election });
+        let signing = Signing {
+            cert_file: config.cluster_signing_cert_file.clone(),
+            key_file: config.cluster_signing_key_file.clone(),
+            duration: config.cluster_signing_duration,
+        };
+        let params = ControlParams { root_ca, election: config.election, signing };
+        control::start(&config.controllers, clients, &serving, params);
         Ok(Self { front, address, store, serving, base, shutdown_delay: config.limits.shutdown_delay })
     }
 

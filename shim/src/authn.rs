@@ -1,5 +1,6 @@
-//! Credentials → `User`: client certificates, service account tokens, impersonation headers.
+//! Credentials → `User`: client certificates, service account and bootstrap tokens, impersonation headers.
 
+pub mod bootstrap_token;
 pub mod certificate;
 pub mod impersonate;
 pub mod token;

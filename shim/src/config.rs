@@ -39,6 +39,11 @@ pub struct ServerConfig {
     pub client_ca_file: PathBuf,
     /// The cluster's CA bundle for `kube-root-ca.crt`.
     pub root_ca_file: PathBuf,
+    /// The CA that signs what CertificateSigningRequests ask for, and how long that is valid at most
+    /// (kube-controller-manager's `--cluster-signing-…`).
+    pub cluster_signing_cert_file: PathBuf,
+    pub cluster_signing_key_file: PathBuf,
+    pub cluster_signing_duration: Duration,
     /// The API server's own client certificate towards agents (:10250), and the CA that signed the agents' serving ones.
     pub kubelet_client_certificate: PathBuf,
     pub kubelet_client_key: PathBuf,

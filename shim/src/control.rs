@@ -1,6 +1,7 @@
 //! The controllers: which there are, which run (`--controllers`), and as whom; each is a pure decider and a dumb writer.
 
 mod call;
+mod certificates;
 mod discover;
 mod event;
 mod garbage;
@@ -23,7 +24,9 @@ use crate::task::Tasks;
 use futures::future::BoxFuture;
 use kube::Client;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What controllers are told beyond what they read from the API.
 #[derive(Clone, Debug)]
@@ -32,6 +35,17 @@ pub struct ControlParams {
     pub election: Option<Election>,
     /// The cluster's CA bundle, PEM: `ca.crt` of every namespace's `kube-root-ca.crt`.
     pub root_ca: Arc<str>,
+    pub signing: Signing,
+}
+
+/// What certificates are signed with (kube-controller-manager's `--cluster-signing-…`).
+#[derive(Clone, Debug)]
+pub struct Signing {
+    /// The CA's certificate and key, PEM; read for each signing.
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+    /// How long certificates are valid that ask for nothing shorter.
+    pub duration: Duration,
 }
 
 /// Which identity a controller has towards the API.
@@ -130,6 +144,24 @@ const CONTROLLERS: &[Controller] = &[
         alias: "pv-protection",
         identity: Identity::ServiceAccount("pv-protection-controller"),
         run: |client, _| Box::pin(volumes::protect_volumes(client)),
+    },
+    Controller {
+        name: "certificatesigningrequest-approving-controller",
+        alias: "csrapproving",
+        identity: Identity::ServiceAccount("certificate-controller"),
+        run: |client, _| Box::pin(certificates::approve::run(client)),
+    },
+    Controller {
+        name: "certificatesigningrequest-signing-controller",
+        alias: "csrsigning",
+        identity: Identity::ServiceAccount("certificate-controller"),
+        run: |client, params| Box::pin(certificates::sign::run(client, params.signing.clone())),
+    },
+    Controller {
+        name: "certificatesigningrequest-cleaner-controller",
+        alias: "csrcleaner",
+        identity: Identity::ServiceAccount("certificate-controller"),
+        run: |client, _| Box::pin(certificates::clean::run(client)),
     },
 ];
 

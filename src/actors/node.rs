@@ -1,5 +1,6 @@
 //! The node actor: registers the Node, keeps its status and Lease true, and tells the rest what the node is.
 
+pub mod claim;
 mod lease;
 mod machine;
 mod status;
@@ -44,6 +45,11 @@ const MANAGED_ATTACH: &str = "volumes.kubernetes.io/controller-managed-attach-de
 pub enum NodeError {
     #[error("no default route, so no address for the node: set one with --node-ip")]
     NoAddress,
+    #[error(
+        "node name {name:?} is held by {holder}: give this one another with --hostname-override, or stop that one and \
+         run kubectl delete node {name}"
+    )]
+    NameTaken { name: String, holder: String },
     #[error("cannot read what the machine is: {0}")]
     Machine(#[source] std::io::Error),
     #[error("cannot read the size of the disk under {}: {source}", path.display())]

@@ -12,16 +12,21 @@ use node_config::agent::AgentConfig;
 use node_config::kubeconfig;
 use node_config::kubelet::ConfigError;
 use serde_json::json;
+use skiff::actors::node::claim;
 use skiff::app::Agent;
+use skiff::cluster::{Connection, ContactError, KubeCluster, ServerVersion};
+use skiff::identity::bootstrap::{self, Bootstrap};
+use skiff::identity::self_signed;
 use skiff::supervisor::Supervisor;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 #[derive(Args, Debug)]
 pub(crate) struct Flags {
     /// How to reach the API server, and as whom
     #[arg(long, default_value = "/etc/kubernetes/kubelet.conf", value_name = "file")]
     kubeconfig: PathBuf,
-    /// Directory of the agent's serving certificate (kubelet.crt and kubelet.key)
+    /// Directory of the certificates that the agent asks for or makes
     #[arg(long, default_value = "/var/lib/kubelet/pki", value_name = "path")]
     cert_dir: PathBuf,
     /// The container runtime's socket [default: unix:///run/containerd/containerd.sock]
@@ -30,7 +35,7 @@ pub(crate) struct Flags {
     /// Addresses of this node's pods
     #[arg(long, value_name = "cidr")]
     pod_cidr: Option<node_config::net::Cidr>,
-    /// Kubeconfig with a bootstrap token, for a node that has no certificate yet
+    /// Kubeconfig to ask for a first client certificate with, as by a bootstrap token; --kubeconfig is then written
     #[arg(long, value_name = "file")]
     bootstrap_kubeconfig: Option<PathBuf>,
     #[command(flatten)]
@@ -51,20 +56,42 @@ struct Ignored {
 }
 
 impl Flags {
-    fn resolve(self) -> Result<AgentConfig, ConfigError> {
+    fn resolve(&self) -> Result<Resolved, ConfigError> {
         let mut kubelet = self.node.kubelet(json!({}))?;
         if let Some(socket) = &self.container_runtime_endpoint {
             kubelet.container_runtime_endpoint = format!("unix://{}", socket.display());
         }
-        if let Some(cidr) = self.pod_cidr {
+        if let Some(cidr) = &self.pod_cidr {
             kubelet.pod_cidr = cidr.to_string();
         }
-        if kubelet.tls_cert_file.is_empty() {
+        let own = kubelet.tls_cert_file.is_empty();
+        if own {
             let file = |name| self.cert_dir.join(name).display().to_string();
-            (kubelet.tls_cert_file, kubelet.tls_private_key_file) = (file("kubelet.crt"), file("kubelet.key"));
+            let (cert, key) = match kubelet.server_tls_bootstrap {
+                true => (CURRENT_SERVING, CURRENT_SERVING),
+                false => ("kubelet.crt", "kubelet.key"),
+            };
+            (kubelet.tls_cert_file, kubelet.tls_private_key_file) = (file(cert), file(key));
+        } else {
+            // Files that are given need nobody to sign.
+            kubelet.server_tls_bootstrap = false;
         }
-        Ok(self.node.resolve(self.kubeconfig, kubelet))
+        let config = AgentConfig {
+            cert_dir: self.cert_dir.clone(),
+            bootstrap_kubeconfig: self.bootstrap_kubeconfig.clone(),
+            ..self.node.resolve(self.kubeconfig.clone(), kubelet)
+        };
+        Ok(Resolved { self_signs: own && !config.server_tls_bootstrap, config })
     }
+}
+
+/// The certificate that `serverTLSBootstrap` gets, with its key.
+const CURRENT_SERVING: &str = "kubelet-server-current.pem";
+
+struct Resolved {
+    config: AgentConfig,
+    /// No serving certificate is given, and none is asked for.
+    self_signs: bool,
 }
 
 pub(crate) async fn run(flags: Flags, format: Format) -> anyhow::Result<()> {
@@ -75,18 +102,20 @@ pub(crate) async fn run(flags: Flags, format: Format) -> anyhow::Result<()> {
     tasks.spawn("watchdog", watchdog::run());
 
     machine::root()?;
-    let access = kubeconfig::read(&flags.kubeconfig).with_context(|| match &flags.bootstrap_kubeconfig {
-        Some(_) => {
-            "joining by --bootstrap-kubeconfig is not there yet: put the node's client certificate into --kubeconfig"
-        }
-        None => "the agent needs a kubeconfig (--kubeconfig)",
-    })?;
-    let config = flags.resolve()?;
+    let Resolved { config, self_signs } = flags.resolve()?;
     machine::port_is_free("port", config.address, config.port)?;
     machine::port_is_free("healthz-port", config.healthz_bind_address, config.healthz_port)?;
+    // Cancel-safe: a request that was made is found again by the next start.
+    let joined = tokio::select! {
+        joined = join(&config) => joined?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    if self_signs {
+        self_signed::ensure(&config.tls_cert_file, &config.tls_private_key_file, &config.node_name)?;
+    }
     let name = config.node_name.clone();
     let agent = Agent::start(config).await.context("the agent cannot start")?;
-    progress.ready("agent", format!("node {name} of {}", access.server));
+    progress.ready("agent", format!("node {name} of {joined}"));
     notify_ready();
     // Both arms are cancel-safe: readiness is only reported.
     tokio::select! {
@@ -98,4 +127,71 @@ pub(crate) async fn run(flags: Flags, format: Format) -> anyhow::Result<()> {
     }
     agent.stop(false).await;
     Ok(())
+}
+
+/// Makes sure of the node's identity and of whom it speaks to; the answer is the API server's address.
+async fn join(config: &AgentConfig) -> anyhow::Result<String> {
+    bootstrap::ensure(&Bootstrap {
+        kubeconfig: config.kubeconfig.clone(),
+        bootstrap_kubeconfig: config.bootstrap_kubeconfig.clone(),
+        cert_dir: config.cert_dir.clone(),
+        node_name: config.node_name.clone(),
+    })
+    .await
+    .context("the node has no identity")?;
+    let server = kubeconfig::look(&config.kubeconfig)?.server;
+    let shown = config.kubeconfig.display();
+    let connection = Arc::new(Connection::open(&config.kubeconfig).await?);
+    match connection.server_version().await {
+        Ok(version) => {
+            check_version(&version, &server)?;
+            claim::check(&KubeCluster::over(connection, &config.node_name), &config.node_name).await?;
+        }
+        // Pods that the node knows run without it.
+        Err(ContactError::Unavailable(why)) => {
+            tracing::warn!(server, why, "the API server does not answer yet; trying on");
+        }
+        Err(ContactError::Untrusted(why)) => anyhow::bail!(
+            "the API server at {server} is not the one that {shown} trusts ({why}): put the cluster's CA into its \
+             certificate-authority-data, and check the address"
+        ),
+        Err(ContactError::Refused(why)) => anyhow::bail!(
+            "the API server at {server} refuses the client certificate of {shown} ({why}): remove that file and join again \
+             with a token of kubeadm token create --print-join-command"
+        ),
+    }
+    Ok(server)
+}
+
+/// API servers that this agent is tried with; older ones lack what it relies on.
+const OLDEST_MINOR: u32 = 34;
+const NEWEST_MINOR: u32 = 37;
+
+fn check_version(version: &ServerVersion, server: &str) -> anyhow::Result<()> {
+    let ServerVersion { major, minor, text } = version;
+    if (*major, *minor) < (1, OLDEST_MINOR) {
+        anyhow::bail!(
+            "the API server at {server} is {text}, which this agent does not work with: it needs 1.{OLDEST_MINOR} to \
+             1.{NEWEST_MINOR}; upgrade the control plane first, or use the kubelet of its version"
+        );
+    }
+    if (*major, *minor) > (1, NEWEST_MINOR) {
+        tracing::warn!(server, version = text, "the API server is newer than what this agent was tried with");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn api_servers_that_are_too_old_are_refused_with_the_versions_that_are_not() {
+        let of = |minor| ServerVersion { major: 1, minor, text: format!("v1.{minor}.0") };
+        for minor in [34, 37, 38] {
+            check_version(&of(minor), "https://a").unwrap();
+        }
+        let text = check_version(&of(33), "https://a").unwrap_err().to_string();
+        assert!(text.contains("https://a is v1.33.0") && text.contains("1.34 to 1.37"), "{text}");
+    }
 }

@@ -63,6 +63,15 @@ pub(crate) struct ServerFlags {
     /// '-*' is none
     #[arg(long, default_value = "*", allow_hyphen_values = true, value_name = "names")]
     pub(crate) controllers: String,
+    /// The CA's certificate that signs what CertificateSigningRequests ask for; the cluster's by default
+    #[arg(long, requires = "cluster_signing_key_file", value_name = "file")]
+    cluster_signing_cert_file: Option<PathBuf>,
+    /// The key of that CA
+    #[arg(long, requires = "cluster_signing_cert_file", value_name = "file")]
+    cluster_signing_key_file: Option<PathBuf>,
+    /// How long certificates are valid that are signed so, unless they ask for less
+    #[arg(long, default_value = "8760h", value_parser = duration, value_name = "duration")]
+    cluster_signing_duration: Duration,
     /// Issuer of service account tokens
     #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local", value_name = "url")]
     pub(crate) service_account_issuer: String,
@@ -128,6 +137,9 @@ impl ServerFlags {
             tls_private_key_file: pki.apiserver().key,
             client_ca_file: pki.ca().cert,
             root_ca_file: pki.ca().cert,
+            cluster_signing_cert_file: self.cluster_signing_cert_file.clone().unwrap_or_else(|| pki.ca().cert),
+            cluster_signing_key_file: self.cluster_signing_key_file.clone().unwrap_or_else(|| pki.ca().key),
+            cluster_signing_duration: self.cluster_signing_duration,
             kubelet_client_certificate: pki.apiserver_kubelet_client().cert,
             kubelet_client_key: pki.apiserver_kubelet_client().key,
             kubelet_certificate_authority: pki.ca().cert,

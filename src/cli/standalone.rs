@@ -261,7 +261,10 @@ fn agent_config(
     kubelet.tls_private_key_file = text(&pki.kubelet().key);
     kubelet.authentication.x509.client_ca_file = text(&pki.ca().cert);
     kubelet.pod_cidr = flags.runtime.pod_cidr.to_string();
-    AgentConfig { node_ip: Some(node_ip), ..flags.node.resolve(pki.kubelet_kubeconfig(), kubelet) }
+    // Certificates are made at start by this command itself.
+    kubelet.server_tls_bootstrap = false;
+    let config = flags.node.resolve(pki.kubelet_kubeconfig(), kubelet);
+    AgentConfig { node_ip: Some(node_ip), cert_dir: layout.pki(), rotate_certificates: false, ..config }
 }
 
 fn say_how_to_use(layout: &Layout, format: Format) {

@@ -3,22 +3,21 @@
 use super::objects::{self, Objects};
 use super::watch::{self, Change, Collection, Sink};
 use super::write::Api;
-use super::{Cluster, ClusterError, ContentKind, ContentRef, PodChange};
+use super::{Cluster, ClusterError, Connection, ContentKind, ContentRef, PodChange};
 use crate::ids::{PodKey, PodUid};
 use async_trait::async_trait;
-use http::{HeaderValue, header};
+use k8s_openapi::api::authentication::v1::TokenReview;
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
 };
 use k8s_openapi::api::node::v1::RuntimeClass;
-use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{mpsc, watch as channel};
 
 /// The API server behind a kubeconfig.
@@ -31,23 +30,15 @@ pub struct KubeCluster {
 }
 
 impl KubeCluster {
-    /// Reads the kubeconfig and its key files; connects with the first call. Must run within a tokio runtime.
+    /// The cluster of that kubeconfig; see `Connection::open`.
     pub async fn connect(kubeconfig: &Path, node_name: &str) -> Result<Self, ClusterError> {
-        let refuse = |error: &dyn std::fmt::Display| {
-            ClusterError::Rejected(format!("kubeconfig {} cannot be used: {error}", kubeconfig.display()))
-        };
-        let file = Kubeconfig::read_from(kubeconfig).map_err(|error| refuse(&error))?;
-        let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-            .await
-            .map_err(|error| refuse(&error))?;
-        config.connect_timeout = Some(Duration::from_secs(5));
-        // Who calls knows whether and when to try again; the client's own retries would hide an outage and outlive it.
-        config.default_retry = false;
-        // managedFields are named after the first word: writers of a node's fields are called `kubelet`.
-        config.headers.push((header::USER_AGENT, HeaderValue::from_static("kubelet/v1.36.2 (linux) skiff")));
-        let client = kube::Client::try_from(config).map_err(|error| refuse(&error))?;
-        let api = Api::new(client);
-        Ok(Self { heartbeat: api.beside(), api, node_name: node_name.to_owned(), objects: Objects::default() })
+        Ok(Self::over(Arc::new(Connection::open(kubeconfig).await?), node_name))
+    }
+
+    /// The cluster behind a connection that others renew.
+    pub fn over(connection: Arc<Connection>, node_name: &str) -> Self {
+        let api = Api::new(connection);
+        Self { heartbeat: api.beside(), api, node_name: node_name.to_owned(), objects: Objects::default() }
     }
 }
 
@@ -228,6 +219,14 @@ impl Cluster for KubeCluster {
         expiration_seconds: i64,
     ) -> Result<(String, String), ClusterError> {
         objects::token(&self.api, pod, audience, expiration_seconds).await
+    }
+
+    async fn review_token(&self, review: &TokenReview) -> Result<TokenReview, ClusterError> {
+        self.heartbeat.post("/apis/authentication.k8s.io/v1/tokenreviews", review).await
+    }
+
+    async fn review_access(&self, review: &SubjectAccessReview) -> Result<SubjectAccessReview, ClusterError> {
+        self.heartbeat.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review).await
     }
 
     async fn create_event(&self, event: &Event) -> Result<(), ClusterError> {

@@ -3,6 +3,8 @@
 use super::{Cluster, ClusterError, ContentRef, PodChange};
 use crate::ids::{PodKey, PodUid};
 use async_trait::async_trait;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewStatus, UserInfo};
+use k8s_openapi::api::authorization::v1::{SubjectAccessReview, SubjectAccessReviewStatus};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
@@ -367,6 +369,27 @@ impl Cluster for FakeCluster {
         let mut state = self.enter("create_event", event.reason.as_deref().unwrap_or_default())?;
         state.events.insert(key, event.clone());
         Ok(())
+    }
+
+    /// A token is the name of its user; `bad` is nobody's.
+    async fn review_token(&self, review: &TokenReview) -> Result<TokenReview, ClusterError> {
+        let token = review.spec.token.clone();
+        drop(self.enter("review_token", &token)?);
+        let known = token != "bad";
+        let user = known.then(|| UserInfo { username: Some(token), ..UserInfo::default() });
+        let status = TokenReviewStatus { authenticated: Some(known), user, ..TokenReviewStatus::default() };
+        Ok(TokenReview { status: Some(status), ..review.clone() })
+    }
+
+    /// A user may do what it is named after: `get-stats` may `get` `stats`.
+    async fn review_access(&self, review: &SubjectAccessReview) -> Result<SubjectAccessReview, ClusterError> {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let user = text(&review.spec.user);
+        drop(self.enter("review_access", &user)?);
+        let asked = review.spec.resource_attributes.clone().unwrap_or_default();
+        let allowed = user == format!("{}-{}", text(&asked.verb), text(&asked.subresource));
+        let status = SubjectAccessReviewStatus { allowed, ..SubjectAccessReviewStatus::default() };
+        Ok(SubjectAccessReview { status: Some(status), ..review.clone() })
     }
 
     async fn patch_event(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), ClusterError> {

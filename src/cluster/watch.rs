@@ -190,16 +190,13 @@ impl Follower<'_> {
         let opened = clock::now().mono;
         // The server ends the stream by itself; a connection that is dead without a word is given up a little later.
         let dead = opened + Duration::from_secs(server_seconds + 30);
-        let mut events = match timeout_at(
-            opened + super::write::CALL_DEADLINE,
-            self.api.client.request_events::<T>(request),
-        )
-        .await
-        {
-            Ok(Ok(events)) => Box::pin(events),
-            Ok(Err(error)) => return self.opening_failed(from_kube(error), initial.is_some()),
-            Err(_) => return End::Failed(ClusterError::Unavailable("watch did not open in time".into())),
-        };
+        let client = self.api.client();
+        let mut events =
+            match timeout_at(opened + super::write::CALL_DEADLINE, client.request_events::<T>(request)).await {
+                Ok(Ok(events)) => Box::pin(events),
+                Ok(Err(error)) => return self.opening_failed(from_kube(error), initial.is_some()),
+                Err(_) => return End::Failed(ClusterError::Unavailable("watch did not open in time".into())),
+            };
         loop {
             let deadline: Instant = if initial.is_some() { opened + INITIAL_EVENTS_DEADLINE } else { dead };
             let event = match timeout_at(deadline, events.try_next()).await {

@@ -1,6 +1,6 @@
 //! One call to the API server: request, deadline, answer, and its failures as `ClusterError`.
 
-use super::ClusterError;
+use super::{ClusterError, Connection};
 use crate::ids::{PodKey, PodUid};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -27,18 +27,23 @@ const CALLS_AT_ONCE: usize = 16;
 /// The HTTP side of the cluster: cheap to clone.
 #[derive(Clone)]
 pub(super) struct Api {
-    pub client: kube::Client,
+    connection: Arc<Connection>,
     slots: Arc<Semaphore>,
 }
 
 impl Api {
-    pub(super) fn new(client: kube::Client) -> Self {
-        Self { client, slots: Arc::new(Semaphore::new(CALLS_AT_ONCE)) }
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        Self { connection, slots: Arc::new(Semaphore::new(CALLS_AT_ONCE)) }
     }
 
     /// The same server, without queueing behind this one's calls (proof of life must not wait for pods).
     pub(super) fn beside(&self) -> Self {
-        Self::new(self.client.clone())
+        Self::new(self.connection.clone())
+    }
+
+    /// For what is not one call: a watch.
+    pub(super) fn client(&self) -> kube::Client {
+        self.connection.client()
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClusterError> {
@@ -75,7 +80,7 @@ impl Api {
         // Each call before us ends by its own deadline. Closed it never is: no permit then means no limit.
         let _slot = self.slots.acquire().await.ok();
         let exchange = async {
-            let answer = self.client.send(request).await.map_err(from_kube)?;
+            let answer = self.client().send(request).await.map_err(from_kube)?;
             let status = answer.status();
             let bytes = answer.into_body().collect().await.map_err(from_kube)?.to_bytes();
             Ok((status, bytes))

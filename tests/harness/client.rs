@@ -144,6 +144,11 @@ impl Watch {
         }
     }
 
+    /// The next line, if it comes soon enough and the command has not ended.
+    pub fn line_within(&self, wait: Duration) -> Option<String> {
+        self.lines.recv_timeout(wait).ok()
+    }
+
     /// Lines until one that contains `text`.
     pub fn until_line(&self, text: &str) -> Vec<String> {
         let mut seen = Vec::new();

@@ -9,6 +9,7 @@
 
 pub mod client;
 pub mod image;
+pub mod joined;
 pub mod leaks;
 pub mod slot;
 pub mod split;

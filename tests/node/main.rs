@@ -9,6 +9,7 @@ mod faults;
 mod flow;
 #[path = "../harness/node.rs"]
 mod harness;
+mod join;
 mod kubectl;
 mod pods;
 mod registry;

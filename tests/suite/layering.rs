@@ -21,8 +21,8 @@ const AGENT: &[Layer] = &[
     layer(
         "edge",
         &[
-            "runtime", "cluster", "volumes", "plugins", "managers", "probe", "cgroups", "images", "logs", "disk",
-            "stats", "sys",
+            "runtime", "cluster", "identity", "volumes", "plugins", "managers", "probe", "cgroups", "images", "logs",
+            "disk", "stats", "sys",
         ],
     ),
     layer("supervisor", &["supervisor"]),

@@ -4,14 +4,11 @@ use super::types::KubeletConfiguration;
 use serde_json::Value;
 
 /// Field → what it would do. A field leaves this table when the agent acts on it.
-const PENDING: [(&str, &str); 60] = [
+const PENDING: [(&str, &str); 57] = [
     ("enableServer", "switch the HTTP API off"),
     ("staticPodURLHeader", "send headers with that request"),
     ("readOnlyPort", "serve part of the API without authentication"),
     ("tlsCipherSuites", "choose cipher suites"),
-    ("rotateCertificates", "renew the client certificate by CSR"),
-    ("serverTLSBootstrap", "ask for the serving certificate by CSR"),
-    ("authorization", "answer all who are authenticated, or cache answers for another time"),
     ("imagePullCredentialsVerificationPolicy", "ask for credentials of images that are there already"),
     ("preloadedImagesVerificationAllowlist", "spare images from that"),
     ("enableDebuggingHandlers", "switch logs, exec, attach and port-forward off"),

@@ -3,6 +3,7 @@
 use super::{Operation, Review};
 use crate::error::ApiError;
 use crate::meta::{Meta, Object};
+use crate::registry::certificates::certificatesigningrequest::common_name;
 use crate::request::Sub;
 
 pub fn admit(review: &Review<'_>, object: Option<&Object>) -> Result<(), ApiError> {
@@ -53,9 +54,24 @@ pub fn admit(review: &Review<'_>, object: Option<&Object>) -> Result<(), ApiErro
             "can only access node lease with the same name as the requesting node, name: {}, node: {node}",
             review.name
         )),
+        ("storage.k8s.io", "csinodes") if review.name != node => deny(format!(
+            "can only access CSINode with the same name as the requesting node, name: {}, node: {node}",
+            review.name
+        )),
+        ("certificates.k8s.io", "certificatesigningrequests") if review.operation == Operation::Create => {
+            match object.filter(|request| NODE_SIGNERS.iter().any(|signer| request["spec"]["signerName"] == *signer)) {
+                Some(request) if common_name(request) != review.user.name => {
+                    deny(format!("can only create a node CSR with CN={}", review.user.name))
+                }
+                _ => Ok(()),
+            }
+        }
         _ => Ok(()),
     }
 }
+
+/// The signers of nodes' certificates.
+const NODE_SIGNERS: [&str; 2] = ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
 
 /// `serviceaccounts/token`: for a pod on the agent's own node, and an audience that the pod's volumes name. `pod` is
 /// the one that the request is bound to, `Null` where there is none.

@@ -110,6 +110,18 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
     ),
     ("pv-protection-controller", &[rule(&[""], &["persistentvolumes"], &["get", "list", "patch", "update", "watch"])]),
     (
+        "certificate-controller",
+        &[
+            rule(&["certificates.k8s.io"], &["certificatesigningrequests"], &["delete", "get", "list", "watch"]),
+            rule(
+                &["certificates.k8s.io"],
+                &["certificatesigningrequests/approval", "certificatesigningrequests/status"],
+                &["patch", "update"],
+            ),
+            rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
+        ],
+    ),
+    (
         "endpoint-controller",
         &[
             rule(&[""], &["services", "pods"], READ),
@@ -140,6 +152,15 @@ const CONTROLLER_MANAGER: &[Rule] = &[
     rule(&[""], &["serviceaccounts", "serviceaccounts/token"], &["create"]),
 ];
 
+/// What kubeadm binds to the group of its bootstrap tokens: asking for a certificate (`system:node-bootstrapper`), having
+/// it approved (`system:certificates.k8s.io:certificatesigningrequests:nodeclient`), and `kubeadm:get-nodes`.
+const NODE_BOOTSTRAPPER: &[Rule] = &[
+    rule(&["certificates.k8s.io"], &["certificatesigningrequests"], &["create", "get", "list", "watch"]),
+    rule(&["certificates.k8s.io"], &["certificatesigningrequests/nodeclient"], &["create"]),
+    rule(&[""], &["nodes"], &["get"]),
+];
+const KUBEADM_TOKENS: &str = "system:bootstrappers:kubeadm:default-node-token";
+
 /// Whether one of the tables grants it.
 pub fn allows(user: &User, a: &Attributes<'_>) -> bool {
     if !a.is_resource {
@@ -159,6 +180,7 @@ fn tables(user: &User) -> [&'static [Rule]; 3] {
         ("system:kube-scheduler", _) => [basic, SCHEDULER, &[]],
         ("system:kube-controller-manager", _) => [basic, CONTROLLER_MANAGER, &[]],
         (_, Some((_, rules))) => [basic, rules, ANY_CONTROLLER],
+        (_, None) if user.is_in(KUBEADM_TOKENS) => [basic, NODE_BOOTSTRAPPER, &[]],
         (_, None) => [basic, &[], &[]],
     }
 }

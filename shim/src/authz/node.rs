@@ -23,6 +23,14 @@ pub fn decide(node: &str, a: &Attributes<'_>, related: Related<'_>) -> Decision 
         ("discovery.k8s.io", "endpointslices", "") if READ.contains(&a.verb) => Decision::Allow,
         ("node.k8s.io", "runtimeclasses", "") if READ.contains(&a.verb) => Decision::Allow,
         ("storage.k8s.io", "csidrivers", "") if READ.contains(&a.verb) => Decision::Allow,
+        // `system:node`, and what kubeadm binds to system:nodes: a node renews its own certificate.
+        ("certificates.k8s.io", "certificatesigningrequests", "") if a.verb == "create" || READ.contains(&a.verb) => {
+            Decision::Allow
+        }
+        ("certificates.k8s.io", "certificatesigningrequests", "selfnodeclient") if a.verb == "create" => {
+            Decision::Allow
+        }
+        ("storage.k8s.io", "csinodes", "") => own_csi_node(node, a),
         ("authentication.k8s.io", "tokenreviews", "")
         | ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "")
             if a.verb == "create" =>
@@ -72,6 +80,16 @@ fn node_object(node: &str, a: &Attributes<'_>) -> Decision {
         "list" | "watch" => Decision::Deny(format!("node '{node}' cannot read all nodes, only its own Node object")),
         _ => Decision::Deny(String::new()),
     }
+}
+
+fn own_csi_node(node: &str, a: &Attributes<'_>) -> Decision {
+    if !matches!(a.verb, "get" | "create" | "update" | "patch" | "delete") {
+        return Decision::Deny("can only get, create, update, patch, or delete a CSINode".into());
+    }
+    if a.verb != "create" && a.name != node {
+        return Decision::Deny("can only access CSINode with the same name as the requesting node".into());
+    }
+    Decision::Allow
 }
 
 /// Whether a pod's spec refers to that object: volumes (projected ones too), environment, image pull secrets, claims, its account.

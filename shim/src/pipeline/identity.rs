@@ -1,7 +1,8 @@
-//! Who sent the request: certificate, service account token, or nobody.
+//! Who sent the request: certificate, service account or bootstrap token, or nobody.
 
 use super::Api;
 use crate::authn::User;
+use crate::authn::bootstrap_token::{self, BootstrapToken};
 use crate::authn::token::{Claims, Reference};
 use crate::clock;
 use crate::error::ApiError;
@@ -39,11 +40,24 @@ pub(super) async fn authenticate(api: &Api, credential: &Credential, headers: &H
 /// # Errors
 /// `Unauthorized` for a token that is not (or no longer) valid.
 pub(super) async fn of_token(api: &Api, token: &str) -> Result<User, ApiError> {
+    if let Some(token) = BootstrapToken::parse(token) {
+        return of_bootstrap_token(api, token).await;
+    }
     let claims = api.tokens.as_ref().and_then(|t| t.verify(token, clock::now().wall.as_second()));
     match claims {
         Some(claims) => account(api, claims).await,
         None => Err(ApiError::Unauthorized),
     }
+}
+
+/// The user of a bootstrap token, by its Secret as of now: a token that was just made works, a deleted one no longer.
+async fn of_bootstrap_token(api: &Api, token: BootstrapToken<'_>) -> Result<User, ApiError> {
+    let name = token.secret_name();
+    let secret = api.read_core("secrets", bootstrap_token::NAMESPACE, &name).await?.ok_or(ApiError::Unauthorized)?;
+    token.user(&secret.value, clock::now().wall).map_err(|why| {
+        tracing::info!(secret = name, why, "bootstrap token refused");
+        ApiError::Unauthorized
+    })
 }
 
 /// The account of a valid token, if it and what the token is bound to still exist.

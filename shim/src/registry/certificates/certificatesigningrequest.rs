@@ -192,13 +192,25 @@ fn is_pem(encoded: &str, label: &str) -> bool {
 
 /// The organizations (groups, to Kubernetes) of the subject that the request asks for.
 pub fn organizations(request: &Object) -> Vec<String> {
+    of_subject(request, |subject| {
+        subject.iter_organization().filter_map(|part| part.as_str().ok().map(str::to_owned)).collect()
+    })
+}
+
+/// The common name (user, to Kubernetes) of that subject; empty where it has none.
+pub fn common_name(request: &Object) -> String {
+    of_subject(request, |subject| {
+        subject.iter_common_name().next().and_then(|part| part.as_str().ok()).unwrap_or_default().to_owned()
+    })
+}
+
+fn of_subject<T: Default>(request: &Object, read: impl FnOnce(&x509_parser::x509::X509Name<'_>) -> T) -> T {
     use x509_parser::prelude::FromDer;
-    let Ok(pem) = STANDARD.decode(text(&request["spec"]["request"])) else { return Vec::new() };
-    let Ok((_, block)) = x509_parser::pem::parse_x509_pem(&pem) else { return Vec::new() };
+    let Ok(pem) = STANDARD.decode(text(&request["spec"]["request"])) else { return T::default() };
+    let Ok((_, block)) = x509_parser::pem::parse_x509_pem(&pem) else { return T::default() };
     let parsed = x509_parser::certification_request::X509CertificationRequest::from_der(&block.contents);
-    let Ok((_, parsed)) = parsed else { return Vec::new() };
-    let subject = &parsed.certification_request_info.subject;
-    subject.iter_organization().filter_map(|part| part.as_str().ok().map(str::to_owned)).collect()
+    let Ok((_, parsed)) = parsed else { return T::default() };
+    read(&parsed.certification_request_info.subject)
 }
 
 /// The approval: its conditions, of which none may go.

@@ -1,0 +1,157 @@
+//! The client behind a kubeconfig: made anew when the file, or a certificate that it names, has changed.
+//!
+//! Requests that are under way and watches stay on the client that they began with; each new one takes the latest.
+
+use super::ClusterError;
+use super::write::from_kube;
+use http::{HeaderValue, Request, header};
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use sha2::{Digest, Sha256};
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// One kubeconfig's client.
+pub struct Connection {
+    kubeconfig: PathBuf,
+    current: RwLock<Made>,
+}
+
+#[derive(Clone)]
+struct Made {
+    client: kube::Client,
+    /// Of the kubeconfig and the files that it names.
+    digest: Vec<u8>,
+}
+
+/// What an API server says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerVersion {
+    pub major: u32,
+    pub minor: u32,
+    /// `v1.36.2`.
+    pub text: String,
+}
+
+/// Why a first contact failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ContactError {
+    /// It may be starting: not a reason to give up.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Its certificate is not what the kubeconfig's CA vouches for.
+    #[error("{0}")]
+    Untrusted(String),
+    /// It refuses our certificate or token.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Connection {
+    /// Reads the kubeconfig and its key files; connects with the first call. Must run within a tokio runtime.
+    pub async fn open(kubeconfig: &Path) -> Result<Self, ClusterError> {
+        let made = make(kubeconfig).await?;
+        Ok(Self { kubeconfig: kubeconfig.to_owned(), current: RwLock::new(made) })
+    }
+
+    /// The client as of now.
+    pub(super) fn client(&self) -> kube::Client {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).client.clone()
+    }
+
+    /// Looks at the files again. True: they had changed, and new requests use what they say now. What cannot be used
+    /// changes nothing.
+    pub async fn reload(&self) -> Result<bool, ClusterError> {
+        let made = make(&self.kubeconfig).await?;
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = current.digest != made.digest;
+        if changed {
+            *current = made;
+        }
+        Ok(changed)
+    }
+
+    /// First contact: who answers, and whether both sides trust one another.
+    pub async fn server_version(&self) -> Result<ServerVersion, ContactError> {
+        let request = Request::get("/version").header(header::ACCEPT, "application/json").body(Vec::new());
+        let request = request.map_err(|error| ContactError::Unavailable(error.to_string()))?;
+        let client = self.client();
+        let answer = tokio::time::timeout(super::write::CALL_DEADLINE, client.request::<serde_json::Value>(request));
+        let answer = match answer.await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(contact_error(error)),
+            Err(_) => return Err(ContactError::Unavailable("no answer within 10 s".into())),
+        };
+        // A provider may write "36+".
+        let number = |field: &str| {
+            let text = answer[field].as_str().unwrap_or_default();
+            text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0)
+        };
+        let text = answer["gitVersion"].as_str().unwrap_or_default().to_owned();
+        Ok(ServerVersion { major: number("major"), minor: number("minor"), text })
+    }
+}
+
+async fn make(kubeconfig: &Path) -> Result<Made, ClusterError> {
+    let refuse = |error: &dyn std::fmt::Display| {
+        ClusterError::Rejected(format!("kubeconfig {} cannot be used: {error}", kubeconfig.display()))
+    };
+    let file = Kubeconfig::read_from(kubeconfig).map_err(|error| refuse(&error))?;
+    let digest = digest(kubeconfig, &file);
+    let mut config =
+        Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|error| refuse(&error))?;
+    config.connect_timeout = Some(CONNECT_DEADLINE);
+    // Who calls knows whether and when to try again; the client's own retries would hide an outage and outlive it.
+    config.default_retry = false;
+    // managedFields are named after the first word: writers of a node's fields are called `kubelet`.
+    config.headers.push((header::USER_AGENT, HeaderValue::from_static("kubelet/v1.36.2 (linux) skiff")));
+    let client = kube::Client::try_from(config).map_err(|error| refuse(&error))?;
+    Ok(Made { client, digest })
+}
+
+/// Of everything on disk that the client depends on; a file that cannot be read counts as empty.
+fn digest(kubeconfig: &Path, file: &Kubeconfig) -> Vec<u8> {
+    let users = file.auth_infos.iter().filter_map(|user| user.auth_info.as_ref());
+    let users = users.flat_map(|user| [&user.client_certificate, &user.client_key, &user.token_file]);
+    let clusters = file.clusters.iter().filter_map(|cluster| cluster.cluster.as_ref());
+    let named = users.chain(clusters.map(|cluster| &cluster.certificate_authority)).flatten().map(PathBuf::from);
+    let mut digest = Sha256::new();
+    for path in std::iter::once(kubeconfig.to_owned()).chain(named) {
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        digest.update(bytes.len().to_le_bytes());
+        digest.update(bytes);
+    }
+    digest.finalize().to_vec()
+}
+
+fn contact_error(error: kube::Error) -> ContactError {
+    match tls_error(&error) {
+        Some(rustls::Error::InvalidCertificate(why)) => ContactError::Untrusted(why.to_string()),
+        Some(rustls::Error::AlertReceived(alert)) => ContactError::Refused(format!("{alert:?}")),
+        _ => match from_kube(error) {
+            ClusterError::Denied(why) => ContactError::Refused(why),
+            other => ContactError::Unavailable(other.to_string()),
+        },
+    }
+}
+
+/// The TLS layer's error, under the layers that carry it.
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found);
+        }
+        // An io::Error hides what it was made of from `source`.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(found) = inner.and_then(|inner| tls_error(inner)) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}

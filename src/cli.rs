@@ -103,7 +103,9 @@ pub(crate) fn main() -> ExitCode {
 
 /// What systemd shows of the failure: 78 is `CONFIG` (`EX_CONFIG` of sysexits.h), 2 (clap's) `INVALIDARGUMENT`.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let configuration = error.chain().any(|cause| cause.is::<node_config::kubelet::ConfigError>());
+    let configuration = error.chain().any(|cause| {
+        cause.is::<node_config::kubelet::ConfigError>() || cause.is::<node_config::kubeconfig::KubeconfigError>()
+    });
     if configuration { ExitCode::from(78) } else { ExitCode::FAILURE }
 }
 
@@ -139,7 +141,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             cli.logging.install();
             block_on(agent::run(*flags, format))?
         }
-        Command::Check(flags) => return Ok(check::run(&flags)),
+        Command::Check(flags) => return block_on(check::run(flags)),
         Command::Kubeconfig(flags) => {
             let path = node_config::data_dir::Layout::new(flags.data_dir).admin_kubeconfig();
             let text = std::fs::read_to_string(&path).map_err(|error| {

@@ -152,7 +152,7 @@ pub fn read(path: &Path) -> Result<Access, KubeconfigError> {
 pub fn look(path: &Path) -> Result<Seen, KubeconfigError> {
     let text = fs::read_to_string(path).map_err(FileError::on("read", path))?;
     let malformed = |message: String| KubeconfigError::Malformed { path: path.to_owned(), message };
-    let file: File = serde_saphyr::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+    let file: File = serde_saphyr::from_str(&text).map_err(|error| malformed(first_line(&error)))?;
     let missing = |what, name: &str| KubeconfigError::Missing { path: path.to_owned(), what, name: name.to_owned() };
     let context = file.contexts.iter().find(|context| context.name == file.current_context);
     let context = &context.ok_or_else(|| missing("context", &file.current_context))?.context;
@@ -184,6 +184,11 @@ pub fn look(path: &Path) -> Result<Seen, KubeconfigError> {
         client_key: load(&user.client_key_data, &user.client_key, "client-key")?,
         other_credentials: secrets.contains(&true) || user.exec.is_some() || user.auth_provider.is_some(),
     })
+}
+
+/// What is wrong and where; the picture of the text that follows is for editors.
+fn first_line(error: &serde_saphyr::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().trim_end_matches(':').to_owned()
 }
 
 /// A kubeconfig whose client certificate lies in a file that is renewed.

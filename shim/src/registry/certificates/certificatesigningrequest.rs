@@ -129,7 +129,8 @@ const USAGES: [&str; 23] = [
 const MIN_SECONDS: i64 = 600;
 
 fn validate(request: &Object) -> Errors {
-    let mut errors = meta::validate_cluster(request);
+    // Any name that fits into a path: kubelets name theirs after a digest in base64.
+    let mut errors = meta::validate(request, false, names::path_segment);
     let (spec, path) = (&request["spec"], Path::new("spec"));
     if !is_pem(text(&spec["request"]), "CERTIFICATE REQUEST") {
         let detail = "PEM block type must be CERTIFICATE REQUEST";

@@ -96,7 +96,8 @@ fn a_worker_joins_by_token_and_renews_both_certificates_under_load_without_a_fai
         assert!(output.status.success() && out.ends_with("21\n"), "{out}{err}");
     });
     let served = requests.load(Ordering::Relaxed);
-    eprintln!("{served} requests while certificates were renewed: {:?}", pairs(&joined, "kubelet-"));
+    let renewed = ["kubelet-client", "kubelet-server"].map(|name| pairs(&joined, name));
+    eprintln!("{served} requests while certificates were renewed: {renewed:?}");
     assert!(served > 20, "{served}");
     let log = joined.agent_log();
     for bad in ["not renewed", "not obtained", "not registered", "cannot be used", "status not written"] {

@@ -76,6 +76,12 @@ impl Split {
         self.agent = Some(start(command, &log_of(node, "agent")));
     }
 
+    /// Process ids of server and agent; both run.
+    pub fn pids(&self) -> (u32, u32) {
+        let pid = |part: &Option<Child>| part.as_ref().expect("it runs").id();
+        (pid(&self.server), pid(&self.agent))
+    }
+
     /// `kill -9` of the agent alone.
     pub fn kill_agent(&mut self) {
         end(self.agent.take());

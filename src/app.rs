@@ -4,6 +4,7 @@ use crate::actors::certificates::{Certificates, ReloadTask};
 use crate::actors::content::ContentTask;
 use crate::actors::eviction::EvictionTask;
 use crate::actors::housekeeping::Housekeeping;
+use crate::actors::image_gc::{self, ImageGc};
 use crate::actors::images::{ImagesHandle, PullLimits};
 use crate::actors::mirrors::MirrorsTask;
 use crate::actors::node::{self, NodeDeps, NodeError, NodeHandle};
@@ -11,25 +12,34 @@ use crate::actors::pod_worker::{WorkerContext, WorkerPaths};
 use crate::actors::pods::{Inputs, PodsHandle, PodsTask};
 use crate::actors::probes::ProbesHandle;
 use crate::actors::runtime_watch::runtime_watch;
+use crate::actors::shutdown::ShutdownTask;
 use crate::actors::static_pods::{StaticPods, StaticPodsTask};
 use crate::actors::status::StatusHandle;
-use crate::cgroups::{CgroupError, Cgroups};
+
+use crate::cgroups::{CgroupError, CgroupResources, Cgroups};
 use crate::clock;
 use crate::cluster::{Cluster, ClusterError, Connection, KnownPods, KubeCluster, Recorder};
 use crate::decide::sandbox::parse_resolv_conf;
+use crate::decide::shutdown;
 use crate::decide::static_pod::MirrorView;
 use crate::ids::PodUid;
+use crate::images::Images;
+use crate::logind::Logind;
 use crate::model::dns::{Dns, NodeDns};
+use crate::model::eviction::Distress;
 use crate::model::node::NodeFacts;
 use crate::model::observed::ContainerState;
 use crate::runtime::cri::CriRuntime;
+use crate::runtime::translate::cpu_shares;
 use crate::runtime::{Runtime, RuntimeError, RuntimeInfo};
 use crate::server::{self, ServeError};
+use crate::stats::Stats;
 use crate::supervisor::Supervisor;
 use crate::units::{Bytes, Millicores};
 use crate::volumes::Volumes;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use node_config::agent::AgentConfig;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,11 +98,13 @@ impl Agent {
         {
             tracing::warn!(%error, cidr, "pod CIDR not set in the runtime");
         }
+        let (distress, in_distress) = watch::channel(Distress::default());
         let (node, node_task) = node::new(NodeDeps {
             config: config.clone(),
             cluster: cluster.clone(),
             runtime: runtime.clone(),
             recorder: recorder.clone(),
+            distress: in_distress.clone(),
         })?;
         tasks.spawn("node", node_task);
         let certificates = Certificates { config: config.clone(), connection, facts: node.facts.clone() };
@@ -139,17 +151,37 @@ impl Agent {
         let changes = follow_pods(&tasks, &cluster);
         let (mirrors, view) = watch::channel(MirrorView::default());
         tasks.spawn("mirrors", MirrorsTask::new(cluster.clone(), &config.node_name, view).run());
-        let static_pods = follow_manifests(&config, &tasks, recorder);
+        let static_pods = follow_manifests(&config, &tasks, recorder.clone());
         let (evict, evictions) = mpsc::channel(EVICTIONS);
+        let stats =
+            Stats::new(cgroups.clone(), runtime.clone(), volumes.clone(), &config.root_dir, &config.pod_logs_dir);
+        let collection = image_gc::Deps {
+            runtime: runtime.clone(),
+            stats: stats.clone(),
+            pods: pods.clone(),
+            recorder: recorder.clone(),
+            archives: Images::new(&config.runtime_endpoint),
+        };
+        let images = ImageGc::new(collection, &config.kubelet);
         let eviction = EvictionTask {
             runtime: runtime.clone(),
-            volumes: volumes.clone(),
+            stats,
             pods: pods.clone(),
-            pod_logs: config.pod_logs_dir.clone(),
-            evictions: evict,
+            images: images.clone(),
+            recorder: recorder.clone(),
+            kubelet: config.kubelet.clone(),
+            root_dir: config.root_dir.clone(),
+            evictions: evict.clone(),
+            distress: distress.clone(),
         };
         tasks.spawn("eviction", eviction.run());
-        let inputs = Inputs { changes, runtime_events, static_pods, evictions, mirrors };
+        let groups = shutdown::groups(&config.kubelet);
+        if !groups.is_empty() {
+            let (logind, pods) = (Logind::system(), pods.clone());
+            let guard = ShutdownTask { logind, groups, pods, recorder, removals: evict, distress };
+            tasks.spawn("shutdown", guard.run());
+        }
+        let inputs = Inputs { changes, runtime_events, static_pods, evictions, mirrors, distress: in_distress };
         let pods_task = PodsTask::new(Arc::new(context), tasks.child(), inputs);
         tasks.spawn("pods", pods_task.run());
         let serving = server::Deps {
@@ -173,6 +205,7 @@ impl Agent {
             runtime: runtime.clone(),
             volumes: volumes.clone(),
             pods: pods.clone(),
+            images,
             pod_logs: config.pod_logs_dir.clone(),
             log_max_bytes: config.container_log_max_size,
             log_max_files: config.container_log_max_files,
@@ -264,17 +297,38 @@ async fn cgroups(
     facts: &watch::Receiver<NodeFacts>,
 ) -> Result<Cgroups, AgentError> {
     let driver = info.cgroup_driver.as_deref().unwrap_or(&config.cgroup_driver);
-    let cgroups = Cgroups::detect(Path::new("/sys/fs/cgroup"), driver)?.under(&config.cgroup_root);
+    let kubelet = &config.kubelet;
+    let cgroups = Cgroups::detect(Path::new("/sys/fs/cgroup"), driver)?
+        .under(&config.cgroup_root)
+        .with_pod_pids(kubelet.pod_pids_limit);
     let capacity = facts.borrow().capacity.clone();
-    let reserved = |name: &str| {
-        let lists = [&config.kube_reserved, &config.system_reserved];
-        lists.into_iter().filter_map(|list| list.get(name)).map(|text| Quantity(text.clone())).collect::<Vec<_>>()
-    };
+    let amount = |list: &BTreeMap<String, String>, name: &str| list.get(name).map(|text| Quantity(text.clone()));
     let cpu = |quantity: &Quantity| Millicores::parse(quantity).map_or(0, |value| value.0);
-    let memory = |quantity: &Quantity| Bytes::parse(quantity).map_or(0, |value| value.0);
-    let left_cpu = capacity.get("cpu").map_or(0, cpu) - reserved("cpu").iter().map(cpu).sum::<i64>();
-    let left_memory = capacity.get("memory").map_or(0, memory) - reserved("memory").iter().map(memory).sum::<i64>();
-    cgroups.create_tree(Millicores(left_cpu.max(0)), Bytes(left_memory.max(0)), None).await?;
+    let whole = |quantity: &Quantity| Bytes::parse(quantity).map_or(0, |value| value.0);
+    let reserved = |name: &str, parse: fn(&Quantity) -> i64| {
+        let lists = [&config.kube_reserved, &config.system_reserved];
+        lists.into_iter().filter_map(|list| amount(list, name)).map(|quantity| parse(&quantity)).sum::<i64>()
+    };
+    let left_cpu = capacity.get("cpu").map_or(0, cpu) - reserved("cpu", cpu);
+    let left_memory = capacity.get("memory").map_or(0, whole) - reserved("memory", whole);
+    let enforces = |level: &str| kubelet.enforce_node_allocatable.iter().flatten().any(|known| known == level);
+    // Without a limit of memory the kernel alone decides who goes.
+    let memory = if enforces("pods") { left_memory.max(0) } else { 0 };
+    cgroups.create_tree(Millicores(left_cpu.max(0)), Bytes(memory), None).await?;
+    for (level, path, list) in [
+        ("system-reserved", &kubelet.system_reserved_cgroup, &config.system_reserved),
+        ("kube-reserved", &kubelet.kube_reserved_cgroup, &config.kube_reserved),
+    ] {
+        if enforces(level) {
+            let limits = CgroupResources {
+                cpu_shares: amount(list, "cpu").map(|quantity| cpu_shares(Millicores(cpu(&quantity)))),
+                memory_bytes: amount(list, "memory").map(|quantity| whole(&quantity)),
+                pids: amount(list, "pid").map(|quantity| whole(&quantity)),
+                ..CgroupResources::default()
+            };
+            cgroups.limit_reserved(path, limits).await?;
+        }
+    }
     Ok(cgroups)
 }
 

@@ -34,6 +34,10 @@ pub enum CgroupError {
     Driver(String),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },
+    #[error(
+        "cgroup {0} is not there: make it before the agent starts, or leave its reservation unenforced (enforceNodeAllocatable)"
+    )]
+    Missing(String),
     #[error("{0} still has processes after they were killed")]
     Busy(PathBuf),
     #[error("attempting to set pod memory limit ({limit}) below current usage ({used})")]

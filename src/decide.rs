@@ -16,7 +16,9 @@
 //! | `resize` | other resources for containers that run |
 //! | `static_pod` | pods from files, and the mirrors that show them |
 //! | `probes` | when a failing probe begins to count |
-//! | `evict` | pods that use more of the disk than they may |
+//! | `evict` | which pods give way when the node runs short |
+//! | `image_gc` | which images go |
+//! | `shutdown` | in which order pods end when the machine does |
 //! | `gc` | which dead containers and sandboxes go |
 //! | `patch` | the strategic merge patch of the status fields that the agent owns |
 
@@ -37,6 +39,7 @@ pub mod env;
 mod env_file;
 pub mod evict;
 pub mod gc;
+pub mod image_gc;
 pub mod init;
 pub mod patch;
 pub mod probes;
@@ -44,6 +47,7 @@ pub mod requests;
 pub mod resize;
 mod restart_all;
 pub mod sandbox;
+pub mod shutdown;
 pub mod static_pod;
 pub mod status;
 mod sysctl;

@@ -96,7 +96,8 @@ impl Images {
         });
         // The join fails only if the reading panicked.
         let plan = plan.await.map_err(|panic| ImageError::NotTar(panic.to_string()))??;
-        self.import(plan, false).await
+        // It cannot be pulled again: the collection of unused images must leave it.
+        self.import(plan, true).await
     }
 
     /// Makes the sandbox image from the static pause binary and pins it under `reference`.
@@ -108,6 +109,16 @@ impl Images {
     /// Names and digests of the images in `k8s.io`.
     pub async fn list(&self) -> Result<Vec<ImportedImage>, ImageError> {
         Ok(self.store.images().await?)
+    }
+
+    /// Names of the images that are to be kept whatever uses them.
+    pub(crate) async fn pinned(&self) -> Result<Vec<String>, RuntimeError> {
+        self.store.pinned().await
+    }
+
+    /// Frees what removed containers and images took.
+    pub(crate) async fn sweep(&self) -> Result<(), RuntimeError> {
+        self.store.sweep().await
     }
 
     async fn import(&self, plan: ImagePlan, pinned: bool) -> Result<Vec<ImportedImage>, ImageError> {

@@ -7,7 +7,7 @@
 //! | base | `ids` `units` `clock` |
 //! | model | `model` (data only) |
 //! | decide | `decide` (pure: wanted, seen, memory, now → plan) |
-//! | edge | `runtime` `cluster` `identity` `volumes` `probe` `cgroups` `images` `logs` `disk` `stats` |
+//! | edge | `runtime` `cluster` `identity` `volumes` `probe` `cgroups` `images` `logs` `disk` `stats` `logind` |
 //! | spawn | `supervisor` (the only one that does) |
 //! | actors | `actors`, one a file |
 //! | serve | `server` (the kubelet HTTP API on :10250) |
@@ -27,6 +27,7 @@ pub mod disk;
 pub mod identity;
 pub mod ids;
 pub mod images;
+pub mod logind;
 pub mod logs;
 pub mod model;
 pub mod probe;

@@ -1,6 +1,7 @@
 //! The agent's data: what is wanted, what is seen, what is remembered, what to do. No behaviour beyond access.
 
 pub mod dns;
+pub mod eviction;
 pub mod memory;
 pub mod node;
 pub mod observed;

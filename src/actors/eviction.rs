@@ -1,166 +1,265 @@
-//! Measures what pods with limits use of the disk, and has those evicted that use more than they may.
+//! The eviction manager: looks at the node every 10 s, lets it help itself, and has pods leave where that is not enough.
 
+use crate::actors::image_gc::ImageGc;
 use crate::actors::pods::PodsHandle;
 use crate::clock;
-use crate::decide::evict::{self, DiskUse};
+use crate::cluster::Recorder;
+use crate::decide::evict::rank::{self, Candidate, Disks};
+use crate::decide::evict::thresholds::{self, Verdict, Watcher};
+use crate::decide::evict::{self, local, words};
 use crate::ids::PodUid;
+use crate::model::eviction::{Distress, Reading, Readings, Removal, Threshold, readings};
 use crate::model::observed::ContainerState;
-use crate::runtime::Runtime;
-use crate::volumes::Volumes;
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use std::collections::BTreeMap;
+use crate::runtime::{Runtime, RuntimeError};
+use crate::stats::{Depth, Stats, StatsError, Subject};
+use crate::units::Bytes;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use node_config::kubelet::KubeletConfiguration;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// The kubelet's monitoring interval (`evictionMonitoringPeriod`).
 const PERIOD: Duration = Duration::from_secs(10);
-/// A tree that takes longer to walk lies on a disk that hangs; its pod is measured again the next time.
-const WALK_DEADLINE: Duration = Duration::from_secs(60);
+/// How long the next look waits for a pod to be gone (`podCleanupTimeout`).
+const CLEANUP: Duration = Duration::from_secs(30);
 
-/// A pod that is to go, and the message that says why.
+/// How often it looks whether the pod's cgroup is gone (`podCleanupPollFreq`).
+const CLEANUP_LOOK: Duration = Duration::from_secs(1);
+
+/// A pod that is to leave the node, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
     pub uid: PodUid,
-    pub message: String,
+    pub removal: Removal,
 }
 
 /// The actor; `run` it under the supervisor.
 pub struct EvictionTask {
     pub runtime: Arc<dyn Runtime>,
-    pub volumes: Volumes,
+    pub stats: Stats,
     pub pods: PodsHandle,
-    pub pod_logs: PathBuf,
+    pub images: ImageGc,
+    pub recorder: Recorder,
+    pub kubelet: Arc<KubeletConfiguration>,
+    pub root_dir: PathBuf,
     pub evictions: mpsc::Sender<Eviction>,
+    /// What the node is short of, for its conditions and for admission.
+    pub distress: watch::Sender<Distress>,
 }
 
 impl EvictionTask {
     pub async fn run(self) {
-        let mut next = clock::now().mono + PERIOD;
+        let transition = self.kubelet.eviction_pressure_transition_period.to_std();
+        let mut watcher = Watcher::new(thresholds::configured(&self.kubelet), transition);
         loop {
-            tokio::time::sleep_until(next).await;
-            next = clock::now().mono + PERIOD;
-            let limited: Vec<_> = self.pods.list().into_iter().filter(|pod| runs_limited(pod)).collect();
-            if limited.is_empty() {
-                continue;
+            match self.look(&mut watcher).await {
+                Some(eviction) => {
+                    let uid = eviction.uid.clone();
+                    if self.evictions.send(eviction).await.is_err() {
+                        return;
+                    }
+                    self.cleaned(&uid).await;
+                }
+                None => tokio::time::sleep(PERIOD).await,
             }
-            let layers = self.layers().await;
-            for pod in limited {
-                let (Some(spec), Some(uid)) = (&pod.spec, pod.metadata.uid.as_deref().map(PodUid::new)) else {
-                    continue;
-                };
-                let Some(used) = self.measure(&pod, spec, &uid, &layers).await else { continue };
-                if let Some(message) = evict::exceeds(spec, &used)
-                    && self.evictions.send(Eviction { uid, message }).await.is_err()
-                {
+        }
+    }
+
+    /// One look at the node: at most one pod goes, since that may be enough.
+    async fn look(&self, watcher: &mut Watcher) -> Option<Eviction> {
+        let pods: Vec<Arc<Pod>> = self.pods.list().into_iter().filter(|pod| !is_over(pod)).collect();
+        if let Some(eviction) = self.over_limit(&pods).await {
+            return Some(eviction);
+        }
+        let readings = self.readings().await?;
+        let verdict = watcher.look(&readings, clock::now().mono);
+        let short = verdict.short.clone();
+        self.distress.send_if_modified(|known| std::mem::replace(&mut known.short, short.clone()) != short);
+        let because = verdict.crossed.first()?.clone();
+        let resource = because.signal.resource().as_str();
+        tracing::warn!(resource, signal = because.signal.name(), "the node runs short");
+        self.recorder.node(true, "EvictionThresholdMet", format!("Attempting to reclaim {resource}"));
+        let disks = self.disks().await;
+        if self.help_itself(watcher, &verdict, &because, disks).await {
+            return None;
+        }
+        self.choose(pods, &verdict, &because, &readings, disks).await
+    }
+
+    /// The most expendable pod, and what it is told.
+    async fn choose(
+        &self,
+        pods: Vec<Arc<Pod>>,
+        verdict: &Verdict,
+        because: &Threshold,
+        readings: &Readings,
+        disks: Disks,
+    ) -> Option<Eviction> {
+        let candidates = self.candidates(pods).await;
+        let ranked = rank::order(candidates, because.signal, disks);
+        let Some(victim) = ranked.iter().find(|one| !evict::is_critical(&one.pod)) else {
+            tracing::error!(signal = because.signal.name(), "the node runs short, and no pod can be evicted");
+            return None;
+        };
+        let max_grace = Duration::from_secs(self.kubelet.eviction_max_pod_grace_period.max(0).unsigned_abs().into());
+        let removal = words::removal(victim, &verdict.crossed, because, readings, max_grace);
+        tracing::warn!(pod = victim.pod.metadata.name, message = removal.message, "evicting");
+        Some(Eviction { uid: uid(&victim.pod), removal })
+    }
+
+    /// A pod that uses more of the disk than it may itself.
+    async fn over_limit(&self, pods: &[Arc<Pod>]) -> Option<Eviction> {
+        let limited = |pod: &&Arc<Pod>| pod.spec.as_ref().is_some_and(local::is_limited);
+        let ending = |pod: &Arc<Pod>| pod.metadata.deletion_timestamp.is_some();
+        let subjects = self.subjects(pods.iter().filter(limited).filter(|pod| !ending(pod)));
+        if subjects.is_empty() || self.kubelet.local_storage_capacity_isolation == Some(false) {
+            return None;
+        }
+        // Each look anew, but not each of those that follow an eviction at once.
+        let disks = told(self.stats.disks(&subjects, PERIOD / 2).await)?;
+        subjects.iter().find_map(|subject| {
+            let message = local::exceeds(subject.pod.spec.as_ref()?, disks.get(&subject.uid())?)?;
+            Some(Eviction { uid: subject.uid(), removal: Removal::over_limit(message) })
+        })
+    }
+
+    /// Gives up dead containers and unused images where they lie on the disk that is short; whether that was enough.
+    async fn help_itself(&self, watcher: &Watcher, verdict: &Verdict, because: &Threshold, disks: Disks) -> bool {
+        let reserves = thresholds::own_reserves(because.signal, disks.separate_images, disks.separate_layers);
+        if !reserves.dead_containers && !reserves.unused_images {
+            return false;
+        }
+        if reserves.dead_containers
+            && let Err(error) = self.remove_dead().await
+        {
+            self.recorder.node(true, "ContainerGCFailed", error.to_string());
+            tracing::warn!(%error, "dead containers not removed");
+        }
+        if reserves.unused_images
+            && let Err(error) = self.images.remove_unused().await
+        {
+            tracing::warn!(%error, "unused images not removed");
+        }
+        let Some(now) = self.readings().await else { return false };
+        !watcher.still_crossed(&verdict.crossed, &now)
+    }
+
+    /// What pods that have ended left in the runtime.
+    async fn remove_dead(&self) -> Result<(), RuntimeError> {
+        for pod in self.pods.list().into_iter().filter(|pod| is_over(pod)) {
+            let Some(seen) = self.pods.observed(&uid(&pod)) else { continue };
+            for container in seen.containers.iter().filter(|c| matches!(c.state, ContainerState::Exited { .. })) {
+                absent_is_fine(self.runtime.remove_container(&container.id).await)?;
+            }
+            for sandbox in seen.sandboxes.iter().filter(|sandbox| !sandbox.ready) {
+                absent_is_fine(self.runtime.remove_sandbox(&sandbox.id).await)?;
+            }
+        }
+        self.images.sweep().await
+    }
+
+    async fn readings(&self) -> Option<Readings> {
+        let node = told(self.stats.node().await)?;
+        let group = told(self.stats.cgroup(self.stats.kubepods()).await)?;
+        let reserved = [&self.kubelet.kube_reserved, &self.kubelet.system_reserved];
+        let reserved =
+            reserved.into_iter().filter_map(|list| Bytes::parse(&Quantity(list.get("memory")?.clone())).ok());
+        let reserved: u64 = reserved.map(|bytes| bytes.0.max(0).unsigned_abs()).sum();
+        let pods = group.map(|group| {
+            let capacity = node.memory_capacity.saturating_sub(reserved);
+            Reading { available: capacity.saturating_sub(group.memory.working_set), capacity }
+        });
+        Some(readings(&node, pods))
+    }
+
+    async fn candidates(&self, pods: Vec<Arc<Pod>>) -> Vec<Candidate> {
+        let subjects = self.subjects(&pods);
+        let used = told(self.stats.pods(subjects.clone(), Depth::Usage).await).unwrap_or_default();
+        let mut disks = told(self.stats.disks(&subjects, PERIOD).await).unwrap_or_default();
+        let find = |pod: Arc<Pod>| {
+            let found = used.iter().find(|used| used.uid == uid(&pod)).cloned();
+            let used = found.map(|mut used| {
+                used.disk = disks.remove(&used.uid);
+                Arc::new(used)
+            });
+            Candidate { pod, used }
+        };
+        pods.into_iter().map(find).collect()
+    }
+
+    fn subjects<'a>(&self, pods: impl IntoIterator<Item = &'a Arc<Pod>>) -> Vec<Subject> {
+        let subject =
+            |pod: &Arc<Pod>| Subject { pod: pod.clone(), seen: self.pods.observed(&uid(pod)).unwrap_or_default() };
+        pods.into_iter().map(subject).collect()
+    }
+
+    /// Which file systems are one; what the runtime does not tell counts as the node's own.
+    async fn disks(&self) -> Disks {
+        let Ok(told) = self.runtime.image_fs().await else { return Disks::default() };
+        let node = device(&self.root_dir);
+        let images = told.images.as_ref().and_then(|storage| device(&storage.path));
+        let layers = told.containers.as_ref().and_then(|storage| device(&storage.path)).or(images);
+        Disks { separate_images: images.is_some() && images != node, separate_layers: layers != images }
+    }
+
+    /// Waits until nothing of the pod runs any more, so that the next look sees what that gave back.
+    async fn cleaned(&self, uid: &PodUid) {
+        let mut changes = self.pods.changes();
+        let runs = || {
+            let seen = self.pods.observed(uid);
+            let alive = |state: &ContainerState| matches!(state, ContainerState::Running { .. });
+            seen.is_some_and(|seen| {
+                seen.sandboxes.iter().any(|sandbox| sandbox.ready) || seen.containers.iter().any(|c| alive(&c.state))
+            })
+        };
+        let group = async |pod| {
+            let subjects = self.subjects([&pod]);
+            self.stats.pods(subjects, Depth::Usage).await.is_ok_and(|used| used.iter().any(|one| one.cgroup.is_some()))
+        };
+        let gone = async {
+            while self.pods.get_uid(uid).is_some_and(|pod| !is_over(&pod) || runs()) {
+                if changes.changed().await.is_err() {
                     return;
                 }
             }
-        }
-    }
-
-    /// Bytes of each container's writable layer, by pod and name; unknown where the runtime does not say.
-    async fn layers(&self) -> BTreeMap<(PodUid, String), u64> {
-        match self.runtime.stats().await {
-            Ok(stats) => stats
-                .into_iter()
-                .filter_map(|one| Some(((one.pod?.0, one.name), one.writable_layer_used_bytes)))
-                .collect(),
-            Err(error) => {
-                tracing::warn!(%error, "disk usage of containers not read");
-                BTreeMap::new()
+            // Volumes in memory go with the cgroup, and nothing tells of that.
+            while let Some(pod) = self.pods.get_uid(uid)
+                && group(pod).await
+            {
+                tokio::time::sleep(CLEANUP_LOOK).await;
             }
+        };
+        if tokio::time::timeout(CLEANUP, gone).await.is_err() {
+            tracing::warn!(%uid, "an evicted pod is still not gone");
         }
     }
-
-    /// `None`: could not look.
-    async fn measure(
-        &self,
-        pod: &Pod,
-        spec: &PodSpec,
-        uid: &PodUid,
-        layers: &BTreeMap<(PodUid, String), u64>,
-    ) -> Option<DiskUse> {
-        let of = |field: &Option<String>| field.clone().unwrap_or_default();
-        let (namespace, name) = (of(&pod.metadata.namespace), of(&pod.metadata.name));
-        let logs = self.pod_logs.join(format!("{namespace}_{name}_{uid}"));
-        let on_disk = |volume: &&k8s_openapi::api::core::v1::Volume| {
-            volume.empty_dir.as_ref().is_some_and(|source| source.medium.as_deref().unwrap_or_default().is_empty())
-        };
-        let volumes: Vec<(String, PathBuf)> = spec
-            .volumes
-            .iter()
-            .flatten()
-            .filter(on_disk)
-            .filter_map(|volume| Some((volume.name.clone(), self.volumes.empty_dir(uid, &volume.name)?)))
-            .collect();
-        let containers: Vec<String> = spec
-            .containers
-            .iter()
-            .chain(spec.init_containers.iter().flatten())
-            .filter(|container| self.is_alive(uid, &container.name))
-            .map(|container| container.name.clone())
-            .collect();
-        let layers: Vec<u64> = containers
-            .iter()
-            .map(|container| layers.get(&(uid.clone(), container.clone())).copied().unwrap_or(0))
-            .collect();
-        let walk = move || DiskUse {
-            volumes: volumes.into_iter().map(|(name, path)| (name, size_of(&path))).collect(),
-            containers: containers
-                .into_iter()
-                .zip(layers)
-                .map(|(name, layer)| {
-                    let logs = size_of(&logs.join(&name));
-                    (name, layer + logs)
-                })
-                .collect(),
-        };
-        tokio::time::timeout(WALK_DEADLINE, tokio::task::spawn_blocking(walk)).await.ok()?.ok()
-    }
-
-    fn is_alive(&self, uid: &PodUid, container: &str) -> bool {
-        self.pods.observed(uid).is_some_and(|seen| {
-            let mut named = seen.containers.iter().filter(|known| known.name.as_str() == container);
-            named.any(|known| matches!(known.state, ContainerState::Running { .. }))
-        })
-    }
 }
 
-fn runs_limited(pod: &Pod) -> bool {
+fn device(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|meta| meta.dev())
+}
+
+fn uid(pod: &Pod) -> PodUid {
+    PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default())
+}
+
+fn is_over(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    let runs = !matches!(phase, Some("Succeeded" | "Failed")) && pod.metadata.deletion_timestamp.is_none();
-    runs && pod.spec.as_ref().is_some_and(evict::is_limited)
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// Bytes that a tree takes on its disk, as `du` counts them; links are not followed, what vanishes meanwhile counts nothing.
-fn size_of(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    /// `st_blocks` counts these, whatever the file system's own block size.
-    const BLOCK_BYTES: u64 = 512;
-    let Ok(meta) = std::fs::symlink_metadata(path) else { return 0 };
-    let below = match meta.is_dir() {
-        true => std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| size_of(&entry.path())).sum(),
-        false => 0,
-    };
-    meta.blocks() * BLOCK_BYTES + below
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tree_is_as_large_as_its_files_and_links_lead_nowhere() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("sub")).unwrap();
-        std::fs::write(dir.path().join("sub/file"), vec![1; 1 << 20]).unwrap();
-        let outside = tempfile::tempdir().unwrap();
-        std::fs::write(outside.path().join("big"), vec![1; 1 << 20]).unwrap();
-        std::os::unix::fs::symlink(outside.path(), dir.path().join("link")).unwrap();
-        let size = size_of(dir.path());
-        assert!((1 << 20..3 << 19).contains(&size), "{size}");
-        assert_eq!(size_of(&dir.path().join("none")), 0);
+fn absent_is_fine(answer: Result<(), RuntimeError>) -> Result<(), RuntimeError> {
+    match answer {
+        Err(RuntimeError::NotFound(_)) => Ok(()),
+        answer => answer,
     }
+}
+
+/// What could not be read is said, and nothing is decided on it.
+fn told<T>(answer: Result<T, StatsError>) -> Option<T> {
+    answer.map_err(|error| tracing::warn!(%error, "eviction cannot look")).ok()
 }

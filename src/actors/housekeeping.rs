@@ -1,5 +1,7 @@
-//! What nobody waits for: volume content kept current, directories and logs of pods that are gone removed, logs rotated.
+//! What nobody waits for: volume content kept current, directories and logs of pods that are gone removed, logs
+//! rotated, unused images collected.
 
+use crate::actors::image_gc::ImageGc;
 use crate::actors::pods::PodsHandle;
 use crate::ids::{ContainerId, PodUid};
 use crate::logs::rotate;
@@ -18,11 +20,15 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// How often logs are measured (`containerLogMonitorInterval`).
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
+/// How often images are looked at (`ImageGCPeriod`).
+const IMAGES_PERIOD: Duration = Duration::from_secs(300);
+
 /// The housekeeper; `run` it under the supervisor.
 pub struct Housekeeping {
     pub runtime: Arc<dyn Runtime>,
     pub volumes: Volumes,
     pub pods: PodsHandle,
+    pub images: ImageGc,
     pub pod_logs: PathBuf,
     /// `containerLogMaxSize` in bytes.
     pub log_max_bytes: u64,
@@ -33,7 +39,12 @@ pub struct Housekeeping {
 impl Housekeeping {
     pub async fn run(self) {
         let mut due = crate::clock::now().mono + PERIOD;
+        let mut images_due = crate::clock::now().mono;
         loop {
+            if crate::clock::now().mono >= images_due {
+                self.images.collect().await;
+                images_due = crate::clock::now().mono + IMAGES_PERIOD;
+            }
             tokio::time::sleep(LOG_PERIOD).await;
             let pods = self.pods.list();
             self.rotate_logs(&pods).await;

@@ -8,10 +8,11 @@ mod status;
 mod tests;
 
 pub use self::status::KUBELET_VERSION;
-use self::status::{Inputs, Pressure, condition, is_true};
+use self::status::{Inputs, condition, is_true};
 use crate::clock::{self, Now};
 use crate::cluster::{Cluster, ClusterError, Recorder};
 use crate::disk::{self, DiskUsage};
+use crate::model::eviction::Distress;
 use crate::model::node::{Machine, NodeFacts};
 use crate::runtime::{ImageInfo, Runtime, RuntimeInfo};
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Taint};
@@ -35,8 +36,6 @@ const RETRY_LAST: Duration = Duration::from_secs(5);
 const IMAGES_EVERY: Duration = Duration::from_secs(60);
 /// How long a runtime may take to say how it is, before it counts as down.
 const RUNTIME_DEADLINE: Duration = Duration::from_secs(5);
-/// `evictionPressureTransitionPeriod`: pressure lasts that long after it was last seen.
-const PRESSURE_LASTS: Duration = Duration::from_secs(300);
 /// The annotation that lets the attach-detach controller do its work.
 const MANAGED_ATTACH: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 
@@ -62,6 +61,8 @@ pub struct NodeDeps {
     pub cluster: Arc<dyn Cluster>,
     pub runtime: Arc<dyn Runtime>,
     pub recorder: Recorder,
+    /// What its conditions tell of: shortages, and that it is being switched off.
+    pub distress: watch::Receiver<Distress>,
 }
 
 /// What others read; cheap to clone.
@@ -93,7 +94,6 @@ pub fn new(deps: NodeDeps) -> Result<(NodeHandle, impl Future<Output = ()> + Sen
         disk,
         images: Vec::new(),
         images_read: None,
-        pressure_seen: PressureSeen::default(),
         facts,
         ready,
         runtime,
@@ -103,13 +103,6 @@ pub fn new(deps: NodeDeps) -> Result<(NodeHandle, impl Future<Output = ()> + Sen
     Ok((handle, task.run()))
 }
 
-/// When pressure was last seen.
-#[derive(Default)]
-struct PressureSeen {
-    memory: Option<Instant>,
-    disk: Option<Instant>,
-}
-
 struct NodeTask {
     deps: NodeDeps,
     machine: Machine,
@@ -117,7 +110,6 @@ struct NodeTask {
     disk: DiskUsage,
     images: Vec<ImageInfo>,
     images_read: Option<Instant>,
-    pressure_seen: PressureSeen,
     facts: watch::Sender<NodeFacts>,
     ready: watch::Sender<bool>,
     runtime: watch::Sender<Option<Arc<RuntimeInfo>>>,
@@ -231,7 +223,7 @@ impl NodeTask {
                 Ok(true) => {
                     retry = RETRY_FIRST;
                     told = false;
-                    tokio::time::sleep(CHECK_EVERY).await;
+                    self.wait().await;
                 }
                 Ok(false) => {
                     tokio::time::sleep(retry).await;
@@ -247,6 +239,16 @@ impl NodeTask {
                 }
             }
             self.look().await;
+        }
+    }
+
+    /// Until the next look is due; a shortage that begins or ends is shown at once.
+    async fn wait(&mut self) {
+        // Both arms are cancel-safe: a change that is not seen here is seen by the next wait.
+        tokio::select! {
+            () = tokio::time::sleep(CHECK_EVERY) => {}
+            // Without eviction nothing changes any more.
+            Ok(()) = self.deps.distress.changed() => {}
         }
     }
 
@@ -302,23 +304,6 @@ impl NodeTask {
             Ok(usage) => self.disk = usage,
             Err(error) => tracing::debug!(%error, "root directory not looked at"),
         }
-        let now = clock::now();
-        let available = machine::available_memory().unwrap_or(self.machine.memory_bytes);
-        if self.below("memory.available", available, self.machine.memory_bytes) {
-            self.pressure_seen.memory = Some(now.mono);
-        }
-        // Some file systems have no fixed number of inodes and say 0.
-        let inodes_short =
-            self.disk.inodes > 0 && self.below("nodefs.inodesFree", self.disk.inodes_free, self.disk.inodes);
-        if inodes_short || self.below("nodefs.available", self.disk.available, self.disk.capacity) {
-            self.pressure_seen.disk = Some(now.mono);
-        }
-    }
-
-    fn below(&self, signal: &str, available: u64, capacity: u64) -> bool {
-        let capacity = i64::try_from(capacity).unwrap_or(i64::MAX);
-        let threshold = status::threshold(&self.deps.config, signal, capacity);
-        i64::try_from(available).unwrap_or(i64::MAX) < threshold
     }
 
     async fn list_images(&mut self) {
@@ -338,7 +323,7 @@ impl NodeTask {
 
     fn status(&self, last: Option<&NodeStatus>, now: Now) -> NodeStatus {
         let runtime = self.runtime.borrow().clone();
-        let lasting = |seen: Option<Instant>| seen.is_some_and(|seen| now.mono - seen < PRESSURE_LASTS);
+        let distress = self.deps.distress.borrow();
         status::build(&Inputs {
             config: &self.deps.config,
             machine: &self.machine,
@@ -346,11 +331,7 @@ impl NodeTask {
             ips: &self.ips,
             runtime: runtime.as_deref().ok_or("does not answer"),
             images: &self.images,
-            pressure: Pressure {
-                memory: lasting(self.pressure_seen.memory),
-                disk: lasting(self.pressure_seen.disk),
-                pid: false,
-            },
+            distress: &distress,
             last,
             now: now.wall,
         })

@@ -261,9 +261,11 @@ impl PodWorker {
             if let Some(resize) = resizing::begins(&self.pod, &pod) {
                 self.memory.resize = Some(resize);
             }
-            if let Some(message) = pod.evicted.as_ref().filter(|_| self.memory.evicted.is_none()) {
-                self.context.recorder.pod(&pod.pod, None, true, "Evicted", message.clone());
-                self.memory.evicted = Some(message.clone());
+            if let Some(removal) = pod.removal.as_ref().filter(|_| self.memory.removal.is_none()) {
+                if removal.told {
+                    self.context.recorder.pod(&pod.pod, None, true, removal.reason, removal.message.clone());
+                }
+                self.memory.removal = Some(removal.clone());
             }
             // A static pod that was running before its mirror was known: what users see of it goes on.
             if let (None, Some(mirror)) = (&self.pod.mirror, &pod.mirror)

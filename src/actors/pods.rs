@@ -4,10 +4,11 @@ use crate::actors::eviction::Eviction;
 use crate::actors::pod_worker::{self, Beginning, PodWorker, WorkerContext, WorkerHandle};
 use crate::actors::static_pods::StaticPods;
 use crate::cluster::PodChange;
-use crate::decide::admit;
 use crate::decide::resize::{self, Verdict};
 use crate::decide::static_pod::{self, MirrorView};
+use crate::decide::{admit, evict};
 use crate::ids::{PodKey, PodUid};
+use crate::model::eviction::Distress;
 use crate::model::memory::Rejection;
 use crate::model::observed::{ObservedPod, Shape};
 use crate::model::pod::{CONFIG_MIRROR, DesiredPod};
@@ -132,6 +133,8 @@ pub struct Inputs {
     pub static_pods: watch::Receiver<StaticPods>,
     pub evictions: mpsc::Receiver<Eviction>,
     pub mirrors: watch::Sender<MirrorView>,
+    /// Why the node takes fewer pods than usual.
+    pub distress: watch::Receiver<Distress>,
 }
 
 /// The actor: turns changes of the API and of the runtime into inputs of workers.
@@ -185,7 +188,7 @@ impl PodsTask {
                     Some(change) => self.pod_changed(change).await,
                     None => return,
                 },
-                Some(eviction) = self.inputs.evictions.recv() => self.evict(eviction),
+                Some(eviction) = self.inputs.evictions.recv() => self.remove(eviction),
                 Ok(()) = self.inputs.static_pods.changed() => self.sync_static().await,
                 event = self.inputs.runtime_events.recv() => match event {
                     Some(event) => self.runtime_changed(event),
@@ -260,9 +263,9 @@ impl PodsTask {
         }
     }
 
-    fn evict(&self, Eviction { uid, message }: Eviction) {
+    fn remove(&self, Eviction { uid, removal }: Eviction) {
         if let Some(worker) = self.workers.get(&uid) {
-            worker.desire(DesiredPod { evicted: Some(message), ..worker.desired() });
+            worker.desire(DesiredPod { removal: Some(removal), ..worker.desired() });
         }
     }
 
@@ -428,6 +431,9 @@ impl PodsTask {
         let taken = status.is_some_and(|status| status.start_time.is_some());
         if taken || pod.pod.metadata.deletion_timestamp.is_some() {
             return None;
+        }
+        if let Err(rejection) = evict::admit(&pod.pod, &self.inputs.distress.borrow()) {
+            return Some(rejection);
         }
         let others = self.others(&pod.uid);
         let mut node = self.context.node.borrow().clone();

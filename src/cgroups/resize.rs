@@ -33,6 +33,20 @@ impl Cgroups {
         self.set(&names, wanted).await
     }
 
+    /// Limits a cgroup that is there already to what is reserved for it (`enforceNodeAllocatable`: `system-reserved`,
+    /// `kube-reserved`); `path` as `systemReservedCgroup` names it.
+    pub async fn limit_reserved(&self, path: &str, reserved: CgroupResources) -> Result<(), CgroupError> {
+        let names = path.split('/').filter(|name| !name.is_empty());
+        let names: Vec<String> = match self.driver {
+            Driver::Cgroupfs => names.map(str::to_owned).collect(),
+            Driver::Systemd => names.map(|name| name.trim_end_matches(".slice").to_owned()).collect(),
+        };
+        if names.is_empty() || !self.folders(&names).any(|folder| folder.is_dir()) {
+            return Err(CgroupError::Missing(path.to_owned()));
+        }
+        self.set(&names, reserved).await
+    }
+
     fn names_of(&self, pod: &Pod) -> Vec<String> {
         self.pod_names(QosClass::of(pod), pod.metadata.uid.as_deref().unwrap_or_default())
     }

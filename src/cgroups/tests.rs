@@ -57,6 +57,19 @@ async fn v2_pods_get_their_files_and_are_listed() {
 }
 
 #[tokio::test]
+async fn what_is_reserved_is_enforced_on_cgroups_that_are_there() {
+    let root = v2_root();
+    let cgroups = Cgroups::detect(root.path(), "cgroupfs").unwrap();
+    let reserved = CgroupResources { memory_bytes: Some(1 << 20), pids: Some(50), ..Default::default() };
+    let missing = cgroups.limit_reserved("/system", reserved).await.unwrap_err();
+    assert!(missing.to_string().starts_with("cgroup /system is not there"), "{missing}");
+    fs::create_dir(root.path().join("system")).unwrap();
+    cgroups.limit_reserved("/system", reserved).await.unwrap();
+    let file = |name: &str| fs::read_to_string(root.path().join("system").join(name)).unwrap();
+    assert_eq!((file("memory.max").as_str(), file("pids.max").as_str()), ("1048576", "50"));
+}
+
+#[tokio::test]
 async fn v1_pods_are_made_in_every_hierarchy_and_removed_with_their_processes() {
     let real = Path::new("/sys/fs/cgroup");
     if real.join("cgroup.controllers").exists() || !nix::unistd::geteuid().is_root() {

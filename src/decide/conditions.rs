@@ -39,6 +39,10 @@ pub(crate) fn set(scene: &Scene<'_>, stage: Stage, status: &mut PodStatus) {
     for fresh in fresh {
         merge(scene, &mut list, fresh);
     }
+    if let Some(removal) = scene.memory.removal.as_ref().filter(|removal| removal.disrupted && stage > Stage::Sync) {
+        let (reason, message) = (Some("TerminationByKubelet"), Some(removal.message.clone()));
+        merge(scene, &mut list, Fresh { name: patch::SHARED_CONDITION, truth: true, reason, message });
+    }
     resize_conditions(scene, stage, &mut list);
     let restarts_all = stage == Stage::Sync && restart_all::is_due(scene);
     if restarts_all || list.iter().any(|condition| condition.type_ == restart_all::CONDITION) {

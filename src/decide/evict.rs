@@ -1,115 +1,111 @@
-//! Local storage: which pod uses more of the node's disk than it may, and the kubelet's words for it
-//! (`pkg/kubelet/eviction`, `localStorageEviction`).
+//! Which pods give way to the node's needs (`pkg/kubelet/eviction`), in the kubelet's order and words.
+//!
+//! | part | decides |
+//! |---|---|
+//! | `thresholds` | which thresholds there are, which are crossed, and what the node is short of |
+//! | `rank` | which pod goes first |
+//! | `words` | what its status and events say |
+//! | `local` | which pod uses more of the disk than it may itself |
 
-use super::requests;
-use crate::units::Bytes;
-use k8s_openapi::api::core::v1::{Container, PodSpec};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use std::collections::BTreeMap;
+pub mod local;
+pub mod rank;
+pub mod thresholds;
+pub mod words;
 
-/// What a pod uses of the disk, in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DiskUse {
-    /// emptyDir volumes, by name.
-    pub volumes: BTreeMap<String, u64>,
-    /// Writable layer and logs, by container.
-    pub containers: BTreeMap<String, u64>,
+use crate::model::eviction::{Distress, Shortage};
+use crate::model::memory::Rejection;
+use crate::model::pod::{CONFIG_MIRROR, CONFIG_SOURCE};
+use crate::model::qos::QosClass;
+use k8s_openapi::api::core::v1::{Pod, Toleration};
+
+/// `SystemCriticalPriority`: that of `system-cluster-critical`.
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+const MEMORY_TAINT: &str = "node.kubernetes.io/memory-pressure";
+
+/// Pods that the node must have: never evicted, always admitted.
+pub fn is_critical(pod: &Pod) -> bool {
+    let annotation = |key: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
+    let from_elsewhere = annotation(CONFIG_SOURCE).is_some_and(|source| source != "api");
+    let priority = pod.spec.as_ref().and_then(|spec| spec.priority);
+    from_elsewhere || annotation(CONFIG_MIRROR).is_some() || priority.is_some_and(|given| given >= CRITICAL_PRIORITY)
 }
 
-/// Does a pod have a limit that its use of the disk could exceed? Only then is it measured.
-pub fn is_limited(spec: &PodSpec) -> bool {
-    let volumes = spec.volumes.iter().flatten().filter_map(|volume| volume.empty_dir.as_ref());
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    volumes.into_iter().any(|source| source.size_limit.is_some()) || containers.into_iter().any(|c| limit(c).is_some())
-}
-
-/// Why the pod is evicted, if it is; volumes count first, then the pod, then its containers.
-pub fn exceeds(spec: &PodSpec, used: &DiskUse) -> Option<String> {
-    over_volume(spec, used).or_else(|| over_pod(spec, used)).or_else(|| over_container(spec, used))
-}
-
-fn over_volume(spec: &PodSpec, used: &DiskUse) -> Option<String> {
-    spec.volumes.iter().flatten().find_map(|volume| {
-        let limit = volume.empty_dir.as_ref()?.size_limit.as_ref()?;
-        let used = used.volumes.get(&volume.name)?;
-        let over = above(*used, limit);
-        over.then(|| format!("Usage of EmptyDir volume {:?} exceeds the limit {:?}. ", volume.name, limit.0))
+/// A node that is short of something takes critical pods only; one that is short of memory alone, also those that ask for
+/// some or put up with it.
+pub fn admit(pod: &Pod, distress: &Distress) -> Result<(), Rejection> {
+    if distress.shutting_down {
+        let message = "Pod was rejected as the node is shutting down.".to_owned();
+        return Err(Rejection { reason: "NodeShutdown", message });
+    }
+    let short = &distress.short;
+    if short.is_empty() || is_critical(pod) {
+        return Ok(());
+    }
+    let tolerations = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
+    let only_memory = short.iter().all(|what| *what == Shortage::Memory);
+    if only_memory && (QosClass::of(pod) != QosClass::BestEffort || tolerations.into_iter().any(tolerates_memory)) {
+        return Ok(());
+    }
+    let list: Vec<String> = short.iter().map(ToString::to_string).collect();
+    Err(Rejection {
+        reason: crate::model::eviction::EVICTED,
+        message: format!("The node had condition: [{}]. ", list.join(" ")),
     })
 }
 
-/// All that the pod uses, against what its containers are limited to together: where each of them is.
-fn over_pod(spec: &PodSpec, used: &DiskUse) -> Option<String> {
-    let limits: Option<Vec<&Quantity>> = spec.containers.iter().map(limit).collect();
-    let limits = limits?;
-    let total = limits.iter().filter_map(|quantity| Bytes::parse(quantity).ok()).map(|bytes| bytes.0).sum::<i64>();
-    let starting = spec.init_containers.iter().flatten().filter_map(limit).filter_map(|q| Bytes::parse(q).ok());
-    let total = starting.map(|bytes| bytes.0).max().unwrap_or(0).max(total);
-    let sum: u64 = used.containers.values().chain(used.volumes.values()).sum();
-    let text = Bytes(total).quantity(true).0;
-    (total > 0 && sum > total.unsigned_abs())
-        .then(|| format!("Pod ephemeral local storage usage exceeds the total limit of containers {text}. "))
-}
-
-fn over_container(spec: &PodSpec, used: &DiskUse) -> Option<String> {
-    spec.containers.iter().chain(spec.init_containers.iter().flatten()).find_map(|container| {
-        let limit = limit(container)?;
-        let over = above(*used.containers.get(&container.name)?, limit);
-        over.then(|| format!("Container {} exceeded its local ephemeral storage limit {:?}. ", container.name, limit.0))
-    })
-}
-
-fn limit(container: &Container) -> Option<&Quantity> {
-    container.resources.as_ref()?.limits.as_ref()?.get(requests::EPHEMERAL_STORAGE)
-}
-
-fn above(used: u64, limit: &Quantity) -> bool {
-    Bytes::parse(limit).is_ok_and(|limit| limit.0 >= 0 && used > limit.0.unsigned_abs())
+/// Puts up with the taint `node.kubernetes.io/memory-pressure:NoSchedule`.
+fn tolerates_memory(toleration: &Toleration) -> bool {
+    let key = toleration.key.as_deref().unwrap_or_default();
+    let exists = toleration.operator.as_deref() == Some("Exists");
+    let effect = toleration.effect.as_deref().unwrap_or_default();
+    matches!(effect, "" | "NoSchedule")
+        && (key == MEMORY_TAINT || (key.is_empty() && exists))
+        && (exists || toleration.value.as_deref().unwrap_or_default().is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+    use std::collections::BTreeSet;
 
-    fn check(spec: Value, volumes: &[(&str, u64)], containers: &[(&str, u64)], expected: Option<&str>) {
-        let spec: PodSpec = serde_json::from_value(spec).unwrap();
-        let map = |list: &[(&str, u64)]| list.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect();
-        let used = DiskUse { volumes: map(volumes), containers: map(containers) };
-        assert_eq!(exceeds(&spec, &used).as_deref(), expected);
-        assert!(expected.is_none() || is_limited(&spec));
-    }
-
-    fn limited(name: &str, limit: &str) -> Value {
-        json!({"name": name, "resources": {"limits": {"ephemeral-storage": limit}}})
+    fn pod(spec: Value, annotations: Value) -> Pod {
+        let mut spec = spec;
+        spec["containers"] = spec.get("containers").cloned().unwrap_or_else(|| json!([{"name": "c"}]));
+        serde_json::from_value(json!({"metadata": {"name": "p", "annotations": annotations}, "spec": spec})).unwrap()
     }
 
     #[test]
-    fn a_volume_larger_than_its_limit_costs_the_pod() {
-        let spec = json!({"containers": [{"name": "c"}], "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]});
-        check(spec.clone(), &[("v", 1 << 20)], &[], None);
-        check(spec, &[("v", (1 << 20) + 1)], &[], Some("Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". "));
-        let free = json!({"containers": [{"name": "c"}], "volumes": [{"name": "v", "emptyDir": {}}]});
-        check(free.clone(), &[("v", 1 << 40)], &[], None);
-        assert!(!is_limited(&serde_json::from_value(free).unwrap()));
-    }
-
-    #[test]
-    fn a_container_may_use_its_limit_and_the_pod_their_sum() {
-        let two = json!({"containers": [limited("a", "1Mi"), limited("b", "2Mi")]});
-        check(two.clone(), &[], &[("a", 1 << 20), ("b", 2 << 20)], None);
-        check(
-            two.clone(),
-            &[],
-            &[("a", (1 << 20) + 1), ("b", 0)],
-            Some("Container a exceeded its local ephemeral storage limit \"1Mi\". "),
-        );
-        check(
-            two,
-            &[("v", 1 << 20)],
-            &[("a", 1 << 20), ("b", 2 << 20)],
-            Some("Pod ephemeral local storage usage exceeds the total limit of containers 3Mi. "),
-        );
-        let half = json!({"containers": [limited("a", "1Mi"), {"name": "b"}]});
-        check(half, &[("v", 1 << 30)], &[("a", 0), ("b", 1 << 30)], None);
+    fn a_node_that_is_short_takes_those_it_must() {
+        let memory = [Shortage::Memory].into();
+        let disk = [Shortage::Disk].into();
+        let both = [Shortage::Memory, Shortage::Disk].into();
+        let burstable = json!({"containers": [{"name": "c", "resources": {"requests": {"memory": "1Mi"}}}]});
+        let tolerant = |key: &str| json!({"tolerations": [{"key": key, "operator": "Exists", "effect": "NoSchedule"}]});
+        let critical = json!({"priority": 2_000_000_000});
+        let file = json!({"kubernetes.io/config.source": "file"});
+        let none = json!({});
+        for (spec, annotations, short, refused) in [
+            (json!({}), &none, &BTreeSet::new(), None),
+            (json!({}), &none, &memory, Some("[MemoryPressure]")),
+            (json!({}), &none, &disk, Some("[DiskPressure]")),
+            (json!({}), &none, &both, Some("[MemoryPressure DiskPressure]")),
+            (burstable.clone(), &none, &memory, None),
+            (burstable.clone(), &none, &disk, Some("[DiskPressure]")),
+            (burstable, &none, &both, Some("[MemoryPressure DiskPressure]")),
+            (tolerant(MEMORY_TAINT), &none, &memory, None),
+            (tolerant(""), &none, &memory, None),
+            (tolerant("node.kubernetes.io/disk-pressure"), &none, &disk, Some("[DiskPressure]")),
+            (json!({"priority": 1_999_999_999}), &none, &memory, Some("[MemoryPressure]")),
+            (critical.clone(), &none, &both, None),
+            (json!({}), &file, &both, None),
+        ] {
+            let distress = Distress { short: short.clone(), shutting_down: false };
+            let answer = admit(&pod(spec.clone(), annotations.clone()), &distress);
+            let expected = refused.map(|list| format!("The node had condition: {list}. "));
+            assert_eq!(answer.err().map(|rejection| rejection.message), expected, "{spec} {short:?}");
+        }
+        let distress = Distress { shutting_down: true, ..Default::default() };
+        assert_eq!(admit(&pod(critical, none), &distress).unwrap_err().reason, "NodeShutdown");
     }
 }

@@ -15,7 +15,7 @@ pub(crate) const KUBELET_CONDITIONS: [&str; 8] = [
     "PodResizeInProgress",
 ];
 /// Written by the agent and by others; those that are in neither list belong to somebody else.
-const SHARED_CONDITION: &str = "DisruptionTarget";
+pub(crate) const SHARED_CONDITION: &str = "DisruptionTarget";
 
 /// Fields that the agent writes whole: scalars and lists without a merge key.
 const OWNED_FIELDS: [&str; 13] = [

@@ -54,9 +54,10 @@ pub(crate) fn make(scene: &Scene<'_>, stop: Option<&Stop>, stage: Stage, out: &m
                 status.reason = Some("DeadlineExceeded".to_owned());
                 status.message = Some(terminate::DEADLINE_MESSAGE.to_owned());
             }
-            Some(StopCause::Evicted) => {
-                status.reason = Some("Evicted".to_owned());
-                status.message.clone_from(&scene.memory.evicted);
+            Some(StopCause::Removed) => {
+                let removal = scene.memory.removal.as_ref();
+                status.reason = removal.map(|removal| removal.reason.to_owned());
+                status.message = removal.map(|removal| removal.message.clone());
             }
             Some(StopCause::Finished | StopCause::Deleted | StopCause::Gone) | None => {}
         }
@@ -594,7 +595,7 @@ fn shown_phase(scene: &Scene<'_>, phase: &'static str, stop: Option<&Stop>, ende
 /// A pod that stops ends Succeeded or Failed, whatever it was.
 fn end_phase(phase: &'static str, stop: Option<&Stop>) -> &'static str {
     match (phase, stop.map(|stop| stop.cause)) {
-        ("Succeeded", Some(StopCause::Deadline | StopCause::Evicted)) => "Failed",
+        ("Succeeded", Some(StopCause::Deadline | StopCause::Removed)) => "Failed",
         ("Succeeded", _) => "Succeeded",
         _ => "Failed",
     }

@@ -9,8 +9,6 @@ use std::time::Duration;
 
 /// What the runtime gets at least once a pod's grace is used up (`minimumGracePeriodInSeconds`).
 const MIN_GRACE: Duration = Duration::from_secs(2);
-/// An evicted pod gets this (`immediateEvictionGracePeriodSeconds`).
-const EVICTION_GRACE: Duration = Duration::from_secs(1);
 /// A pod removed by force gets this (`calculateEffectiveGracePeriod`: at least one second).
 const FORCED_GRACE: Duration = Duration::from_secs(1);
 
@@ -32,10 +30,10 @@ pub(crate) fn stop(scene: &Scene<'_>, out: &mut Out) -> Option<Stop> {
         }
         (Some((cause, grace)), _) => Some(fresh(cause, grace)),
         (None, Some(old)) => Some(old.clone()),
-        (None, None) if scene.memory.evicted.is_some() && !is_over(scene) => {
-            Some(fresh(StopCause::Evicted, EVICTION_GRACE))
-        }
-        (None, None) => own_reason(scene, out).map(|cause| fresh(cause, scene.pod.grace())),
+        (None, None) => match scene.memory.removal.as_ref().filter(|_| !is_over(scene)) {
+            Some(removal) => Some(fresh(StopCause::Removed, removal.grace)),
+            None => own_reason(scene, out).map(|cause| fresh(cause, scene.pod.grace())),
+        },
     }
 }
 
@@ -88,7 +86,7 @@ pub(crate) fn steps(scene: &Scene<'_>, stop: &Stop, out: &mut Out) -> Stage {
         return Stage::Terminated;
     }
     match stop.cause {
-        StopCause::Finished | StopCause::Deadline | StopCause::Evicted => Stage::Clean,
+        StopCause::Finished | StopCause::Deadline | StopCause::Removed => Stage::Clean,
         StopCause::Deleted if !scene.memory.confirmed => {
             out.steps.push(Step::Confirm { delete: true });
             Stage::Clean

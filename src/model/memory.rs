@@ -1,6 +1,7 @@
 //! What a worker remembers of its pod between passes. Losing it costs time, never correctness.
 
 use crate::ids::{ContainerId, ContainerName, SandboxId};
+use crate::model::eviction::Removal;
 use crate::model::step::StepKey;
 use k8s_openapi::api::core::v1::{PodStatus, ResourceRequirements};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,8 +16,8 @@ pub struct PodMemory {
     pub status: PodStatus,
     /// Refused by the node: no container of it ever starts.
     pub rejected: Option<Rejection>,
-    /// The node takes its room back: the message that says why.
-    pub evicted: Option<String>,
+    /// It has to leave the node: why, and how.
+    pub removal: Option<Removal>,
     /// Once a pod has to stop it never starts anything again.
     pub stop: Option<Stop>,
     /// Steps that run now.
@@ -87,8 +88,8 @@ pub enum StopCause {
     Gone,
     /// `activeDeadlineSeconds` is over.
     Deadline,
-    /// It used more of the node than it may.
-    Evicted,
+    /// The node takes its room back (`PodMemory::removal`).
+    Removed,
     /// All its containers ended and none starts again.
     Finished,
 }

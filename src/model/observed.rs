@@ -2,7 +2,7 @@
 
 use crate::ids::{ContainerId, ContainerName, PodKey, PodUid, SandboxId};
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// All sandboxes and containers that the runtime holds for one pod UID.
@@ -20,6 +20,8 @@ pub struct RuntimePod {
     pub uid: PodUid,
     pub key: PodKey,
     pub shape: Shape,
+    /// Images of its containers, dead ones too, as they name them.
+    pub images: BTreeSet<String>,
 }
 
 /// Which sandboxes and containers there are, by id, and how each is: two looks with one shape have seen the same.

@@ -1,6 +1,7 @@
 //! What is wanted: one v1 Pod, parsed once into what decisions ask for.
 
 use crate::ids::{ContainerName, PodKey, PodUid};
+use crate::model::eviction::Removal;
 use crate::model::resources::Allocation;
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -23,8 +24,8 @@ pub struct DesiredPod {
     pub ephemeral: Arc<[Container]>,
     /// A change of resources that the node has not granted (yet): `pod` has those that are.
     pub resize: Option<PendingResize>,
-    /// The node takes its room back: the message that says why.
-    pub evicted: Option<String>,
+    /// It has to leave the node: why, and how.
+    pub removal: Option<Removal>,
     /// What the API shows of a static pod; its uid and status are the mirror's.
     pub mirror: Option<Arc<Pod>>,
 }
@@ -80,7 +81,7 @@ impl DesiredPod {
             offline: false,
             ephemeral,
             resize: None,
-            evicted: None,
+            removal: None,
             mirror: None,
         })
     }
@@ -103,7 +104,7 @@ impl DesiredPod {
             offline: false,
             ephemeral: Arc::default(),
             resize: None,
-            evicted: None,
+            removal: None,
             mirror: None,
         }
     }

@@ -215,6 +215,13 @@ pub struct VolumeUse {
 }
 
 impl PodDisk {
+    /// Bytes that a container's writable layer and logs take; `None`: it has neither.
+    pub fn container(&self, name: &str) -> Option<u64> {
+        let name = ContainerName::new(name);
+        let (layer, logs) = (self.layers.get(&name), self.logs.get(&name));
+        (layer.is_some() || logs.is_some()).then(|| layer.into_iter().chain(logs).map(|tree| tree.bytes).sum())
+    }
+
     /// `ephemeral-storage` as the kubelet counts it: layers, logs, local volumes and the pod's own files.
     pub fn ephemeral(&self) -> TreeUse {
         let volumes = self.volumes.values().filter(|volume| volume.local);

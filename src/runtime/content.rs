@@ -22,6 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tonic::transport::Channel;
 
+/// Containerd's label of images that are never collected.
+const PINNED: &str = "io.cri-containerd.pinned";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// A layer of several gigabytes on a slow disk.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -63,6 +65,13 @@ impl ContentStore {
         call("Leases.Delete", REQUEST_TIMEOUT, LeasesClient::new(self.channel.clone()).delete(request)).await
     }
 
+    /// Has containerd free what nothing refers to any more, and waits for it: left alone it does so at some later change.
+    pub(crate) async fn sweep(&self) -> Result<(), RuntimeError> {
+        let Lease(id) = self.lease().await?;
+        let request = in_namespace(DeleteRequest { id, sync: true });
+        call("Leases.Delete", REQUEST_TIMEOUT, LeasesClient::new(self.channel.clone()).delete(request)).await
+    }
+
     /// Writes blobs in order, then the images that name them.
     pub(crate) async fn store(&self, lease: &Lease, plan: &ImagePlan, pinned: bool) -> Result<(), RuntimeError> {
         for blob in &plan.blobs {
@@ -71,7 +80,7 @@ impl ContentStore {
         for (name, target) in &plan.images {
             let mut labels = HashMap::from([("io.cri-containerd.image".to_owned(), "managed".to_owned())]);
             if pinned {
-                labels.insert("io.cri-containerd.pinned".to_owned(), "pinned".to_owned());
+                labels.insert(PINNED.to_owned(), "pinned".to_owned());
             }
             let target = types::Descriptor {
                 media_type: target.media_type.clone(),
@@ -154,6 +163,14 @@ impl ContentStore {
             digest: image.target.map(|target| target.digest).unwrap_or_default(),
         });
         Ok(named.collect())
+    }
+
+    /// Names of the images that bear containerd's label for those to keep; CRI tells them from containerd 1.7 on only.
+    pub(crate) async fn pinned(&self) -> Result<Vec<String>, RuntimeError> {
+        let request = in_namespace(ListImagesRequest { filters: vec![format!("labels.\"{PINNED}\"==pinned")] });
+        let answer =
+            call("Images.List", REQUEST_TIMEOUT, ImagesClient::new(self.channel.clone()).list(request)).await?;
+        Ok(answer.images.into_iter().map(|image| image.name).collect())
     }
 
     /// CRI learns of images by containerd's events, a moment later.

@@ -206,7 +206,7 @@ impl Runtime for CriRuntime {
         // Containers too: one whose sandbox record is lost still belongs to a pod that must be cleaned up.
         let sandboxes = sandboxes.into_iter().map(|s| {
             let ready = s.state == pb::PodSandboxState::SandboxReady as i32;
-            (s.id, s.labels, if ready { PartState::Ready } else { PartState::NotReady })
+            (s.id, s.labels, if ready { PartState::Ready } else { PartState::NotReady }, Vec::new())
         });
         let containers = containers.into_iter().map(|c| {
             let state = match c.state() {
@@ -215,16 +215,18 @@ impl Runtime for CriRuntime {
                 pb::ContainerState::ContainerExited => PartState::Exited,
                 pb::ContainerState::ContainerUnknown => PartState::Unknown,
             };
-            (c.id, c.labels, state)
+            let named = c.image.map(|image| [image.image, image.user_specified_image]).into_iter().flatten();
+            (c.id, c.labels, state, named.chain([c.image_ref]).collect())
         });
-        for (id, labels, state) in sandboxes.chain(containers) {
+        for (id, labels, state, images) in sandboxes.chain(containers) {
             let of = |name: &str| labels.get(name).map_or("", String::as_str);
             let Some(uid) = labels.get(POD_UID_LABEL).map(PodUid::new) else { continue };
             let pod = pods.entry(uid.clone()).or_insert_with(|| {
                 let key = PodKey::new(of("io.kubernetes.pod.namespace"), of("io.kubernetes.pod.name"));
-                RuntimePod { uid, key, shape: Shape::new() }
+                RuntimePod { uid, key, shape: Shape::new(), images: Default::default() }
             });
             pod.shape.insert(id, state);
+            pod.images.extend(images);
         }
         self.observations.keep_only(|uid| pods.contains_key(uid));
         Ok(pods.into_values().collect())

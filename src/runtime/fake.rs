@@ -185,6 +185,7 @@ impl Runtime for FakeRuntime {
             uid: uid.clone(),
             key: key.clone(),
             shape: pod.shape(),
+            images: pod.containers.iter().map(|container| container.image_ref.clone()).collect(),
         };
         Ok(self.state().pods.iter().map(listed).collect())
     }

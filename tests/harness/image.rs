@@ -13,7 +13,9 @@ pub fn write(to: &Path, reference: &str) {
     let config = serde_json::to_vec(&serde_json::json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
-        "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["sh"]},
+        "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["sh"],
+            // Images of two names are two images.
+            "Labels": {"skiff.test/name": reference}},
         "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
         "history": [{"created_by": "busybox-static"}],
     }))

@@ -40,6 +40,8 @@ pub struct Node {
     containerd: Containerd,
     skiff: Option<Child>,
     flags: Vec<String>,
+    /// `--eviction-hard`. A test machine's disk may be nearly full, which is not what other tests test.
+    pub eviction_hard: String,
     /// Name of a network namespace of its own, with nothing but loopback.
     netns: Option<String>,
     /// Whether SIGTERM stops the pods too (`--stop-pods`).
@@ -70,6 +72,7 @@ impl Node {
         let node = Self {
             log: dir.join("skiff.log"),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            eviction_hard: "memory.available<100Mi".to_owned(),
             stop_pods: true,
             netns: None,
             skiff: None,
@@ -162,8 +165,7 @@ impl Node {
             format!("--root-dir={}", self.path("kubelet")),
             format!("--pod-logs-dir={}", self.path("logs")),
             format!("--cgroup-root={}", self.slot.cgroup()),
-            // A test machine's disk may be nearly full, which is not what is tested.
-            "--eviction-hard=memory.available<100Mi".to_owned(),
+            format!("--eviction-hard={}", self.eviction_hard),
         ];
         if self.netns.is_none() {
             flags.push(format!("--node-ip={}", self.slot.node_ip()));

@@ -99,7 +99,8 @@ impl Node {
         let (_static_pods, static_pods) = watch::channel(Arc::default());
         let (mirrors, _) = watch::channel(Default::default());
         let (_evict, evictions) = mpsc::channel(1);
-        let inputs = Inputs { changes, runtime_events: events, static_pods, evictions, mirrors };
+        let (_distress, distress) = watch::channel(Default::default());
+        let inputs = Inputs { changes, runtime_events: events, static_pods, evictions, mirrors, distress };
         let task = PodsTask::new(Arc::new(context), tasks.child(), inputs);
         tasks.spawn("pods", task.run());
         Ok(Life { tasks, _facts: facts })

@@ -22,7 +22,7 @@ const AGENT: &[Layer] = &[
         "edge",
         &[
             "runtime", "cluster", "identity", "volumes", "plugins", "managers", "probe", "cgroups", "images", "logs",
-            "disk", "stats", "sys",
+            "logind", "disk", "stats", "sys",
         ],
     ),
     layer("supervisor", &["supervisor"]),

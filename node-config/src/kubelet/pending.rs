@@ -4,7 +4,7 @@ use super::types::KubeletConfiguration;
 use serde_json::Value;
 
 /// Field → what it would do. A field leaves this table when the agent acts on it.
-const PENDING: [(&str, &str); 57] = [
+const PENDING: [(&str, &str); 42] = [
     ("enableServer", "switch the HTTP API off"),
     ("staticPodURLHeader", "send headers with that request"),
     ("readOnlyPort", "serve part of the API without authentication"),
@@ -15,10 +15,6 @@ const PENDING: [(&str, &str); 57] = [
     ("oomScoreAdj", "set the agent's own oom_score_adj"),
     ("streamingConnectionIdleTimeout", "close streams that are silent"),
     ("nodeStatusUpdateFrequency", "compute the node's status more or less often"),
-    ("imageMinimumGCAge", "keep unused images for that time"),
-    ("imageMaximumGCAge", "remove images unused for longer"),
-    ("imageGCHighThresholdPercent", "remove images when the disk is that full"),
-    ("imageGCLowThresholdPercent", "remove images until the disk is that empty"),
     ("volumeStatsAggPeriod", "measure volumes more or less often"),
     ("kubeletCgroups", "move the agent into that cgroup"),
     ("systemCgroups", "move other processes into that cgroup"),
@@ -32,7 +28,6 @@ const PENDING: [(&str, &str); 57] = [
     ("topologyManagerPolicyOptions", "choose how"),
     ("qosReserved", "reserve memory for classes of service"),
     ("runtimeRequestTimeout", "give calls of the runtime another deadline"),
-    ("podPidsLimit", "limit a pod's processes"),
     ("cpuCFSQuota", "leave CPU limits unenforced"),
     ("cpuCFSQuotaPeriod", "enforce CPU limits over another period"),
     ("nodeStatusMaxImages", "name more or fewer images in the node's status"),
@@ -40,27 +35,17 @@ const PENDING: [(&str, &str); 57] = [
     ("kubeAPIQPS", "limit requests to the API server"),
     ("kubeAPIBurst", "allow more requests at once"),
     ("maxParallelImagePulls", "limit pulls at a time"),
-    ("evictionSoft", "evict pods under lasting pressure"),
-    ("evictionMinimumReclaim", "free more than the threshold asks"),
-    ("evictionPressureTransitionPeriod", "keep pressure conditions for that time"),
-    ("evictionMaxPodGracePeriod", "limit the grace of evicted pods"),
     ("podsPerCore", "limit pods by the number of cores"),
     ("protectKernelDefaults", "refuse to start on other kernel settings"),
     ("failSwapOn", "run on a machine with swap"),
     ("memorySwap", "let pods swap"),
     ("containerLogMaxWorkers", "rotate several logs at a time"),
     ("reservedSystemCPUs", "keep CPUs for the system"),
-    ("systemReservedCgroup", "enforce systemReserved"),
-    ("kubeReservedCgroup", "enforce kubeReserved"),
-    ("enforceNodeAllocatable", "enforce other reservations than the pods'"),
     ("allowedUnsafeSysctls", "allow pods more sysctls"),
     ("enableSystemLogQuery", "serve the machine's logs"),
-    ("shutdownGracePeriod", "stop pods in order when the machine shuts down"),
-    ("shutdownGracePeriodByPodPriority", "do so by priority"),
     ("reservedMemory", "keep memory of NUMA nodes"),
     ("seccompDefault", "confine pods that name no seccomp profile"),
     ("tracing", "send traces"),
-    ("localStorageCapacityIsolation", "leave ephemeral storage unmeasured"),
     ("userNamespaces", "size user namespaces otherwise"),
 ];
 

@@ -32,11 +32,6 @@ pub(super) fn read() -> io::Result<Machine> {
     })
 }
 
-/// Memory that can be had without swapping, in bytes.
-pub(super) fn available_memory() -> io::Result<u64> {
-    Ok(meminfo_bytes(&fs::read_to_string("/proc/meminfo")?, "MemAvailable").unwrap_or(0))
-}
-
 /// The address of the interface with the default route, IPv4 before IPv6.
 pub(super) fn default_address() -> Option<IpAddr> {
     let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();

@@ -1,6 +1,7 @@
 //! NodeStatus from facts, and the patch from one status to the next. Pure.
 
 use crate::disk::DiskUsage;
+use crate::model::eviction::{Amount, Distress, Shortage};
 use crate::model::node::Machine;
 use crate::runtime::{ImageInfo, RuntimeInfo};
 use crate::units::{Bytes, Millicores};
@@ -29,14 +30,6 @@ const DECLARED_FEATURES: [&str; 4] = [
     "RestartAllContainersOnContainerExits",
 ];
 
-/// What the machine lacks at the moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Pressure {
-    pub memory: bool,
-    pub disk: bool,
-    pub pid: bool,
-}
-
 /// Everything a status is made from.
 pub(super) struct Inputs<'a> {
     pub config: &'a AgentConfig,
@@ -46,7 +39,7 @@ pub(super) struct Inputs<'a> {
     /// `Err`: the runtime does not answer.
     pub runtime: Result<&'a RuntimeInfo, &'a str>,
     pub images: &'a [ImageInfo],
-    pub pressure: Pressure,
+    pub distress: &'a Distress,
     /// The status as the API has it: transition times and others' resources are kept.
     pub last: Option<&'a NodeStatus>,
     pub now: Timestamp,
@@ -176,13 +169,9 @@ pub(super) fn resources(inputs: &Inputs<'_>) -> (BTreeMap<String, Quantity>, BTr
 
 /// An eviction threshold in bytes: a quantity, or a percentage of the capacity.
 pub(super) fn threshold(config: &AgentConfig, signal: &str, capacity: i64) -> i64 {
-    let Some(text) = config.eviction_hard.get(signal) else { return 0 };
-    match text.strip_suffix('%').map(str::parse::<f32>) {
-        // The kubelet keeps the fraction in 32 bits and multiplies in 64: the digits are the same.
-        Some(Ok(percent)) => (capacity as f64 * f64::from(percent / 100.0)) as i64,
-        Some(Err(_)) => 0,
-        None => Bytes::parse(&Quantity(text.clone())).map_or(0, |bytes| bytes.0),
-    }
+    let capacity = u64::try_from(capacity).unwrap_or(0);
+    let least = config.eviction_hard.get(signal).and_then(|text| Amount::parse(text));
+    least.map_or(0, |least| i64::try_from(least.of(capacity)).unwrap_or(i64::MAX))
 }
 
 /// As `resource.Quantity` prints BinarySI: the largest suffix without a fraction.
@@ -204,12 +193,13 @@ fn cpu_quantity(millis: i64) -> Quantity {
 
 /// In the kubelet's order.
 fn conditions(inputs: &Inputs<'_>) -> Vec<NodeCondition> {
-    let Pressure { memory, disk, pid } = inputs.pressure;
+    let [memory, disk, pid] =
+        [Shortage::Memory, Shortage::Disk, Shortage::Pid].map(|what| inputs.distress.short.contains(&what));
     let pick = |bad: bool, yes: (&str, &str), no: (&str, &str)| {
         let (reason, message) = if bad { yes } else { no };
         (bad, reason.to_owned(), message.to_owned())
     };
-    let ready = match not_ready(inputs.runtime) {
+    let ready = match not_ready(inputs.runtime, inputs.distress.shutting_down) {
         None => (true, "KubeletReady".to_owned(), "kubelet is posting ready status".to_owned()),
         Some(message) => (false, "KubeletNotReady".to_owned(), message),
     };
@@ -256,12 +246,12 @@ fn conditions(inputs: &Inputs<'_>) -> Vec<NodeCondition> {
 }
 
 /// Why the node is not ready, in the kubelet's words.
-fn not_ready(runtime: Result<&RuntimeInfo, &str>) -> Option<String> {
+fn not_ready(runtime: Result<&RuntimeInfo, &str>, shutting_down: bool) -> Option<String> {
     let said = |what: &str, condition: &str, text: &str| {
         let (reason, message) = text.split_once(": ").unwrap_or(("", text));
         format!("{what} not ready: {condition}=false reason:{reason} message:{message}")
     };
-    let problems: Vec<String> = match runtime {
+    let mut problems: Vec<String> = match runtime {
         Err(_) => vec!["container runtime is down".to_owned()],
         Ok(info) => {
             let runtime = info.runtime_ready.as_ref().err();
@@ -271,6 +261,7 @@ fn not_ready(runtime: Result<&RuntimeInfo, &str>) -> Option<String> {
             runtime.into_iter().chain(network).collect()
         }
     };
+    problems.extend(shutting_down.then(|| "node is shutting down".to_owned()));
     match problems.as_slice() {
         [] => None,
         [one] => Some(one.clone()),

@@ -115,6 +115,7 @@ impl Bench {
             cluster: self.cluster.clone(),
             runtime: self.health.clone(),
             recorder,
+            distress: watch::channel(Default::default()).1,
         };
         let (handle, task) = new(deps).unwrap();
         tokio::select! {

@@ -14,6 +14,7 @@ use crate::cluster::{Cluster, KnownPods, Recorder};
 use crate::decide::static_pod::{MirrorView, Origin};
 use crate::ids::{PodKey, PodUid};
 use crate::model::dns::NodeDns;
+use crate::model::eviction::Removal;
 use crate::model::node::NodeFacts;
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::{Runtime, RuntimeError};
@@ -99,7 +100,8 @@ impl World {
         let (mirrors, view) = watch::channel(MirrorView::default());
         tasks.spawn("mirrors", MirrorsTask::new(self.cluster.clone(), "n", view).run());
         let (evict, evictions) = mpsc::channel(4);
-        let inputs = Inputs { changes, runtime_events: events, static_pods: reader, evictions, mirrors };
+        let (_distress, distress) = watch::channel(Default::default());
+        let inputs = Inputs { changes, runtime_events: events, static_pods: reader, evictions, mirrors, distress };
         let task = PodsTask::new(Arc::new(context), tasks.child(), inputs);
         tasks.spawn("pods", task.run());
         Life { tasks, pods, static_pods, evict, _facts: facts }
@@ -475,7 +477,7 @@ async fn an_evicted_pod_fails_with_the_reason_and_stays_to_be_seen() {
     world.put(|_| {});
     world.until("ready", is_ready).await;
     let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ".to_owned();
-    life.evict.send(Eviction { uid: uid(), message: message.clone() }).await.expect("the actor");
+    life.evict.send(Eviction { uid: uid(), removal: Removal::over_limit(message.clone()) }).await.expect("the actor");
     world.until("failed", |s| s["phase"] == "Failed").await;
     assert_eq!((&world.status()["reason"], &world.status()["message"]), (&json!("Evicted"), &json!(message)));
     let told = |event: &k8s_openapi::api::core::v1::Event| event.reason.as_deref() == Some("Evicted");

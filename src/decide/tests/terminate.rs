@@ -1,6 +1,7 @@
 //! Plans of a pod that stops.
 
 use super::*;
+use crate::model::eviction::Removal;
 
 #[test]
 fn deletion_kills_all_then_the_sandbox_then_cleans_up_and_confirms() {
@@ -167,11 +168,11 @@ fn what_an_init_container_does_while_it_is_stopped_does_not_begin_the_containers
 
 #[test]
 fn an_evicted_pod_is_killed_within_a_second_and_fails() {
-    let evicted = |case: &mut Case| case.memory.evicted = Some("too much".to_owned());
+    let evicted = |case: &mut Case| case.memory.removal = Some(Removal::over_limit("too much".to_owned()));
     check(
         evicted,
         &expect![[r#"
-            Terminating (Evicted, grace 1s)
+            Terminating (Removed, grace 1s)
               kill a-0 within 1s: Stopping container a
               kill b-0 within 1s: Stopping container b
             Running +PRTSC +I +R +CR +PS

@@ -3,6 +3,9 @@
 use super::*;
 use expect_test::expect;
 
+/// A node that lacks nothing.
+static CALM: Distress = Distress { short: std::collections::BTreeSet::new(), shutting_down: false };
+
 /// What the defaults of a KubeletConfiguration resolve to, as far as the node's status reads them.
 pub(in crate::actors::node) fn config() -> AgentConfig {
     let text = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -44,7 +47,7 @@ fn status(runtime: Result<&RuntimeInfo, &str>, last: Option<&NodeStatus>, second
         ips: &["10.0.0.1".parse().unwrap()],
         runtime,
         images: &[],
-        pressure: Pressure::default(),
+        distress: &CALM,
         last,
         now: Timestamp::from_second(second).unwrap(),
     })

@@ -6,11 +6,14 @@
 //! (default 1000).
 #![allow(clippy::disallowed_methods)]
 
+#[path = "../shim/tests/etcd/server.rs"]
+mod etcd;
 #[allow(dead_code, reason = "a bench restarts no server")]
 #[path = "../shim/tests/server/support.rs"]
 mod support;
 
 use bytes::Bytes;
+use etcd::Etcd;
 use futures::future::join_all;
 use http_body_util::BodyExt;
 use kube::client::Body;
@@ -22,10 +25,9 @@ use skiff_shim::store::sqlite::{SqliteOptions, SqliteStore};
 use skiff_shim::store::{Class, Expect, Store, Write};
 use std::fs::File;
 use std::io::{Read, Write as _};
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -100,9 +102,9 @@ async fn creates(time: Duration) {
         line(&what, rate, "/s", Some((syncs, "bare fsyncs one by one")));
     }
     store.close().await.expect("a clean end");
-    match Etcd::start(dir.path()) {
+    match Etcd::start(etcd::Options { plain: true, fsync: true, ..etcd::Options::default() }) {
         Some(etcd) => {
-            let config = EtcdConfig::new(vec![format!("http://127.0.0.1:{}", etcd.port)]);
+            let config = EtcdConfig::new(etcd.urls.clone());
             let store: Arc<dyn Store> = Arc::new(EtcdStore::open(&config).await.expect("etcd"));
             for writers in WRITERS {
                 let rate = create_rate(&store, writers, time).await;
@@ -112,39 +114,6 @@ async fn creates(time: Duration) {
             store.close().await.expect("a clean end");
         }
         None => println!("etcd is not installed: no figures of it"),
-    }
-}
-
-/// An etcd of our own; killed on drop.
-struct Etcd {
-    child: Child,
-    port: u16,
-}
-
-impl Etcd {
-    /// `None` where it is not installed.
-    fn start(dir: &Path) -> Option<Self> {
-        // Free now, and hardly taken by another within a millisecond.
-        let free = || TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-        let (port, peer) = (free(), free());
-        let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer}"));
-        let mut command = Command::new("etcd");
-        command.arg("--data-dir").arg(dir.join("etcd")).arg(format!("--initial-cluster=default={peer}"));
-        for flag in ["--listen-client-urls", "--advertise-client-urls"] {
-            command.args([flag, &client]);
-        }
-        for flag in ["--listen-peer-urls", "--initial-advertise-peer-urls"] {
-            command.args([flag, &peer]);
-        }
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
-        Some(Self { child, port })
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 

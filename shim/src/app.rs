@@ -96,6 +96,8 @@ impl Server {
 
         let settings = Settings {
             service_range: service_range.clone(),
+            // The file of an embedded one is locked.
+            shared_store: matches!(config.store, StoreConfig::Etcd(_)),
             min_request_timeout: config.limits.min_request_timeout,
             etcd_healthcheck_timeout: config.etcd_healthcheck_timeout,
         };

@@ -150,6 +150,8 @@ impl From<StoreError> for ApiError {
             )),
             StoreError::Future { asked, current } => Self::FutureVersion { asked, current },
             StoreError::Full(text) => Self::InsufficientStorage(text),
+            // kube-apiserver hands etcd's error on as it is, a 500 without a reason; clients look for its text.
+            StoreError::TooLarge(text) => Self::Plain(text),
             StoreError::Corrupt(text) => Self::Internal(format!("the store is corrupt: {text}")),
             StoreError::Unavailable(text) => Self::Unavailable(format!("the store is unavailable: {text}")),
         }

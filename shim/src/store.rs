@@ -98,6 +98,9 @@ pub enum StoreError {
     Future { asked: Revision, current: Revision },
     #[error("the store is full: {0}")]
     Full(String),
+    /// The value is larger than the engine takes; the engine's own words.
+    #[error("{0}")]
+    TooLarge(String),
     #[error("the store is corrupt: {0}")]
     Corrupt(String),
     #[error("the store is unavailable: {0}")]

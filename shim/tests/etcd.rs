@@ -7,17 +7,18 @@ mod server;
 mod support;
 
 use bytes::Bytes;
+use etcd_client::GetOptions;
 use futures::StreamExt;
 use futures::future::join_all;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service, ServiceAccount};
 use kube::Client;
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, VersionMatch, WatchEvent, WatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, VersionMatch, WatchEvent, WatchParams};
 use serde_json::{Value, json};
 use server::{Etcd, Options};
-use skiff_shim::config::{Election, StoreConfig, Timing};
+use skiff_shim::config::{Election, ServerConfig, StoreConfig, Timing};
 use skiff_shim::registry::{self, ResourceDef};
 use skiff_shim::revision::Revision;
 use skiff_shim::schema::Schema;
@@ -26,7 +27,7 @@ use skiff_shim::store::etcd::{EtcdConfig, EtcdStore};
 use skiff_shim::store::key::StoreKey;
 use skiff_shim::store::{Class, Expect, Store, Write};
 use skiff_shim::task::Tasks;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -166,6 +167,81 @@ async fn two_servers_on_one_etcd_see_each_others_writes() {
     one.server.stop().await;
     assert_eq!(b.get("m0").await.unwrap().data.unwrap()["by"], "a");
     other.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_servers_on_one_etcd_give_no_address_or_port_twice() {
+    const EACH: usize = 12;
+    let Some(etcd) = Etcd::start(Options::default()) else { return };
+    // 30 addresses, of which nearly all are given: both servers come upon the same ones again and again.
+    let start = async || {
+        let store = StoreConfig::Etcd(config(&etcd));
+        let edit = |server: &mut ServerConfig| {
+            server.store = store;
+            server.service_cluster_ip_range = "10.43.0.0/27".into();
+        };
+        Fixture::configured("", edit).await
+    };
+    let (one, other) = tokio::join!(start(), start());
+    let services = [&one, &other].map(|fixture| Api::<Service>::default_namespaced(admin(fixture)));
+    let service = |name: String, spec: Value| -> Service {
+        serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
+    };
+    let free = json!({"type": "NodePort", "ports": [{"port": 80}]});
+    let params = PostParams::default();
+    let all = services.iter().enumerate().flat_map(|(at, api)| {
+        let (service, free, params) = (&service, &free, &params);
+        (0..EACH).map(move |n| async move {
+            let created = api.create(params, &service(format!("s{at}-{n}"), free.clone())).await.unwrap().spec.unwrap();
+            (created.cluster_ip.unwrap(), created.ports.unwrap()[0].node_port.unwrap())
+        })
+    });
+    let (addresses, ports): (BTreeSet<String>, BTreeSet<i32>) = join_all(all).await.into_iter().unzip();
+    assert_eq!((addresses.len(), ports.len()), (2 * EACH, 2 * EACH), "{addresses:?} {ports:?}");
+    // Asked for by name at the same time: one gets it, and it is free again with its Service.
+    let wanted = |field: &str| match field {
+        "address" => json!({"clusterIP": "10.43.0.9", "ports": [{"port": 80}]}),
+        _ => json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 31234}]}),
+    };
+    services[0].delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+    for field in ["address", "port", "address", "port"] {
+        let tries = services.iter().enumerate().map(|(at, api)| {
+            let (service, params) = (service(format!("named-{at}"), wanted(field)), &params);
+            async move { api.create(params, &service).await }
+        });
+        let (won, lost): (Vec<_>, Vec<_>) = join_all(tries).await.into_iter().partition(Result::is_ok);
+        assert_eq!((won.len(), lost.len()), (1, 1), "{field}: {won:?} {lost:?}");
+        let said = lost.into_iter().next().unwrap().unwrap_err().to_string();
+        assert!(said.contains("is already allocated"), "{said}");
+        let name = won.into_iter().next().unwrap().unwrap().metadata.name.unwrap();
+        services[1].delete(&name, &DeleteParams::default()).await.unwrap();
+    }
+    let claims = GetOptions::new().with_prefix().with_keys_only();
+    let claims = etcd.client(0).await.get("/registry/skiff-claims/", Some(claims)).await.unwrap();
+    assert!(claims.kvs().is_empty(), "{:?}", claims.kvs());
+    one.server.stop().await;
+    other.server.stop().await;
+}
+
+#[tokio::test]
+async fn an_object_too_large_for_etcd_is_refused_as_stock_refuses_it() {
+    let Some(etcd) = Etcd::start(Options::default()) else { return };
+    let fixture = serve(&etcd).await;
+    let client = admin(&fixture);
+    let path = "/api/v1/namespaces/default/podtemplates";
+    let template = |bytes: usize| {
+        let container = json!({"name": "c", "image": "i", "args": ["x".repeat(bytes)]});
+        json!({"metadata": {"name": "large"}, "template": {"spec": {"containers": [container]}}})
+    };
+    for bytes in [1_600_000, 2_500_000] {
+        let (head, text) = send(&client, Request::post(path), &template(bytes)).await;
+        let status: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((head.status().as_u16(), &status["reason"]), (500, &Value::Null), "{text}");
+        assert_eq!(status["message"], "etcdserver: request is too large");
+    }
+    let (head, text) = send(&client, Request::post(path), &template(1_400_000)).await;
+    assert_eq!(head.status(), 201, "{}", &text[..text.len().min(300)]);
+    fixture.server.stop().await;
 }
 
 /// Waits until the controllers of some server have done their work in that namespace.

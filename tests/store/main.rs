@@ -4,5 +4,8 @@
 #![allow(clippy::disallowed_methods)]
 
 mod crash;
+#[path = "../../shim/tests/etcd/server.rs"]
+mod etcd;
 mod server;
+mod shared;
 mod tools;

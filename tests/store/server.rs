@@ -1,4 +1,4 @@
-//! One `skiff server` without controllers, on a data directory of its own, and curl as its administrator.
+//! One `skiff server`, without controllers unless its flags name some, on a data directory of its own, and curl as its administrator.
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -41,7 +41,10 @@ impl Server {
     /// Starts the server again; returns once it is ready.
     pub fn boot(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_skiff"));
-        command.args(["server", "--controllers=-*", "--bind-address=127.0.0.1"]).args(&self.flags);
+        command.args(["server", "--bind-address=127.0.0.1"]).args(&self.flags);
+        if !self.flags.iter().any(|flag| flag.starts_with("--controllers")) {
+            command.arg("--controllers=-*");
+        }
         command.arg(format!("--secure-port={}", self.port)).arg(format!("--data-dir={}", self.data().display()));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("skiff");
         let lines = BufReader::new(child.stderr.take().expect("a pipe"));
@@ -136,6 +139,19 @@ impl Server {
 
     pub fn curl(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
         self.try_curl(method, path, body).unwrap_or_else(|| panic!("{method} {path}: no answer"))
+    }
+
+    /// The first event of a watch that is wanted; `path` has a query.
+    pub fn watch(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut command = self.curl_command(&format!("{path}&watch=1&timeoutSeconds=45"));
+        let mut child = command.arg("--no-buffer").stdout(Stdio::piped()).spawn().expect("curl");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+        let mut events = lines.map(|line| serde_json::from_str::<Value>(&line).expect("JSON"));
+        let found = events.find(|event| wanted(event));
+        // It may be at its end already.
+        drop(child.kill());
+        child.wait().expect("its end");
+        found.unwrap_or_else(|| panic!("{path}: no such event"))
     }
 
     pub fn create(&self, name: &str, data: &str) -> Answer {

@@ -104,7 +104,11 @@ async fn ensure_service_cidr(api: &Arc<Api>, range: &str) -> Result<(), ApiError
         "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
         "spec": {"cidrs": [range]},
     });
-    submit(api, "POST", PATH.into(), "application/json", object).await?;
+    match submit(api, "POST", PATH.into(), "application/json", object).await {
+        // Another server of this store was first.
+        Ok(()) | Err(ApiError::AlreadyExists { .. }) => {}
+        Err(error) => return Err(error),
+    }
     let now = crate::clock::now().wall.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let condition = json!({
         "type": "Ready", "status": "True", "reason": "", "lastTransitionTime": now,
@@ -116,12 +120,17 @@ async fn ensure_service_cidr(api: &Arc<Api>, range: &str) -> Result<(), ApiError
 
 /// Looks first: creating the Service again would be refused for its address, which is taken (by itself).
 async fn ensure(api: &Arc<Api>, path: String, object: Value) -> Result<(), ApiError> {
-    match submit(api, "GET", format!("{path}/{}", object.name()), "application/json", json!({})).await {
+    let own = format!("{path}/{}", object.name());
+    match submit(api, "GET", own.clone(), "application/json", json!({})).await {
         Err(ApiError::NotFound { .. }) => {}
         other => return other,
     }
     match submit(api, "POST", path, "application/json", object).await {
         Ok(()) | Err(ApiError::AlreadyExists { .. }) => Ok(()),
+        // Another server of this store was first: its Service has the address.
+        Err(error @ ApiError::Invalid { .. }) => {
+            submit(api, "GET", own, "application/json", json!({})).await.map_err(|_| error)
+        }
         Err(error) => Err(error),
     }
 }

@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Settings {
     /// Where Services get their addresses.
     pub service_range: ServiceRange,
+    /// Other servers may write to the store: what this one's own locks guard is guarded against them too.
+    pub shared_store: bool,
     /// A watch without `timeoutSeconds` ends between this and twice this (`--min-request-timeout`).
     pub min_request_timeout: Duration,
     /// How long the store may take to answer a health check (`--etcd-healthcheck-timeout`).
@@ -34,7 +36,8 @@ pub struct Api {
     pub caches: Caches,
     pub settings: Settings,
     pub tokens: Option<Tokens>,
-    /// Held while a Service gets its addresses and ports: what is free is read off the cache.
+    /// Held while a Service gets its addresses and ports: what is free is read off the cache. (Other servers on the
+    /// same store are kept off by claims in it.)
     pub(super) allocation: tokio::sync::Mutex<()>,
     /// Set once the bootstrap objects exist.
     pub ready: AtomicBool,

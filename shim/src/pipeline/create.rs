@@ -67,7 +67,7 @@ pub(super) async fn create_object(
             return Err(ApiError::invalid(def, object.name(), errors));
         }
         let mut texts = check(stage, &object, None).await?;
-        let held = services::allocate(stage.api, def, &mut object).await?;
+        let held = services::allocate(stage.api, def, &mut object, options.dry_run).await?;
         texts.extend((def.strategy.warnings)(&object, None));
         let name = object.name().to_owned();
         if options.dry_run && stage.api.read(def, object.namespace(), &name).await?.is_some() {
@@ -77,7 +77,7 @@ pub(super) async fn create_object(
         let last = !generate || attempt == NAME_ATTEMPTS;
         let new = if last { std::mem::take(&mut object) } else { object.clone() };
         let written = stage.api.write(def, new, Expect::Absent, options.dry_run).await?;
-        drop(held);
+        services::release(stage.api, held).await;
         match written {
             Written::Done(stored) => {
                 warnings.extend(texts);

@@ -207,7 +207,7 @@ async fn change(
         validate(target.sub, stage, &new, &old.value)?;
         warnings.extend(check(stage, &new, Some(&old.value)).await?);
         let held = match target.sub {
-            None => services::allocate(api, def, &mut new).await?,
+            None => services::allocate(api, def, &mut new, options.dry_run).await?,
             Some(_) => None,
         };
         warnings.extend((def.strategy.warnings)(&new, Some(&old.value)));
@@ -226,7 +226,7 @@ async fn change(
                 Err(now) if wanted.is_none() || !matches!(change, Change::Put(_)) => current = now,
                 Err(_) => return Err(ApiError::modified(def, &target.name)),
             }
-            drop(held);
+            services::release(api, held).await;
             continue;
         }
         if unchanged(def, &mut new, &old)? {
@@ -234,7 +234,7 @@ async fn change(
             return Ok(Outcome { answer, warnings });
         }
         let written = api.write(def, new, Expect::At(old.revision), options.dry_run).await?;
-        drop(held);
+        services::release(api, held).await;
         match written {
             Written::Done(stored) => {
                 let answer = Answer::Object(ObjectAnswer { def: def.clone(), bytes: stored.bytes, code: 200 });

@@ -238,7 +238,10 @@ async fn wait_for_any(members: &Members, patience: Duration) -> Result<(), EtcdE
                 Err(_) => Fault::silent(),
             };
             let fault = match fault {
-                Fault::Broken(_) => members.refusal(&member.url).await.unwrap_or(fault),
+                // A connection that was never right may end in either.
+                Fault::Broken(_) | Fault::Unreachable { lasting: false, .. } => {
+                    members.refusal(&member.url).await.unwrap_or(fault)
+                }
                 other => other,
             };
             Err((member.url.clone(), fault))

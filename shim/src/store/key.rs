@@ -4,6 +4,9 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
+/// The storage prefix of what servers on one store claim for the length of a request; no resource of the API.
+pub const CLAIMS: &str = "skiff-claims";
+
 /// The full key of one object.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StoreKey(Arc<str>);

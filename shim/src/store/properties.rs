@@ -136,7 +136,11 @@ fn name(error: &StoreError) -> &'static str {
     match error {
         StoreError::Compacted { .. } => "compacted",
         StoreError::Future { .. } => "future",
-        StoreError::Lost(_) | StoreError::Full(_) | StoreError::Corrupt(_) | StoreError::Unavailable(_) => "other",
+        StoreError::Lost(_)
+        | StoreError::Full(_)
+        | StoreError::TooLarge(_)
+        | StoreError::Corrupt(_)
+        | StoreError::Unavailable(_) => "other",
     }
 }
 

@@ -51,12 +51,14 @@ pub struct Options {
     /// Without it, tests of semantics spare the disk; tests of what survives a kill have it.
     pub fsync: bool,
     pub expired: bool,
+    /// No TLS for clients.
+    pub plain: bool,
     pub names: &'static [&'static str],
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { members: 1, fsync: false, expired: false, names: &["127.0.0.1", "localhost"] }
+        Self { members: 1, fsync: false, expired: false, plain: false, names: &["127.0.0.1", "localhost"] }
     }
 }
 
@@ -87,7 +89,8 @@ impl Etcd {
         let peer = |port: u16| format!("http://127.0.0.1:{port}");
         let cluster: Vec<String> =
             ports.iter().enumerate().map(|(i, (_, port))| format!("m{i}={}", peer(*port))).collect();
-        let urls: Vec<String> = ports.iter().map(|(port, _)| format!("https://127.0.0.1:{port}")).collect();
+        let scheme = if options.plain { "http" } else { "https" };
+        let urls: Vec<String> = ports.iter().map(|(port, _)| format!("{scheme}://127.0.0.1:{port}")).collect();
         let member = |i: usize| {
             let mut args = Vec::new();
             let mut flag = |name: &str, value: &str| args.push(format!("--{name}={value}"));
@@ -99,10 +102,12 @@ impl Etcd {
             flag("initial-advertise-peer-urls", &peer(ports[i].1));
             flag("initial-cluster", &cluster.join(","));
             flag("initial-cluster-token", &dir.path().display().to_string());
-            flag("cert-file", &files.server.0.display().to_string());
-            flag("key-file", &files.server.1.display().to_string());
-            flag("trusted-ca-file", &files.ca.display().to_string());
-            flag("client-cert-auth", "true");
+            if !options.plain {
+                flag("cert-file", &files.server.0.display().to_string());
+                flag("key-file", &files.server.1.display().to_string());
+                flag("trusted-ca-file", &files.ca.display().to_string());
+                flag("client-cert-auth", "true");
+            }
             flag("enable-grpc-gateway", "false");
             flag("log-level", "error");
             if !options.fsync {

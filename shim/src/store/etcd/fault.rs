@@ -17,6 +17,8 @@ pub(super) enum Fault {
     LeaseGone,
     /// The space quota is used up.
     Full(String),
+    /// More than `--max-request-bytes`.
+    TooLarge,
     Corrupt(String),
     /// etcd answered, and will not do it.
     Refused(String),
@@ -75,6 +77,9 @@ impl Fault {
             (_, "mvcc: database space exceeded") => {
                 Self::Full(format!("{message}: compact and defragment etcd, then disarm its alarm; or raise its quota"))
             }
+            (_, "request is too large") => Self::TooLarge,
+            // Half a megabyte more than the limit is not even read.
+            (Code::ResourceExhausted, _) if message.contains("message larger than max") => Self::TooLarge,
             (_, "no leader") => Self::Busy(format!("{message}: too few of its members are up")),
             (_, "too many requests" | "not leader") => Self::Busy(text()),
             (Code::DataLoss, _) => Self::Corrupt(text()),
@@ -92,7 +97,7 @@ impl Fault {
 
     pub(super) fn outcome(&self) -> Outcome {
         match self {
-            Self::Compacted | Self::Future | Self::LeaseGone => Outcome::Answered,
+            Self::Compacted | Self::Future | Self::LeaseGone | Self::TooLarge => Outcome::Answered,
             Self::Full(_) | Self::Corrupt(_) | Self::Refused(_) => Outcome::Answered,
             Self::Busy(_) | Self::Unreachable { .. } => Outcome::NotDone,
             Self::Broken(_) => Outcome::Unknown,
@@ -103,6 +108,7 @@ impl Fault {
     pub(super) fn into_store_error(self) -> StoreError {
         match self {
             Self::Full(text) => StoreError::Full(text),
+            too_large @ Self::TooLarge => StoreError::TooLarge(too_large.to_string()),
             Self::Corrupt(text) => StoreError::Corrupt(text),
             other => StoreError::Unavailable(format!("etcd: {other}")),
         }
@@ -115,6 +121,7 @@ impl std::fmt::Display for Fault {
             Self::Compacted => "the revision has been compacted",
             Self::Future => "the revision is in the future",
             Self::LeaseGone => "the lease has run out",
+            Self::TooLarge => "etcdserver: request is too large",
             Self::Full(text) | Self::Corrupt(text) | Self::Refused(text) | Self::Busy(text) | Self::Broken(text) => {
                 text
             }
@@ -122,6 +129,11 @@ impl std::fmt::Display for Fault {
         })
     }
 }
+
+/// The address says https.
+pub(super) const NO_TLS: &str = "it does not speak TLS: write http:// in --etcd-servers, or give etcd a certificate";
+/// The address says http.
+pub(super) const ONLY_TLS: &str = "it speaks TLS only: write https:// in --etcd-servers";
 
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
@@ -136,7 +148,7 @@ fn is_of_connection(error: &(dyn StdError + 'static)) -> bool {
 }
 
 /// TLS errors hide inside I/O errors, whose `source` skips them.
-fn tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+pub(super) fn tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let inner = || error.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref();
     error.downcast_ref().or_else(inner)
 }
@@ -192,7 +204,7 @@ fn of_tls(error: &rustls::Error) -> Option<String> {
             "it refuses our client certificate ({alert:?}): --etcd-certfile and --etcd-keyfile must be valid and signed \
              by the CA that etcd trusts"
         ),
-        rustls::Error::InvalidMessage(_) => "it does not speak TLS: use http:// in --etcd-servers".to_owned(),
+        rustls::Error::InvalidMessage(_) => NO_TLS.to_owned(),
         _ => return None,
     })
 }
@@ -210,6 +222,7 @@ mod tests {
             (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", Answered),
             (Code::NotFound, "etcdserver: requested lease not found", Answered),
             (Code::InvalidArgument, "etcdserver: request is too large", Answered),
+            (Code::ResourceExhausted, "grpc: received message larger than max (3000072 vs. 2097152)", Answered),
             (Code::PermissionDenied, "etcdserver: permission denied", Answered),
             (Code::Unavailable, "etcdserver: no leader", NotDone),
             (Code::ResourceExhausted, "etcdserver: too many requests", NotDone),

@@ -87,8 +87,11 @@ impl Members {
         self.set().members.clone()
     }
 
-    /// What TLS has against a connection that broke off.
+    /// What lasting fault is behind a connection that broke off.
     pub(super) async fn refusal(&self, url: &str) -> Option<Fault> {
+        if let Some(fault) = probe::other_scheme(url).await {
+            return Some(fault);
+        }
         let set = self.set();
         let (ca, client) = (set.pems.ca.as_deref()?, set.pems.client.as_ref());
         probe::refusal(url, ca, client.map(|(certificate, key)| (&certificate[..], &key[..]))).await

@@ -141,6 +141,18 @@ async fn a_watch_is_told_of_revisions_that_hold_nothing_for_it() {
 }
 
 #[tokio::test]
+async fn what_is_too_large_for_etcd_is_refused_in_its_words_and_harms_nobody() {
+    let (_etcd, store) = start!(Options::default());
+    // Its limit is 1.5 MiB; beyond 2 MiB it does not read on.
+    for size in [1_700_000, 3_000_000] {
+        let refused = store.commit(put("a", &"x".repeat(size))).await;
+        let said = "etcdserver: request is too large";
+        assert!(matches!(&refused, Err(StoreError::TooLarge(text)) if text == said), "{size}: {refused:?}");
+    }
+    store.commit(put("a", &"x".repeat(1_500_000))).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_member_that_fails_is_left_for_the_next_and_a_write_is_made_once() {
     let (mut etcd, store) = start!(Options { members: 3, ..Options::default() });
     let mut have = store.commit(write("n", Expect::Absent, Some("0"))).await.unwrap();
@@ -187,6 +199,15 @@ async fn what_is_wrong_with_the_way_to_etcd_is_said_with_its_remedy() {
         let error = EtcdStore::open(&config).await.err().unwrap().to_string();
         assert!(error.contains(says), "{error:?} does not say {says:?}");
     }
+    let wrong_scheme = good.servers.iter().map(|url| url.replace("https://", "http://")).collect::<Vec<_>>();
+    let error = EtcdStore::open(&EtcdConfig::new(wrong_scheme.clone())).await.err().unwrap().to_string();
+    assert!(error.contains(&format!("{}: it speaks TLS only: write https://", wrong_scheme[0])), "{error}");
+    let Some(plain) = Etcd::start(Options { plain: true, ..Options::default() }) else { return };
+    EtcdStore::open(&EtcdConfig::new(plain.urls.clone())).await.unwrap();
+    let wrong_scheme = plain.urls.iter().map(|url| url.replace("http://", "https://")).collect::<Vec<_>>();
+    let error = EtcdStore::open(&EtcdConfig { servers: wrong_scheme.clone(), ..good.clone() }).await.err().unwrap();
+    let error = error.to_string();
+    assert!(error.contains(&format!("{}: it does not speak TLS: write http://", wrong_scheme[0])), "{error}");
     for (options, says) in [
         (Options { expired: true, ..Options::default() }, "its certificate has expired"),
         (Options { names: &["etcd.example.org"], ..Options::default() }, "its certificate is for other names"),

@@ -51,6 +51,12 @@ const DISK_DEADLINE: Duration = Duration::from_secs(120);
 pub enum VolumeError {
     #[error("MountVolume.SetUp failed for volume {volume:?} : {message}")]
     SetUp { volume: String, message: String },
+    /// What a claim stands for cannot be found out (`WaitForAttachAndMount`).
+    #[error(
+        "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], \
+         failed to process volumes=[{volume}]: {message}"
+    )]
+    Claim { volume: String, message: String },
     /// A container's mount cannot be made (subPath, hosts file, termination log).
     #[error("{0}")]
     Mount(String),
@@ -280,7 +286,7 @@ impl Volumes {
                 let path = self.on_disk(place).await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
                 return Ok((name, path, read_only));
             }
-            Some(Err(why)) => return Err(VolumeError::Mount(why)),
+            Some(Err(message)) => return Err(VolumeError::Claim { volume: name, message }),
             None => {}
         }
         Err(failed("this kind of volume is not supported by this node".into()))

@@ -98,7 +98,7 @@ pub fn new(deps: NodeDeps) -> Result<(NodeHandle, impl Future<Output = ()> + Sen
         ready,
         runtime,
     };
-    task.publish_facts(&task.status(None, clock::now()), None);
+    task.publish_facts(&task.status(None, clock::now()), None, Vec::new());
     let handle = NodeHandle { facts: facts_reader, ready: ready_reader, runtime: runtime_reader };
     Ok((handle, task.run()))
 }
@@ -342,11 +342,12 @@ impl NodeTask {
         if let Some(status) = &node.status {
             let ready = is_true(status, "Ready");
             self.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
-            self.publish_facts(status, node.metadata.labels.as_ref());
+            let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone());
+            self.publish_facts(status, node.metadata.labels.as_ref(), taints.unwrap_or_default());
         }
     }
 
-    fn publish_facts(&self, status: &NodeStatus, labels: Option<&BTreeMap<String, String>>) {
+    fn publish_facts(&self, status: &NodeStatus, labels: Option<&BTreeMap<String, String>>, taints: Vec<Taint>) {
         let default_handler = self.runtime.borrow().as_ref().and_then(|info| info.handlers.get("").copied());
         let own_labels = || {
             let mut labels = self.deps.config.node_labels.clone();
@@ -359,6 +360,13 @@ impl NodeTask {
             labels: labels.cloned().unwrap_or_else(own_labels),
             ips: self.ips.clone(),
             recursive_read_only_mounts: default_handler.is_some_and(|(read_only, _)| read_only),
+            supplemental_groups_policy: self
+                .runtime
+                .borrow()
+                .as_ref()
+                .is_none_or(|info| info.supplemental_groups_policy),
+            taints,
+            app_armor: self.machine.app_armor,
         };
         self.facts.send_if_modified(|known| {
             let changed = *known != facts;

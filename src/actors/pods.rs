@@ -363,7 +363,7 @@ impl PodsTask {
         let mut memory = pod_worker::remembered(&pod);
         memory.rejected = self.admit(&pod).await;
         if let Some(rejection) = &memory.rejected {
-            self.context.recorder.pod(&pod.pod, None, true, rejection.reason, rejection.message.clone());
+            self.context.recorder.pod(&pod.pod, None, true, rejection.reason.clone(), rejection.message.clone());
         }
         let fresh = self.listed && self.in_runtime.as_ref().is_some_and(|known| !known.contains(&pod.uid));
         self.context.pods.insert(&pod);
@@ -425,7 +425,7 @@ impl PodsTask {
 
     /// A pod that has been taken before, or is ending, is not judged again.
     ///
-    /// The scheduler may have seen a label of the node before we did: none is refused for one without a fresh look.
+    /// The node's labels and taints may have changed since we last read them: where they decide, they are read again.
     async fn admit(&self, pod: &DesiredPod) -> Option<Rejection> {
         let status = pod.pod.status.as_ref();
         let taken = status.is_some_and(|status| status.start_time.is_some());
@@ -437,14 +437,22 @@ impl PodsTask {
         }
         let others = self.others(&pod.uid);
         let mut node = self.context.node.borrow().clone();
-        let rejection = admit::admit(&pod.pod, &others, &node).err()?;
-        if rejection.reason != admit::NODE_AFFINITY {
-            return Some(rejection);
+        let rejection = admit::admit(&pod.pod, &others, &node).err();
+        // One that names its node itself has been judged by nobody; the scheduler's judgement may be newer than ours.
+        let scheduled = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
+        let scheduled = scheduled.into_iter().any(|condition| condition.type_ == "PodScheduled");
+        let affinity = rejection.as_ref().is_some_and(|rejection| rejection.reason == admit::NODE_AFFINITY);
+        if pod.is_static || (scheduled && !affinity) {
+            return rejection;
         }
         let name = pod.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
         match self.context.cluster.node(name).await {
-            Ok(fresh) => node.labels = fresh.and_then(|fresh| fresh.metadata.labels).unwrap_or_default(),
-            Err(error) => tracing::warn!(%error, pod = %pod.key, "labels of the node not read again"),
+            Ok(Some(fresh)) => {
+                node.labels = fresh.metadata.labels.unwrap_or_default();
+                node.taints = fresh.spec.and_then(|spec| spec.taints).unwrap_or_default();
+            }
+            Ok(None) => node.labels.clear(),
+            Err(error) => tracing::warn!(%error, pod = %pod.key, "labels and taints of the node not read again"),
         }
         admit::admit(&pod.pod, &others, &node).err()
     }

@@ -9,6 +9,7 @@ use crate::clock::{self, Now};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,7 +35,7 @@ pub struct Recorder {
 struct Noted {
     subject: EventSubject,
     warning: bool,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
     at: Now,
 }
@@ -62,7 +63,14 @@ impl Recorder {
     }
 
     /// An event on a pod; `container` becomes the fieldPath `spec.containers{name}` (already formed by the caller).
-    pub fn pod(&self, pod: &Pod, field_path: Option<String>, warning: bool, reason: &'static str, message: String) {
+    pub fn pod(
+        &self,
+        pod: &Pod,
+        field_path: Option<String>,
+        warning: bool,
+        reason: impl Into<Cow<'static, str>>,
+        message: String,
+    ) {
         let meta = &pod.metadata;
         let reference = ObjectReference {
             api_version: Some("v1".into()),
@@ -73,7 +81,7 @@ impl Recorder {
             resource_version: meta.resource_version.clone(),
             field_path,
         };
-        self.note(EventSubject { reference }, warning, reason, message);
+        self.note(EventSubject { reference }, warning, reason.into(), message);
     }
 
     /// An event on the node. Its uid is the node's name, as the kubelet has it: the object may not exist yet.
@@ -84,10 +92,10 @@ impl Recorder {
             uid: Some(self.node_name.to_string()),
             ..Default::default()
         };
-        self.note(EventSubject { reference }, warning, reason, message);
+        self.note(EventSubject { reference }, warning, reason.into(), message);
     }
 
-    fn note(&self, subject: EventSubject, warning: bool, reason: &'static str, message: String) {
+    fn note(&self, subject: EventSubject, warning: bool, reason: Cow<'static, str>, message: String) {
         let noted = Noted { subject, warning, reason, message, at: clock::now() };
         if self.queue.try_send(noted).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -169,7 +177,7 @@ fn event(noted: Noted, host: &str) -> Event {
             ..Default::default()
         },
         involved_object: subject,
-        reason: Some(noted.reason.to_owned()),
+        reason: Some(noted.reason.clone().into_owned()),
         message: Some(noted.message),
         first_timestamp: Some(time.clone()),
         last_timestamp: Some(time),

@@ -3,16 +3,23 @@
 use super::requests::{self, Requests};
 use crate::model::memory::Rejection;
 use crate::model::node::NodeFacts;
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec};
+use crate::model::pod::CONFIG_SOURCE;
+use crate::model::resources::pod_requests;
+use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration};
 use std::sync::Arc;
 
 /// The reason that depends on the node's labels, which others may change at any time.
 pub const NODE_AFFINITY: &str = "NodeAffinity";
+const OS_LABEL: &str = "kubernetes.io/os";
+const OS: &str = "linux";
+/// Followed by the container's name.
+const APP_ARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Admits `pod` beside `others` (those of this node that have not ended), or says why not, in the kubelet's words.
 pub fn admit(pod: &Pod, others: &[Arc<Pod>], node: &NodeFacts) -> Result<(), Rejection> {
     let Some(spec) = &pod.spec else { return Ok(()) };
     super::sysctl::admit(spec)?;
+    runs_here(pod, spec, node)?;
     fits(spec, others, node)?;
     if !matches_node(spec, node) {
         return Err(predicate(NODE_AFFINITY, "node(s) didn't match Pod's node affinity/selector"));
@@ -20,41 +27,126 @@ pub fn admit(pod: &Pod, others: &[Arc<Pod>], node: &NodeFacts) -> Result<(), Rej
     if conflicts(spec, others) {
         return Err(predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports"));
     }
+    if !tolerates(pod, spec, node) {
+        return Err(predicate("TaintToleration", "node(s) had taints that the pod didn't tolerate"));
+    }
+    if !node.app_armor && wants_app_armor(pod, spec) {
+        return Err(refusal("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"));
+    }
     Ok(())
 }
 
 fn predicate(reason: &'static str, message: &str) -> Rejection {
-    Rejection { reason, message: format!("Predicate {reason} failed: {message}") }
+    Rejection { reason: reason.into(), message: format!("Predicate {reason} failed: {message}") }
+}
+
+fn refusal(reason: &'static str, message: &str) -> Rejection {
+    Rejection { reason: reason.into(), message: message.to_owned() }
+}
+
+/// Is it made for a node such as this? (`predicateAdmitHandler.Admit`)
+fn runs_here(pod: &Pod, spec: &PodSpec, node: &NodeFacts) -> Result<(), Rejection> {
+    let labels = pod.metadata.labels.as_ref();
+    if labels.and_then(|labels| labels.get(OS_LABEL)).is_some_and(|os| os != OS) {
+        return Err(refusal(
+            "PodOSSelectorNodeLabelDoesNotMatch",
+            "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
+        ));
+    }
+    if spec.os.as_ref().is_some_and(|os| os.name != OS) {
+        return Err(refusal("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"));
+    }
+    let policy = spec.security_context.as_ref().and_then(|context| context.supplemental_groups_policy.as_deref());
+    if policy == Some("Strict") && !node.supplemental_groups_policy {
+        return Err(refusal(
+            "SupplementalGroupsPolicyNotSupported",
+            "SupplementalGroupsPolicy=Strict is not supported in this node",
+        ));
+    }
+    Ok(())
+}
+
+/// Does it bear with the taints that would evict it? Static pods bear with all.
+fn tolerates(pod: &Pod, spec: &PodSpec, node: &NodeFacts) -> bool {
+    let source = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(CONFIG_SOURCE));
+    let is_static = source.is_some_and(|source| source != "api");
+    let tolerates = |taint: &Taint, toleration: &Toleration| {
+        let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let key = set(&toleration.key).is_none_or(|key| key == taint.key);
+        let effect = set(&toleration.effect).is_none_or(|effect| effect == taint.effect);
+        let value = match toleration.operator.as_deref() {
+            Some("Exists") => true,
+            Some("Equal" | "") | None => {
+                toleration.value.clone().unwrap_or_default() == taint.value.clone().unwrap_or_default()
+            }
+            Some(_) => false,
+        };
+        key && effect && value
+    };
+    let mut evicting = node.taints.iter().filter(|taint| taint.effect == "NoExecute");
+    is_static || evicting.all(|taint| spec.tolerations.iter().flatten().any(|toleration| tolerates(taint, toleration)))
+}
+
+/// Any profile but `Unconfined`, by field or by the annotation of old.
+fn wants_app_armor(pod: &Pod, spec: &PodSpec) -> bool {
+    let annotated = pod
+        .metadata
+        .annotations
+        .iter()
+        .flatten()
+        .any(|(key, value)| key.starts_with(APP_ARMOR_ANNOTATION) && !value.is_empty() && value != "unconfined");
+    let of_pod = spec.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref());
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let of_containers = containers.filter_map(|c| c.security_context.as_ref()?.app_armor_profile.as_ref());
+    annotated || of_pod.into_iter().chain(of_containers).any(|profile| profile.type_ != "Unconfined")
 }
 
 /// Is there room for what the pod asks for?
 pub(crate) fn fits(spec: &PodSpec, others: &[Arc<Pod>], node: &NodeFacts) -> Result<(), Rejection> {
-    let refuse = |reason: &'static str, requested: i64, used: i64, capacity: i64| {
+    let refuse = |name: &str, requested: i64, used: i64, capacity: i64| {
         Err(Rejection {
-            reason,
+            reason: format!("OutOf{name}").into(),
             message: format!(
-                "Node didn't have enough resource: {}, requested: {requested}, used: {used}, capacity: {capacity}",
-                reason.trim_start_matches("OutOf")
+                "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
             ),
         })
     };
     let running = i64::try_from(others.len()).unwrap_or(i64::MAX);
     let max_pods = Requests::bytes(&node.allocatable, "pods").0;
     if running >= max_pods {
-        return refuse("OutOfpods", 1, running, max_pods);
+        return refuse("pods", 1, running, max_pods);
     }
     let allocatable = Requests::in_list(Some(&node.allocatable));
     let asked = requests::of(spec);
-    let specs = others.iter().filter_map(|other| other.spec.as_ref());
-    let used = specs.map(requests::of).fold(Requests::default(), Requests::plus);
+    let specs = || others.iter().filter_map(|other| other.spec.as_ref());
+    let used = specs().map(requests::of).fold(Requests::default(), Requests::plus);
     let table = [
-        ("OutOfcpu", asked.cpu.0, used.cpu.0, allocatable.cpu.0),
-        ("OutOfmemory", asked.memory.0, used.memory.0, allocatable.memory.0),
-        ("ephemeral-storage", asked.ephemeral_storage.0, used.ephemeral_storage.0, allocatable.ephemeral_storage.0),
+        ("cpu", asked.cpu.0, used.cpu.0, allocatable.cpu.0),
+        ("memory", asked.memory.0, used.memory.0, allocatable.memory.0),
+        (
+            requests::EPHEMERAL_STORAGE,
+            asked.ephemeral_storage.0,
+            used.ephemeral_storage.0,
+            allocatable.ephemeral_storage.0,
+        ),
     ];
-    for (reason, requested, used, capacity) in table {
+    for (name, requested, used, capacity) in table {
         if requested > 0 && requested > capacity.saturating_sub(used) {
-            return refuse(reason, requested, used, capacity);
+            return refuse(name, requested, used, capacity);
+        }
+    }
+    // Amounts that cannot be read were refused by the API server, or fail the pod's start.
+    let pieces = |spec: &PodSpec| pod_requests(spec, true).unwrap_or_default();
+    for (name, requested) in pieces(spec) {
+        let known = node.allocatable.contains_key(&name) || name.starts_with("hugepages-");
+        // As the kubelet: extended resources that the node does not have at all are none of its business.
+        if requested <= 0 || !known || table.iter().any(|(counted, ..)| *counted == name) {
+            continue;
+        }
+        let used: i64 = specs().filter_map(|spec| pieces(spec).get(&name).copied()).sum();
+        let capacity = Requests::bytes(&node.allocatable, &name).0;
+        if requested > capacity.saturating_sub(used) {
+            return refuse(&name, requested, used, capacity);
         }
     }
     Ok(())
@@ -135,9 +227,10 @@ mod tests {
     fn node() -> NodeFacts {
         NodeFacts {
             labels: [("kubernetes.io/os".to_owned(), "linux".to_owned())].into(),
-            allocatable: [("cpu", "2"), ("memory", "1Gi"), ("pods", "2")]
+            allocatable: [("cpu", "2"), ("memory", "1Gi"), ("pods", "2"), ("ex.org/gpu", "1")]
                 .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())))
                 .into(),
+            taints: vec![serde_json::from_value(json!({"key": "k", "value": "v", "effect": "NoExecute"})).unwrap()],
             ..Default::default()
         }
     }
@@ -146,6 +239,9 @@ mod tests {
         let mut spec = spec;
         if spec.get("containers").is_none() {
             spec["containers"] = json!([{"name": "c"}]);
+        }
+        if spec.get("tolerations").is_none() {
+            spec["tolerations"] = json!([{"operator": "Exists"}]);
         }
         serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"}, "spec": spec})).unwrap()
     }
@@ -182,6 +278,56 @@ mod tests {
             &[pod(json!({})), pod(json!({}))],
             "OutOfpods: Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2",
         );
+    }
+
+    #[test]
+    fn other_resources_count_where_the_node_has_them_and_huge_pages_always() {
+        let ask = |name: &str, amount: &str| json!({"containers": [{"name": "c", "resources": {"requests": {name: amount}}}]});
+        let words = |name: &str, requested: i64, used: i64, capacity: i64| {
+            format!(
+                "OutOf{name}: Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+            )
+        };
+        check(ask("ex.org/none", "7"), &[], "admitted");
+        check(ask("ex.org/gpu", "1"), &[], "admitted");
+        check(ask("ex.org/gpu", "1"), &[pod(ask("ex.org/gpu", "1"))], &words("ex.org/gpu", 1, 1, 1));
+        check(ask("hugepages-2Mi", "4Mi"), &[], &words("hugepages-2Mi", 4_194_304, 0, 0));
+        check(ask("ephemeral-storage", "1Gi"), &[], &words("ephemeral-storage", 1 << 30, 0, 0));
+    }
+
+    #[test]
+    fn a_pod_for_other_nodes_is_refused() {
+        check(
+            json!({"os": {"name": "windows"}}),
+            &[],
+            "PodOSNotSupported: Failed to admit pod as the OS field doesn't match node OS",
+        );
+        check(
+            json!({"securityContext": {"supplementalGroupsPolicy": "Strict"}}),
+            &[],
+            "SupplementalGroupsPolicyNotSupported: SupplementalGroupsPolicy=Strict is not supported in this node",
+        );
+        check(
+            json!({"securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}),
+            &[],
+            "AppArmor: Cannot enforce AppArmor: AppArmor is not enabled on the host",
+        );
+        check(json!({"securityContext": {"appArmorProfile": {"type": "Unconfined"}}}), &[], "admitted");
+    }
+
+    #[test]
+    fn a_taint_that_would_evict_it_must_be_tolerated() {
+        let words =
+            "TaintToleration: Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate";
+        for (toleration, expected) in [
+            (json!({"key": "k", "operator": "Exists"}), "admitted"),
+            (json!({"key": "k", "value": "v", "effect": "NoExecute"}), "admitted"),
+            (json!({"key": "k", "value": "w"}), words),
+            (json!({"key": "k", "operator": "Exists", "effect": "NoSchedule"}), words),
+            (json!({"key": "other", "operator": "Exists"}), words),
+        ] {
+            check(json!({"tolerations": [toleration]}), &[], expected);
+        }
     }
 
     #[test]

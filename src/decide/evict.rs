@@ -35,7 +35,7 @@ pub fn is_critical(pod: &Pod) -> bool {
 pub fn admit(pod: &Pod, distress: &Distress) -> Result<(), Rejection> {
     if distress.shutting_down {
         let message = "Pod was rejected as the node is shutting down.".to_owned();
-        return Err(Rejection { reason: "NodeShutdown", message });
+        return Err(Rejection { reason: "NodeShutdown".into(), message });
     }
     let short = &distress.short;
     if short.is_empty() || is_critical(pod) {
@@ -48,7 +48,7 @@ pub fn admit(pod: &Pod, distress: &Distress) -> Result<(), Rejection> {
     }
     let list: Vec<String> = short.iter().map(ToString::to_string).collect();
     Err(Rejection {
-        reason: crate::model::eviction::EVICTED,
+        reason: crate::model::eviction::EVICTED.into(),
         message: format!("The node had condition: [{}]. ", list.join(" ")),
     })
 }

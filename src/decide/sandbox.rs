@@ -8,6 +8,8 @@ use crate::model::step::Step;
 
 /// The host's name may have at most this many bytes (`hostnameMaxLen`).
 const HOSTNAME_MAX_BYTES: usize = 63;
+/// `__NEW_UTS_LEN` of Linux (`fqdnMaxLen`).
+const NODENAME_MAX_BYTES: usize = 64;
 
 pub(crate) enum Need<'a> {
     Keep(&'a ObservedSandbox),
@@ -59,6 +61,18 @@ pub fn hostname(pod: &DesiredPod, cluster_domain: &str) -> String {
         }
         Some(_) | None => short.to_owned(),
     }
+}
+
+/// The kernel's limit of a host name; a name with the cluster's domain may be longer (`GetNodenameForKernel`).
+pub fn check_hostname(pod: &DesiredPod, hostname: &str) -> Result<(), String> {
+    if pod.spec().set_hostname_as_fqdn != Some(true) || hostname.len() <= NODENAME_MAX_BYTES {
+        return Ok(());
+    }
+    Err(format!(
+        "failed to construct FQDN from pod hostname and cluster domain, FQDN {hostname} is too long \
+         ({NODENAME_MAX_BYTES} characters is the max, {} characters requested)",
+        hostname.len()
+    ))
 }
 
 /// The pod's resolv.conf (`pkg/kubelet/network/dns` `GetPodDNS`).
@@ -130,4 +144,34 @@ pub fn parse_resolv_conf(text: &str) -> Dns {
         }
     }
     dns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_name_with_the_clusters_domain_may_be_too_long_for_the_kernel() {
+        for (subdomain, expected) in [
+            ("s".to_owned(), Ok("h.s.d.svc.cluster.local".to_owned())),
+            (
+                "s".repeat(63),
+                Err(format!(
+                    "failed to construct FQDN from pod hostname and cluster domain, FQDN h.{}.d.svc.cluster.local is too \
+                     long (64 characters is the max, 85 characters requested)",
+                    "s".repeat(63)
+                )),
+            ),
+        ] {
+            let pod = json!({
+                "metadata": {"name": "p", "namespace": "d", "uid": "u"},
+                "spec": {"hostname": "h", "subdomain": subdomain, "setHostnameAsFQDN": true, "containers": []},
+            });
+            let pod = DesiredPod::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap();
+            let name = hostname(&pod, "cluster.local");
+            assert_eq!(check_hostname(&pod, &name).map(|()| name), expected);
+        }
+    }
 }

@@ -25,7 +25,7 @@ pub(crate) fn make(scene: &Scene<'_>, stop: Option<&Stop>, stage: Stage, out: &m
     status.qos_class = Some(QosClass::of(&scene.pod.pod).as_str().to_owned());
     if let Some(rejection) = &scene.memory.rejected {
         status.phase = Some("Failed".to_owned());
-        status.reason = Some(rejection.reason.to_owned());
+        status.reason = Some(rejection.reason.clone().into_owned());
         status.message = Some(format!("Pod was rejected: {}", rejection.message));
         // As upstream: of a pod that was never taken nothing else shows, not even that it was scheduled.
         status.conditions.iter_mut().for_each(|list| {

@@ -31,7 +31,7 @@ pub(crate) fn admit(spec: &PodSpec) -> Result<(), Rejection> {
     let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.as_ref());
     sysctls.into_iter().flatten().try_for_each(|sysctl| {
         check(&sysctl.name, spec.host_network == Some(true), spec.host_ipc == Some(true))
-            .map_err(|why| Rejection { reason: "SysctlForbidden", message: format!("forbidden sysctl: {why}") })
+            .map_err(|why| Rejection { reason: "SysctlForbidden".into(), message: format!("forbidden sysctl: {why}") })
     })
 }
 

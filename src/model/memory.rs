@@ -4,6 +4,7 @@ use crate::ids::{ContainerId, ContainerName, SandboxId};
 use crate::model::eviction::Removal;
 use crate::model::step::StepKey;
 use k8s_openapi::api::core::v1::{PodStatus, ResourceRequirements};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -64,7 +65,7 @@ pub struct Resize {
 /// Why the node refused a pod: `reason` and `message` of its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// As the event says it; the status prefixes `Pod was rejected: `.
     pub message: String,
 }

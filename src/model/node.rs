@@ -1,5 +1,6 @@
 //! What the agent knows of its node.
 
+use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,6 +15,11 @@ pub struct NodeFacts {
     pub ips: Vec<IpAddr>,
     /// Whether the default runtime handler can mount read-only recursively.
     pub recursive_read_only_mounts: bool,
+    /// Whether the runtime takes `supplementalGroupsPolicy`, as far as is known.
+    pub supplemental_groups_policy: bool,
+    pub taints: Vec<Taint>,
+    /// Whether the kernel enforces AppArmor profiles.
+    pub app_armor: bool,
 }
 
 /// The machine as it is while we run.
@@ -30,6 +36,8 @@ pub struct Machine {
     pub system_uuid: String,
     pub boot_id: String,
     pub kernel_version: String,
+    /// Whether the kernel enforces AppArmor profiles.
+    pub app_armor: bool,
     pub os_image: String,
     /// Go's name: `amd64`, `arm64`.
     pub architecture: &'static str,

@@ -5,8 +5,11 @@ use http::{HeaderName, HeaderValue, Request, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// Read of an answer at most (`maxRespBodyLength`: 10 KiB).
@@ -155,7 +158,7 @@ where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(stream).await.map_err(|error| error.to_string())?;
+        hyper::client::conn::http1::handshake(AskFirst::new(stream)).await.map_err(|error| error.to_string())?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let status = response.status().as_u16();
@@ -171,6 +174,52 @@ where
             Ok(()) => answer.await.map_err(|_| "EOF".to_owned()),
             Err(error) => Err(error.to_string()),
         },
+    }
+}
+
+/// Reads nothing before the first write: some servers answer before they are asked, which hyper takes for an error and
+/// Go's client does not.
+struct AskFirst<S> {
+    stream: S,
+    asked: bool,
+    reader: Option<Waker>,
+}
+
+impl<S> AskFirst<S> {
+    fn new(stream: S) -> Self {
+        Self { stream, asked: false, reader: None }
+    }
+}
+
+impl<S: hyper::rt::Read + Unpin> hyper::rt::Read for AskFirst<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.asked {
+            self.reader = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: hyper::rt::Write + Unpin> hyper::rt::Write for AskFirst<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.asked = true;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -232,5 +281,20 @@ impl rustls::client::danger::ServerCertVerifier for AcceptAny {
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn an_answer_that_comes_before_the_question_counts() {
+        let (ours, mut server) = tokio::io::duplex(4096);
+        server.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+        let request = Request::get("/").body(Empty::new()).unwrap();
+        let answer = exchange(TokioIo::new(ours), request, MAX_BODY_BYTES).await;
+        assert_eq!(answer, Ok((404, "no".to_owned())));
     }
 }

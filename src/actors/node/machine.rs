@@ -20,6 +20,7 @@ pub(super) fn read() -> io::Result<Machine> {
         // The order of cadvisor's GetSystemUUID.
         system_uuid: first_of(&["/sys/class/dmi/id/product_uuid", "/proc/device-tree/vm,uuid", "/etc/machine-id"]),
         boot_id: first_of(&["/proc/sys/kernel/random/boot_id"]),
+        app_armor: first_of(&["/sys/module/apparmor/parameters/enabled"]).trim() == "Y",
         kernel_version: first_of(&["/proc/sys/kernel/osrelease"]),
         os_image: os_image(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
         architecture: match std::env::consts::ARCH {

@@ -7,16 +7,19 @@ use crate::actors::status::Shown;
 use crate::decide::sandbox;
 use crate::ids::{ContainerId, ContainerName, SandboxId};
 use crate::logs::make_folder;
-use crate::model::memory::PodMemory;
+use crate::model::memory::{PodMemory, VolumesState};
 use crate::model::observed::ContainerState;
 use crate::model::pod::DesiredPod;
 use crate::model::step::{Step, StepKey, StopContainer};
 use crate::runtime::{DnsConfig, RuntimeError, SandboxInput};
-use crate::volumes::Placed;
+use crate::volumes::{Placed, VolumeError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use std::sync::Arc;
+
+/// Failures to read a claim of which nothing is said: three and a half seconds.
+const QUIET_TRIES: u32 = 3;
 
 /// A job that ended.
 pub(super) struct Done {
@@ -59,11 +62,15 @@ pub(super) fn run(
     step: Step,
 ) -> BoxFuture<'static, Done> {
     let key = step.key();
+    let tries = match &memory.volumes {
+        VolumesState::Failed(retry) => retry.failures,
+        VolumesState::Unplaced | VolumesState::Placed => 0,
+    };
     let generation = memory.resize.as_ref().and_then(|resize| resize.generation);
     let status = matches!(step, Step::Confirm { .. }).then(|| Arc::new(memory.status.clone()));
     async move {
         let outcome = match step {
-            Step::PlaceVolumes => Outcome::Volumes(place(&context, &pod).await),
+            Step::PlaceVolumes => Outcome::Volumes(place(&context, &pod, tries).await),
             Step::EnsureImage { container } => {
                 let result = match pod.container(container.as_str()) {
                     Some(wanted) => context.images.ensure(&pod, wanted).await,
@@ -116,9 +123,13 @@ fn done(call: &'static str, result: Result<(), RuntimeError>) -> Outcome {
     }
 }
 
-async fn place(context: &WorkerContext, pod: &DesiredPod) -> Result<Placed, String> {
+/// A claim that cannot be read at first is soon told: the API server may hear of the pod's node later than we do.
+async fn place(context: &WorkerContext, pod: &DesiredPod, tries: u32) -> Result<Placed, String> {
     context.volumes.place(&pod.pod).await.map_err(|error| {
         let message = error.to_string();
+        if matches!(error, VolumeError::Claim { .. }) && tries < QUIET_TRIES {
+            return message;
+        }
         context.recorder.pod(&pod.pod, None, true, "FailedMount", message.clone());
         message
     })
@@ -172,11 +183,13 @@ pub(super) async fn sandbox_input(
     attempt: u32,
 ) -> Result<SandboxInput, String> {
     let dns = sandbox::dns(pod, &context.dns);
+    let hostname = sandbox::hostname(pod, &context.dns.cluster_domain);
+    sandbox::check_hostname(pod, &hostname)?;
     Ok(SandboxInput {
         pod: pod.pod.clone(),
         attempt,
         log_directory: context.paths.pod_logs.join(log_directory_name(pod)),
-        hostname: sandbox::hostname(pod, &context.dns.cluster_domain),
+        hostname,
         dns: DnsConfig { servers: dns.servers, searches: dns.searches, options: dns.options },
         cgroup_parent: context.cgroups.as_ref().map(|cgroups| cgroups.pod_parent(&pod.pod)).unwrap_or_default(),
         runtime_handler: runtime_handler(context, pod).await?,

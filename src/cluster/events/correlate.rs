@@ -195,7 +195,13 @@ mod tests {
     fn noted(object: &str, message: &str, at: Now) -> Event {
         let reference = ObjectReference { name: Some(object.into()), kind: Some("Pod".into()), ..Default::default() };
         event(
-            Noted { subject: EventSubject { reference }, warning: true, reason: "Failed", message: message.into(), at },
+            Noted {
+                subject: EventSubject { reference },
+                warning: true,
+                reason: "Failed".into(),
+                message: message.into(),
+                at,
+            },
             "n",
         )
     }

@@ -25,6 +25,7 @@ mod version;
 mod watchdog;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+use skiff::identity::bootstrap::BootstrapError;
 use std::ffi::OsString;
 use std::future::Future;
 use std::io::Write;
@@ -104,7 +105,9 @@ pub(crate) fn main() -> ExitCode {
 /// What systemd shows of the failure: 78 is `CONFIG` (`EX_CONFIG` of sysexits.h), 2 (clap's) `INVALIDARGUMENT`.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     let configuration = error.chain().any(|cause| {
-        cause.is::<node_config::kubelet::ConfigError>() || cause.is::<node_config::kubeconfig::KubeconfigError>()
+        cause.is::<node_config::kubelet::ConfigError>()
+            || cause.is::<node_config::kubeconfig::KubeconfigError>()
+            || cause.downcast_ref().is_some_and(BootstrapError::is_configuration)
     });
     if configuration { ExitCode::from(78) } else { ExitCode::FAILURE }
 }

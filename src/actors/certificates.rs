@@ -56,9 +56,16 @@ impl Certificates {
     pub async fn keep_client(self) {
         let store = CertificateStore::client(&self.config.cert_dir);
         let mut pace = Pace::default();
+        let mut told = false;
         loop {
             let Some(held) = store.load() else {
-                // A kubeconfig with a certificate of its own, which is its owner's to renew.
+                if !std::mem::replace(&mut told, true) {
+                    let (kubeconfig, current) = (self.config.kubeconfig.display(), store.current());
+                    tracing::warn!(
+                        "the certificate in {kubeconfig} is not renewed: put it with its key into {} and name that file there",
+                        current.display()
+                    );
+                }
                 tokio::time::sleep(LONGEST_SLEEP).await;
                 continue;
             };

@@ -21,7 +21,6 @@ pub struct Connection {
     current: RwLock<Made>,
 }
 
-#[derive(Clone)]
 struct Made {
     client: kube::Client,
     /// Of the kubeconfig and the files that it names.
@@ -54,7 +53,8 @@ pub enum ContactError {
 impl Connection {
     /// Reads the kubeconfig and its key files; connects with the first call. Must run within a tokio runtime.
     pub async fn open(kubeconfig: &Path) -> Result<Self, ClusterError> {
-        let made = make(kubeconfig).await?;
+        let (file, digest) = read(kubeconfig)?;
+        let made = Made { client: client(kubeconfig, file).await?, digest };
         Ok(Self { kubeconfig: kubeconfig.to_owned(), current: RwLock::new(made) })
     }
 
@@ -66,13 +66,13 @@ impl Connection {
     /// Looks at the files again. True: they had changed, and new requests use what they say now. What cannot be used
     /// changes nothing.
     pub async fn reload(&self) -> Result<bool, ClusterError> {
-        let made = make(&self.kubeconfig).await?;
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = current.digest != made.digest;
-        if changed {
-            *current = made;
+        let (file, digest) = read(&self.kubeconfig)?;
+        if self.current.read().unwrap_or_else(PoisonError::into_inner).digest == digest {
+            return Ok(false);
         }
-        Ok(changed)
+        let made = Made { client: client(&self.kubeconfig, file).await?, digest };
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = made;
+        Ok(true)
     }
 
     /// First contact: who answers, and whether both sides trust one another.
@@ -96,21 +96,26 @@ impl Connection {
     }
 }
 
-async fn make(kubeconfig: &Path) -> Result<Made, ClusterError> {
-    let refuse = |error: &dyn std::fmt::Display| {
-        ClusterError::Rejected(format!("kubeconfig {} cannot be used: {error}", kubeconfig.display()))
-    };
-    let file = Kubeconfig::read_from(kubeconfig).map_err(|error| refuse(&error))?;
+fn refuse(kubeconfig: &Path, error: &dyn std::fmt::Display) -> ClusterError {
+    ClusterError::Rejected(format!("kubeconfig {} cannot be used: {error}", kubeconfig.display()))
+}
+
+/// The kubeconfig, and the digest of all that a client of it depends on.
+fn read(kubeconfig: &Path) -> Result<(Kubeconfig, Vec<u8>), ClusterError> {
+    let file = Kubeconfig::read_from(kubeconfig).map_err(|error| refuse(kubeconfig, &error))?;
     let digest = digest(kubeconfig, &file);
-    let mut config =
-        Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|error| refuse(&error))?;
+    Ok((file, digest))
+}
+
+async fn client(kubeconfig: &Path, file: Kubeconfig) -> Result<kube::Client, ClusterError> {
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+    let mut config = config.map_err(|error| refuse(kubeconfig, &error))?;
     config.connect_timeout = Some(CONNECT_DEADLINE);
     // Who calls knows whether and when to try again; the client's own retries would hide an outage and outlive it.
     config.default_retry = false;
     // managedFields are named after the first word: writers of a node's fields are called `kubelet`.
     config.headers.push((header::USER_AGENT, HeaderValue::from_static("kubelet/v1.36.2 (linux) skiff")));
-    let client = kube::Client::try_from(config).map_err(|error| refuse(&error))?;
-    Ok(Made { client, digest })
+    kube::Client::try_from(config).map_err(|error| refuse(kubeconfig, &error))
 }
 
 /// Of everything on disk that the client depends on; a file that cannot be read counts as empty.

@@ -54,6 +54,16 @@ pub enum BootstrapError {
     Key(#[from] rcgen::Error),
 }
 
+impl BootstrapError {
+    /// Whether files must change before another attempt can succeed.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::NoWay { .. } | Self::Kubeconfig(_) | Self::BootstrapKubeconfig(_) => true,
+            Self::Refused { .. } | Self::Request { .. } | Self::Store(_) | Self::File(_) | Self::Key(_) => false,
+        }
+    }
+}
+
 /// What the kubeconfig is good for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Standing {

@@ -71,6 +71,20 @@ fn an_agent_writes_only_what_is_its_own() {
     assert!(admit(&at, None).is_ok());
     assert!(admit(&review(&node, Operation::Update, "nodes", "n2"), None).is_err());
     assert!(admit(&review(&node, Operation::Update, "nodes", "n1"), None).is_ok());
+    // A certificate for itself, and for no other.
+    let csr = |name: &str| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let pem = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let request = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pem);
+        let mut object = json!({"spec": {"request": request, "signerName": "kubernetes.io/kubelet-serving"}});
+        let mut at = review(&node, Operation::Create, "certificatesigningrequests", "csr");
+        at.def = registry::find("certificates.k8s.io", "v1", "certificatesigningrequests").unwrap();
+        admit(&at, Some(&mut object)).err().map(|error| error.to_string())
+    };
+    assert_eq!(csr("system:node:n1"), None);
+    assert!(csr("system:node:n2").unwrap().ends_with("can only create a node CSR with CN=system:node:n1"));
 }
 
 #[test]

@@ -22,7 +22,17 @@ fn built_in_identities_reach_what_is_theirs_and_nothing_else() {
     let plain = User::authenticated("jo", []);
     let bot = User::service_account("kube-system", "namespace-controller", "");
     let anonymous = User::anonymous();
+    let kubeadm = ["system:bootstrappers", "system:bootstrappers:kubeadm:default-node-token"].map(str::to_owned);
+    let token = User::authenticated("system:bootstrap:abcdef", kubeadm);
+    let signer = User::service_account("kube-system", "certificate-controller", "");
+    const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
     let allowed = [
+        (&token, "POST", REQUESTS),
+        (&token, "POST", &*format!("{REQUESTS}/x/nodeclient")),
+        (&node, "POST", REQUESTS),
+        (&node, "POST", &*format!("{REQUESTS}/x/selfnodeclient")),
+        (&node, "PATCH", "/apis/storage.k8s.io/v1/csinodes/n1"),
+        (&signer, "PATCH", &*format!("{REQUESTS}/x/approval")),
         (&admin, "DELETE", "/api/v1/nodes/n1"),
         (&node, "GET", "/api/v1/nodes/n1"),
         (&node, "GET", "/api/v1/nodes?watch=true&fieldSelector=metadata.name=n1"),
@@ -36,6 +46,15 @@ fn built_in_identities_reach_what_is_theirs_and_nothing_else() {
     ];
     for (user, method, path) in allowed {
         assert_eq!(ask(user, method, path), "allow", "{} {method} {path}", user.name);
+    }
+    for (user, path) in [
+        (&token, "/apis/certificates.k8s.io/v1/certificatesigningrequests/x/selfnodeclient"),
+        (&token, "/api/v1/namespaces/kube-system/secrets"),
+        (&node, "/apis/certificates.k8s.io/v1/certificatesigningrequests/x/nodeclient"),
+        (&plain, REQUESTS),
+        (&User::authenticated("system:bootstrap:abcdef", ["system:bootstrappers".to_owned()]), REQUESTS),
+    ] {
+        assert_ne!(ask(user, "POST", path), "allow", "{} {path}", user.name);
     }
     let denied = [
         (

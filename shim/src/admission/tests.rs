@@ -79,8 +79,8 @@ fn an_agent_writes_only_what_is_its_own() {
         let pem = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap();
         let request = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pem);
         let mut object = json!({"spec": {"request": request, "signerName": "kubernetes.io/kubelet-serving"}});
-        let mut at = review(&node, Operation::Create, "certificatesigningrequests", "csr");
-        at.def = registry::find("certificates.k8s.io", "v1", "certificatesigningrequests").unwrap();
+        let def = registry::find("certificates.k8s.io", "v1", "certificatesigningrequests").unwrap();
+        let at = Review { def, namespace: "", ..review(&node, Operation::Create, "nodes", "csr") };
         admit(&at, Some(&mut object)).err().map(|error| error.to_string())
     };
     assert_eq!(csr("system:node:n1"), None);

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod boot;
+mod eviction;
 mod faults;
 mod flow;
 #[path = "../harness/node.rs"]

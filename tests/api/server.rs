@@ -1,4 +1,5 @@
-//! `skiff server` on a memory store and a free port, without controllers, as the interactions were recorded.
+//! `skiff server` on a free port, without controllers: on a memory store, as the interactions were recorded, or on one
+//! that outlives it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,40 +16,65 @@ use std::time::{Duration, Instant};
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 pub struct Server {
-    child: Child,
+    /// None between two lives.
+    child: Option<Child>,
     dir: PathBuf,
+    store: &'static str,
+    pub port: u16,
     pub url: String,
 }
 
 impl Server {
     /// Starts it and waits until it says that it serves; the administrator's credentials are written by then.
     pub fn start() -> Self {
+        Self::on("memory")
+    }
+
+    /// With a store that is there again after `stop` and `boot`.
+    pub fn durable() -> Self {
+        Self::on("sqlite")
+    }
+
+    fn on(store: &'static str) -> Self {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let dir = PathBuf::from(format!("/tmp/skiff-api-{}-{number}", std::process::id()));
         fs::create_dir_all(&dir).expect("a directory of its own");
-        let port = free_port();
+        let mut server = Self { child: None, dir, store, port: 0, url: String::new() };
+        server.boot(free_port());
+        server
+    }
+
+    /// Starts it on that port.
+    pub fn boot(&mut self, port: u16) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_skiff"))
-            .args(["server", "--store", "memory", "--controllers=-*", "--bind-address", "127.0.0.1"])
+            .args(["server", "--store", self.store, "--controllers=-*", "--bind-address", "127.0.0.1"])
             .args(["--secure-port", &port.to_string(), "--data-dir"])
-            .arg(dir.join("data"))
+            .arg(self.path("data"))
             .stdin(Stdio::null())
-            .stdout(fs::File::create(dir.join("stdout.log")).expect("the log file"))
+            .stdout(fs::File::create(self.path("stdout.log")).expect("the log file"))
             .stderr(Stdio::piped())
             .spawn()
             .expect("skiff starts");
-        let lines = lines_of(child.stderr.take().expect("piped above"), dir.join("server.log"));
-        let server = Self { child, dir, url: format!("https://127.0.0.1:{port}") };
+        let lines = lines_of(child.stderr.take().expect("piped above"), self.path("server.log"));
+        (self.child, self.port, self.url) = (Some(child), port, format!("https://127.0.0.1:{port}"));
         let begun = Instant::now();
         loop {
             match lines.recv_timeout(START_LIMIT.saturating_sub(begun.elapsed())) {
-                Ok(line) if line.contains("API server") && line.contains(&server.url) => break,
+                Ok(line) if line.contains("API server") && line.contains(&self.url) => break,
                 Ok(_) => {}
-                Err(error) => panic!("the server does not start ({error})\n{}", server.log()),
+                Err(error) => panic!("the server does not start ({error})\n{}", self.log()),
             }
         }
-        write_credentials(&server.path("data/admin.kubeconfig"), &server.dir);
-        server
+        write_credentials(&self.path("data/admin.kubeconfig"), &self.dir);
+    }
+
+    /// Ends it as a crash would.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -62,14 +88,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.stop();
         drop(fs::remove_dir_all(&self.dir));
     }
 }
 
 /// The port is free when asked for; whoever takes it in between makes the server say so.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
 }

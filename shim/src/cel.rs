@@ -3,6 +3,7 @@
 //!
 //! Never: an expression that runs without a budget.
 
+mod cost;
 mod eval;
 mod functions;
 mod net;
@@ -12,7 +13,8 @@ mod tests;
 mod url;
 mod value;
 
-pub use value::{Type, Val, unescape};
+pub use cost::LIMIT;
+pub use value::{Key, Type, Val, unescape};
 
 use cel::Env;
 use cel::common::ast::{Expr, IdedExpr};
@@ -125,6 +127,11 @@ impl Program {
             false
         });
         found
+    }
+
+    /// What it may cost at most on a `self` of that schema, as far as its loops tell.
+    pub fn estimate(&self, schema: &serde_json::Value) -> u64 {
+        cost::estimate(&self.expr, schema)
     }
 
     /// Evaluates with these variables.

@@ -46,6 +46,9 @@ pub enum ApiError {
     /// A path outside the API that the user may not see.
     #[error("forbidden: {0}")]
     ForbiddenPath(String),
+    /// A ValidatingAdmissionPolicy refuses, for the reason that it gives.
+    #[error("{what} \"{name}\" is forbidden: {why}")]
+    PolicyDenied { what: Qualified, name: String, why: String, reason: &'static str },
     #[error("{what} \"{name}\" not found")]
     NotFound { what: Qualified, name: String },
     /// No such resource is served.

@@ -15,6 +15,7 @@ mod form;
 mod identity;
 mod managed;
 mod owners;
+mod policies;
 mod read;
 mod review;
 mod scale;

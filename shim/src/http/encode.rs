@@ -487,7 +487,7 @@ pub(super) fn metadata_of(object: &Value, meta: &str) -> Value {
 
 /// The schema of what has a protobuf form; custom resources have none, and negotiation leaves it out for them.
 pub(super) fn builtin(def: &ResourceDef) -> Result<&'static Schema, ApiError> {
-    schema(def)?.builtin().ok_or_else(|| ApiError::Internal(format!("{} {} has no protobuf form", def.gv, def.kind)))
+    schema(def)?.builtin().ok_or_else(|| super::negotiate::not_acceptable("application/json, application/yaml"))
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Value, ApiError> {

@@ -118,6 +118,15 @@ fn status(error: &ApiError) -> Status {
             Status::new(403, "Forbidden", message).about(what, name).causes(causes)
         }
         ApiError::ForbiddenPath(_) => Status::new(403, "Forbidden", text).with_details(),
+        ApiError::PolicyDenied { what, name, why, reason } => {
+            let code = match *reason {
+                "Unauthorized" => 401,
+                "Forbidden" => 403,
+                "RequestEntityTooLarge" => 413,
+                _ => 422,
+            };
+            Status::new(code, reason, text).about(what, name).causes(vec![json!({"message": why})])
+        }
         ApiError::NotFound { what, name } => Status::new(404, "NotFound", text).about(what, name),
         ApiError::UnknownResource | ApiError::UnknownPath => Status::new(404, "NotFound", text).with_details(),
         ApiError::MethodNotAllowed | ApiError::DefinitionTerminating { .. } => {

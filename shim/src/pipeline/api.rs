@@ -1,5 +1,6 @@
 //! What every request works on: the store, the watch caches above it, and the server's settings.
 
+use crate::admission::policy::Programs;
 use crate::authn::token::Tokens;
 use crate::error::ApiError;
 use crate::registry::core::service::allocate::ServiceRange;
@@ -36,6 +37,8 @@ pub struct Api {
     pub caches: Caches,
     pub settings: Settings,
     pub tokens: Option<Tokens>,
+    /// The expressions of admission policies, compiled.
+    pub(super) programs: Programs,
     /// Held while a Service gets its addresses and ports: what is free is read off the cache. (Other servers on the
     /// same store are kept off by claims in it.)
     pub(super) allocation: tokio::sync::Mutex<()>,
@@ -69,6 +72,7 @@ impl Api {
             caches,
             settings,
             tokens,
+            programs: Programs::default(),
             allocation: tokio::sync::Mutex::new(()),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),

@@ -2,7 +2,7 @@
 
 use super::managed::{self, Ownership};
 use super::stored::{Stored, Written};
-use super::{Answer, ObjectAnswer, Outcome, Stage, decode, form, owners, services};
+use super::{Answer, ObjectAnswer, Outcome, Stage, decode, form, owners, policies, services};
 use crate::admission::{self, Operation, Review, suffix};
 use crate::clock;
 use crate::error::ApiError;
@@ -67,6 +67,8 @@ pub(super) async fn create_object(
             return Err(ApiError::invalid(def, object.name(), errors));
         }
         let mut texts = check(stage, &object, None).await?;
+        let asked = policies::check(stage, Operation::Create, (Some(&object), None), options.dry_run);
+        texts.extend(asked.await?);
         let held = services::allocate(stage.api, def, &mut object, options.dry_run).await?;
         texts.extend((def.strategy.warnings)(&object, None));
         let name = object.name().to_owned();

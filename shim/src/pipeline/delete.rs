@@ -3,7 +3,7 @@
 use super::create::{admit, after_seconds, rfc3339};
 use super::read::select;
 use super::stored::{ATTEMPTS, Stored, Written};
-use super::{Answer, Collection, ObjectAnswer, Outcome, Stage, decode, definitions, disruption, form};
+use super::{Answer, Collection, ObjectAnswer, Outcome, Stage, decode, definitions, disruption, form, policies};
 use crate::admission::Operation;
 use crate::error::{ApiError, Qualified};
 use crate::meta::{Meta, Object};
@@ -218,7 +218,14 @@ fn policy(text: Option<&str>, orphan: Option<bool>) -> Result<Option<Policy>, Ap
     }
 }
 
-async fn delete_object(stage: &Stage<'_>, options: &Options, mut old: Stored) -> Result<Outcome, ApiError> {
+async fn delete_object(stage: &Stage<'_>, options: &Options, old: Stored) -> Result<Outcome, ApiError> {
+    let warnings = policies::check(stage, Operation::Delete, (None, Some(&old.value)), options.dry_run).await?;
+    let mut outcome = delete_admitted(stage, options, old).await?;
+    outcome.warnings.extend(warnings);
+    Ok(outcome)
+}
+
+async fn delete_admitted(stage: &Stage<'_>, options: &Options, mut old: Stored) -> Result<Outcome, ApiError> {
     let (api, def) = (stage.api, &stage.target.def);
     let name = stage.target.name.as_str();
     for _ in 0..ATTEMPTS {

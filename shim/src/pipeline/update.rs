@@ -3,7 +3,7 @@
 use super::create::{admit, check, create_object, parse_version, place, rfc3339, version_required};
 use super::managed::{self, Ownership};
 use super::stored::{ATTEMPTS, Stored, Written, splice_version};
-use super::{Answer, ObjectAnswer, Outcome, Stage, authorize, decode, form, owners, services};
+use super::{Answer, ObjectAnswer, Outcome, Stage, authorize, decode, form, owners, policies, services};
 use crate::admission::Operation;
 use crate::authz::Attributes;
 use crate::error::{ApiError, Qualified};
@@ -206,6 +206,8 @@ async fn change(
         managed::set(&mut new, managers);
         validate(target.sub, stage, &new, &old.value)?;
         warnings.extend(check(stage, &new, Some(&old.value)).await?);
+        let asked = policies::check(stage, Operation::Update, (Some(&new), Some(&old.value)), options.dry_run);
+        warnings.extend(asked.await?);
         let held = match target.sub {
             None => services::allocate(api, def, &mut new, options.dry_run).await?,
             Some(_) => None,

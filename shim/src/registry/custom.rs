@@ -279,6 +279,14 @@ impl CustomKind {
     }
 }
 
+/// What a value has against its schema, paths from itself on.
+pub fn value_errors(schema: &Structural, value: &Value) -> Errors {
+    let mut errors = Errors::new();
+    validate::validate(schema, value, None, &mut errors);
+    lists::validate(schema, value, None, &mut errors);
+    errors
+}
+
 /// Errors after which CEL rules are not evaluated: the object is not of the type that they expect.
 fn is_blocking(cause: Cause) -> bool {
     matches!(cause, Cause::Required | Cause::TooLong | Cause::TooMany | Cause::TypeInvalid)

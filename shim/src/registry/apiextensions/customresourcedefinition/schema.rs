@@ -3,10 +3,12 @@
 mod rules;
 
 use crate::registry::custom::jsonpath::JsonPath;
-use crate::registry::field::{Errors, Path};
+use crate::registry::custom::value_errors;
+use crate::registry::field::{Errors, FieldError, Path};
 use crate::registry::value::{entries, items, text, truth};
+use crate::schema::structural::Structural;
 use regex::Regex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Selectable fields a version may have.
 const MAX_SELECTABLE: usize = 8;
@@ -73,6 +75,9 @@ fn node(schema: &Value, level: Level, path: &Path, errors: &mut Errors) {
         errors.push(path.child("type").forbidden("must be empty if x-kubernetes-int-or-string is true"));
     }
     embedded(schema, path, errors);
+    if !schema["default"].is_null() {
+        default(schema, path, errors);
+    }
     if level == Level::Root {
         metadata(&schema["properties"]["metadata"], path, errors);
     }
@@ -177,6 +182,23 @@ fn metadata(schema: &Value, path: &Path, errors: &mut Errors) {
         errors.push(path.forbidden(
             "must not specify anything other than name and generateName, but metadata is implicitly specified",
         ));
+    }
+}
+
+/// A default must be what its own schema allows, with nothing that would be pruned.
+fn default(schema: &Value, path: &Path, errors: &mut Errors) {
+    let (path, tree) = (path.child("default"), Structural::parse(schema));
+    let mut pruned = json!({"default": schema["default"]});
+    let holder = Structural::parse(&json!({"type": "object", "properties": {"default": schema}}));
+    if !holder.prune(&mut pruned).is_empty() {
+        errors.push(path.invalid(schema["default"].clone(), "must not have unknown fields"));
+    }
+    for error in value_errors(&tree, &schema["default"]) {
+        let field = match error.field.as_str() {
+            "<nil>" => path.as_str().to_owned(),
+            field => path.child(field).as_str().to_owned(),
+        };
+        errors.push(FieldError { field, ..error });
     }
 }
 

@@ -129,6 +129,18 @@ fn schemas_must_be_structural() {
             json!({"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {"type": "string"}}, "x-kubernetes-validations": [{"rule": "self.c == 'x'"}]}}}),
             "undefined field 'c'",
         ),
+        (
+            json!({"type": "object", "properties": {"a": {"type": "string", "enum": ["x"], "default": "y"}}}),
+            ".properties[a].default: Unsupported value: \"y\": supported values: \"x\"",
+        ),
+        (
+            json!({"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {"type": "string"}}, "default": {"c": 1}}}}),
+            ".properties[a].default: Invalid value: {\"c\":1}: must not have unknown fields",
+        ),
+        (
+            json!({"type": "object", "properties": {"a": {"type": "array", "items": {"type": "array", "items": {"type": "string"}}, "x-kubernetes-validations": [{"rule": "self.all(x, x.all(y, y == 'z'))"}]}}}),
+            ".properties[a].x-kubernetes-validations[0].rule: Forbidden: estimated rule cost exceeds budget by factor of more than 100x",
+        ),
     ] {
         let found = errors(&definition(schema.clone()));
         assert!(found.iter().any(|error| error.contains(wanted)), "{schema}: {found:?} has no {at}{wanted}");

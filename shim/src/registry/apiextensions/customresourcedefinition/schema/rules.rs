@@ -1,6 +1,6 @@
 //! Rules of `x-kubernetes-validations`: each must compile, and select only what its schema declares.
 
-use crate::cel::{Program, unescape};
+use crate::cel::{LIMIT, Program, unescape};
 use crate::registry::field::{Errors, Path};
 use crate::registry::value::{items, text, truth};
 use serde_json::Value;
@@ -60,6 +60,16 @@ fn compile(schema: &Value, source: &str, path: &Path, errors: &mut Errors) {
         Ok(program) => program,
         Err(text) => return errors.push(path.invalid(source, &format!("compilation failed: {text}"))),
     };
+    let estimate = program.estimate(schema);
+    if estimate > LIMIT {
+        let factor = estimate as f64 / LIMIT as f64;
+        let factor = if factor > 100.0 { "more than 100x".to_owned() } else { format!("{factor:.1}x") };
+        let text = format!(
+            "estimated rule cost exceeds budget by factor of {factor} (try simplifying the rule, or adding maxItems, \
+             maxProperties, and maxLength where arrays, maps, and strings are declared)"
+        );
+        errors.push(path.forbidden(&text));
+    }
     for variable in ["self", "oldSelf"] {
         for selection in program.selections(variable) {
             if let Some(name) = undeclared(schema, &selection) {

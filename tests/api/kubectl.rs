@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// As `make deps` names them: the current one, and that of the API's own version.
-const VERSIONS: [&str; 2] = ["kubectl", "kubectl-1.36"];
+const VERSIONS: [&str; 2] = ["kubectl", "1.36/kubectl"];
 
 /// A kubectl that talks to a server of its own, in the namespace `default`.
 struct Kubectl {
@@ -21,7 +21,7 @@ impl Kubectl {
     fn of_each_version() -> impl Iterator<Item = Kubectl> {
         // <target>/<profile>/skiff; `make deps` puts kubectl beside the profiles.
         let target = Path::new(env!("CARGO_BIN_EXE_skiff")).ancestors().nth(2).expect("a target folder");
-        VERSIONS.into_iter().map(|name| {
+        VERSIONS.into_iter().map(move |name| {
             let program = target.join("deps-system").join(name);
             assert!(program.is_file(), "{} is missing: make deps", program.display());
             Kubectl { server: Server::start(), program }

@@ -67,8 +67,7 @@ pub fn explain(fallen: &[String], report: &Value) -> String {
     let of_fallen = |scenario: &&Value| fallen.iter().any(|category| scenario["category"] == **category);
     for scenario in report["results"].as_array().into_iter().flatten().filter(of_fallen) {
         for step in scenario["steps"].as_array().into_iter().flatten().filter(|step| step["ok"] == false) {
-            writeln!(text, "  {}/{} {}: {}", scenario["category"], scenario["name"], step["id"], step["diffs"][0])
-                .expect("a string grows");
+            writeln!(text, "  {} {}: {}", scenario["scenario"], step["id"], step["diff"][0]).expect("a string grows");
         }
     }
     text

@@ -23,8 +23,8 @@ async fn maps(server: &Server) -> Api<ConfigMap> {
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let kubeconfig =
         Kubeconfig::read_from(server.path("data/admin.kubeconfig")).expect("the administrator's kubeconfig");
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default());
-    let client = Client::try_from(config.await.expect("a configuration")).expect("a client");
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    let client = Client::try_from(config.expect("a configuration")).expect("a client");
     Api::default_namespaced(client)
 }
 

@@ -1,5 +1,6 @@
 //! What requests a webhook or policy is about: rules, selectors and conditions.
 
+use crate::cel::Program;
 use crate::registry::field::{Errors, Path};
 use crate::registry::labels;
 use crate::registry::names;
@@ -117,8 +118,8 @@ fn resources(rule: &Value, allow_mixed: bool, path: &Path, errors: &mut Errors) 
     }
 }
 
-/// `matchConditions`: named expressions.
-pub(super) fn conditions(holder: &Value, path: &Path, errors: &mut Errors) {
+/// `matchConditions`: named expressions, of these variables.
+pub(super) fn conditions(holder: &Value, variables: &[&str], path: &Path, errors: &mut Errors) {
     let (list, path) = (items(&holder["matchConditions"]), path.child("matchConditions"));
     if list.len() > MAX_CONDITIONS {
         errors.push(path.too_many(list.len(), MAX_CONDITIONS));
@@ -134,13 +135,37 @@ pub(super) fn conditions(holder: &Value, path: &Path, errors: &mut Errors) {
                 errors.push(path.child("name").duplicate(name));
             }
         }
-        expression(&condition["expression"], &path.child("expression"), errors);
+        expression(&condition["expression"], variables, &["bool"], &path.child("expression"), errors);
     }
 }
 
-/// An expression must at least be there.
-pub(super) fn expression(expression: &Value, path: &Path, errors: &mut Errors) {
-    if text(expression).trim().is_empty() {
-        errors.push(path.required(""));
+/// An expression must be there, compile with these variables, and be of one of these types (any, where none is named).
+pub(super) fn expression(expression: &Value, variables: &[&str], types: &[&str], path: &Path, errors: &mut Errors) {
+    let source = text(expression);
+    if source.trim().is_empty() {
+        return errors.push(path.required(""));
+    }
+    let program = match Program::compile(source) {
+        Ok(program) => program,
+        Err(why) => return errors.push(path.invalid(source, &format!("compilation failed: {why}"))),
+    };
+    if let Some(name) = program.undeclared(variables) {
+        // The first line of the source that has it, and where.
+        let (line, column) =
+            source.lines().enumerate().find_map(|(line, text)| Some((line, text.find(&name)?))).unwrap_or_default();
+        let shown = source.lines().nth(line).unwrap_or_default();
+        let text = format!(
+            "compilation failed: ERROR: <input>:{}:{}: undeclared reference to '{name}' (in container '')\n | {shown}\n | {}^",
+            line + 1,
+            column + 1,
+            ".".repeat(column)
+        );
+        return errors.push(path.invalid(source, &text));
+    }
+    if let Some(found) = program.type_name().filter(|found| !types.is_empty() && !types.contains(found)) {
+        errors.push(path.invalid(source, &format!("must evaluate to {} but got {found}", types.join(" or "))));
     }
 }
+
+/// What an expression may name, in every place where one may be.
+pub(super) const REQUEST: [&str; 5] = ["object", "oldObject", "request", "authorizer", "namespaceObject"];

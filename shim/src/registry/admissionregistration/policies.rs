@@ -132,7 +132,8 @@ fn validate_validating(object: &Object) -> Errors {
         errors.push(path.child("auditAnnotations").required(detail));
     }
     for (index, validation) in validations.iter().enumerate() {
-        self::validation(validation, &path.child("validations").index(index), &mut errors);
+        let names = variables(spec, usize::MAX);
+        self::validation(validation, &names, &path.child("validations").index(index), &mut errors);
     }
     for (index, annotation) in annotations.iter().enumerate() {
         let path = path.child("auditAnnotations").index(index);
@@ -146,20 +147,30 @@ fn validate_validating(object: &Object) -> Errors {
                 errors.push(path.child("key").duplicate(key));
             }
         }
-        matching::expression(&annotation["valueExpression"], &path.child("valueExpression"), &mut errors);
+        let (own, types) = (path.child("valueExpression"), ["string", "null_type"]);
+        matching::expression(&annotation["valueExpression"], &variables(spec, usize::MAX), &types, &own, &mut errors);
     }
     errors
 }
 
 const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
 
-fn validation(validation: &Value, path: &Path, errors: &mut Errors) {
-    matching::expression(&validation["expression"], &path.child("expression"), errors);
-    if let Some(expression) = validation["messageExpression"].as_str()
-        && !expression.is_empty()
-        && expression.trim().is_empty()
-    {
-        errors.push(path.child("messageExpression").invalid(expression, "must be non-empty if specified"));
+/// What an expression of a policy may name: `params` where there are any, and the first so many of its own variables.
+fn variables(spec: &Value, count: usize) -> Vec<&'static str> {
+    let own = (!items(&spec["variables"]).is_empty() && count > 0).then_some("variables");
+    let params = spec["paramKind"].is_object().then_some("params");
+    matching::REQUEST.into_iter().chain(own).chain(params).collect()
+}
+
+fn validation(validation: &Value, variables: &[&str], path: &Path, errors: &mut Errors) {
+    matching::expression(&validation["expression"], variables, &["bool"], &path.child("expression"), errors);
+    if let Some(expression) = validation["messageExpression"].as_str().filter(|expression| !expression.is_empty()) {
+        let path = path.child("messageExpression");
+        if expression.trim().is_empty() {
+            errors.push(path.invalid(expression, "must be non-empty if specified"));
+        } else {
+            matching::expression(&validation["messageExpression"], variables, &["string"], &path, errors);
+        }
     }
     let message = text(&validation["message"]);
     if !message.is_empty() && message.trim().is_empty() {
@@ -191,9 +202,9 @@ fn common(object: &Object) -> Errors {
     } else {
         errors.push(own.required(""));
     }
-    matching::conditions(spec, &path, &mut errors);
-    let variables = items(&spec["variables"]);
-    for (index, variable) in variables.iter().enumerate() {
+    matching::conditions(spec, &variables(spec, 0), &path, &mut errors);
+    let defined = items(&spec["variables"]);
+    for (index, variable) in defined.iter().enumerate() {
         let path = path.child("variables").index(index);
         let name = text(&variable["name"]);
         let is_identifier = !name.is_empty()
@@ -203,10 +214,11 @@ fn common(object: &Object) -> Errors {
             errors.push(path.child("name").required(""));
         } else if !is_identifier {
             errors.push(path.child("name").invalid(name, "name is not a valid CEL identifier"));
-        } else if variables[..index].iter().any(|earlier| text(&earlier["name"]) == name) {
+        } else if defined[..index].iter().any(|earlier| text(&earlier["name"]) == name) {
             errors.push(path.child("name").duplicate(name));
         }
-        matching::expression(&variable["expression"], &path.child("expression"), &mut errors);
+        let names = variables(spec, index);
+        matching::expression(&variable["expression"], &names, &[], &path.child("expression"), &mut errors);
     }
     errors
 }
@@ -275,7 +287,9 @@ fn validate_mutating(object: &Object) -> Errors {
         };
         if mutation[field].is_object() {
             let path = path.child(field).child("expression");
-            matching::expression(&mutation[field]["expression"], &path, &mut errors);
+            if text(&mutation[field]["expression"]).trim().is_empty() {
+                errors.push(path.required(""));
+            }
         } else {
             errors.push(path.child(field).required(&format!("must be specified when patchType is {kind}")));
         }

@@ -129,7 +129,7 @@ fn hook(hook: &Value, path: &Path, errors: &mut Errors) {
             errors.push(own.invalid(hook["admissionReviewVersions"].clone(), detail));
         }
     }
-    matching::conditions(hook, path, errors);
+    matching::conditions(hook, &matching::REQUEST[..4], path, errors);
 }
 
 /// `IsFullyQualifiedName`: at least three parts.

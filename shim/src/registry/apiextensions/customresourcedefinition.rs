@@ -1,5 +1,6 @@
 //! CustomResourceDefinitions: defaults, what updates may change, and the rules of everything but the schemas.
 
+mod approval;
 pub mod names;
 mod schema;
 #[cfg(test)]
@@ -109,13 +110,18 @@ fn prepare_status(new: &mut Object, old: &Object) {
 fn validate(object: &Object) -> Errors {
     let mut errors = validate_cluster(object);
     let spec = &object["spec"];
-    let name = format!("{}.{}", text(&spec["names"]["plural"]), text(&spec["group"]));
-    if object.name() != name && !object.name().is_empty() {
-        let path = Path::new("metadata").child("name");
-        errors.push(path.invalid(object.name(), "must be spec.names.plural+\".\"+spec.group"));
+    // Of updates these are not asked: names cannot change, approvals are held against `old`.
+    if object["metadata"]["resourceVersion"].is_null() {
+        let name = format!("{}.{}", text(&spec["names"]["plural"]), text(&spec["group"]));
+        if object.name() != name && !object.name().is_empty() {
+            let path = Path::new("metadata").child("name");
+            errors.push(path.invalid(object.name(), "must be spec.names.plural+\".\"+spec.group"));
+        }
+        approval::rules(object, None, &mut errors);
     }
     spec_rules(spec, &Path::new("spec"), &mut errors);
     names::rules(&object["status"]["acceptedNames"], &Path::new("status").child("acceptedNames"), &mut errors);
+    stored_versions(object, &mut errors);
     errors
 }
 
@@ -131,7 +137,7 @@ fn validate_update(new: &Object, old: &Object) -> Errors {
     immutable(&spec["group"], &before["group"], &path.child("group"), &mut errors);
     let plural = path.child("names").child("plural");
     immutable(&spec["names"]["plural"], &before["names"]["plural"], &plural, &mut errors);
-    stored_versions(new, &mut errors);
+    approval::rules(new, Some(old), &mut errors);
     errors
 }
 
@@ -145,10 +151,19 @@ fn validate_status(new: &Object, old: &Object) -> Errors {
 /// A version in which objects may still be stored must stay.
 fn stored_versions(object: &Object, errors: &mut Errors) {
     let path = Path::new("status").child("storedVersions");
-    let names: Vec<&str> = items(&object["spec"]["versions"]).iter().map(|version| text(&version["name"])).collect();
-    let stored = items(&object["status"]["storedVersions"]);
+    let versions = items(&object["spec"]["versions"]);
+    let names: Vec<&str> = versions.iter().map(|version| text(&version["name"])).collect();
+    let list = &object["status"]["storedVersions"];
+    let stored = items(list);
     if stored.is_empty() {
-        errors.push(path.invalid(json!([]), "must have at least one stored version"));
+        errors.push(path.invalid(list.clone(), "must have at least one stored version"));
+    } else {
+        for version in versions.iter().filter(|version| truth(&version["storage"])) {
+            if !stored.contains(&version["name"]) {
+                let text = format!("must have the storage version {}", text(&version["name"]));
+                errors.push(path.invalid(list.clone(), &text));
+            }
+        }
     }
     for (index, version) in stored.iter().map(text).enumerate() {
         if !names.contains(&version) {
@@ -183,7 +198,7 @@ fn spec_rules(spec: &Value, path: &Path, errors: &mut Errors) {
             "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead",
         ));
     }
-    versions(&spec["versions"], &path.child("versions"), errors);
+    versions(&spec["versions"], path, errors);
     let names_path = path.child("names");
     for field in ["plural", "singular", "kind", "listKind"] {
         if text(&spec["names"][field]).is_empty() {
@@ -194,9 +209,10 @@ fn spec_rules(spec: &Value, path: &Path, errors: &mut Errors) {
     conversion(&spec["conversion"], &path.child("conversion"), errors);
 }
 
-fn versions(list: &Value, path: &Path, errors: &mut Errors) {
+fn versions(list: &Value, spec: &Path, errors: &mut Errors) {
     let mut names = BTreeSet::new();
     let mut unique = true;
+    let path = spec.child("versions");
     for (index, version) in items(list).iter().enumerate() {
         let path = path.index(index);
         let name = text(&version["name"]);
@@ -218,7 +234,15 @@ fn versions(list: &Value, path: &Path, errors: &mut Errors) {
                 errors.push(path.invalid(warning, "must only contain printable UTF-8 characters"));
             }
         }
-        schema::version(version, &path, errors);
+    }
+    schema::versions(items(list), spec, errors);
+    if let [first, ..] = items(list) {
+        // Upstream's internal type names the first version once more.
+        let name = text(&first["name"]);
+        let wrong = dns1035_label(name, false);
+        if !wrong.is_empty() {
+            errors.push(spec.child("version").invalid(name, &wrong.join(",")));
+        }
     }
     if !unique {
         errors.push(path.invalid(internal(list), "must contain unique version names"));
@@ -228,7 +252,7 @@ fn versions(list: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// The versions as upstream's internal type shows them in errors.
+/// The versions as upstream's internal type shows them in errors, when what they share is left out.
 fn internal(list: &Value) -> Value {
     let version = |version: &Value| {
         let mut shown = Map::new();
@@ -255,18 +279,41 @@ fn conversion(conversion: &Value, path: &Path, errors: &mut Errors) {
             }
         }
         "Webhook" => {
-            let path = path.child("webhook");
+            // Upstream's internal type has these beside the strategy.
             let client = &webhook["clientConfig"];
             let (url, service) = (!client["url"].is_null(), !client["service"].is_null());
+            let own = path.child("webhookClientConfig");
             if client.is_null() {
-                errors.push(path.child("clientConfig").required("required when strategy is set to Webhook"));
+                errors.push(own.required("required when strategy is set to Webhook"));
             } else if url == service {
-                errors.push(path.child("clientConfig").required("exactly one of url or service is required"));
+                errors.push(own.required("exactly one of url or service is required"));
             }
-            if items(&webhook["conversionReviewVersions"]).is_empty() {
-                errors.push(path.child("conversionReviewVersions").required(""));
-            }
+            review_versions(
+                items(&webhook["conversionReviewVersions"]),
+                &path.child("conversionReviewVersions"),
+                errors,
+            );
         }
         other => errors.push(path.child("strategy").not_supported(other, &["None", "Webhook"])),
+    }
+}
+
+/// The versions of ConversionReview that a webhook takes: one of them must be one that the server sends.
+fn review_versions(versions: &[Value], path: &Path, errors: &mut Errors) {
+    const KNOWN: [&str; 2] = ["v1", "v1beta1"];
+    if versions.is_empty() {
+        return errors.push(path.required(""));
+    }
+    for (index, version) in versions.iter().enumerate() {
+        let wrong = dns1035_label(text(version), false);
+        if !wrong.is_empty() {
+            errors.push(path.index(index).invalid(text(version), &wrong.join(",")));
+        } else if versions[..index].contains(version) {
+            errors.push(path.index(index).invalid(text(version), "duplicate version"));
+        }
+    }
+    if !versions.iter().any(|version| KNOWN.contains(&text(version))) {
+        let text = format!("must include at least one of {}", KNOWN.join(", "));
+        errors.push(path.invalid(Value::Array(versions.to_vec()), &text));
     }
 }

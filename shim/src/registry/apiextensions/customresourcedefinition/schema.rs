@@ -28,19 +28,52 @@ const STRUCTURE: [&str; 9] = [
     "x-kubernetes-list-type",
 ];
 
-pub(super) fn version(version: &Value, path: &Path, errors: &mut Errors) {
-    let schema = &version["schema"]["openAPIV3Schema"];
-    let schema_path = path.child("schema").child("openAPIV3Schema");
-    if schema.is_object() {
-        node(schema, Level::Root, &schema_path, errors);
-    } else {
-        errors.push(schema_path.required("schemas are required"));
+/// The rules of all versions. As in upstream's internal type, what is the same in all of them is the spec's own, and is
+/// looked at, and complained of, once.
+pub(super) fn versions(versions: &[Value], spec: &Path, errors: &mut Errors) {
+    let Some(first) = versions.first() else { return };
+    let shared = |field: &str| versions.iter().all(|version| version[field] == first[field]);
+    // Where each version's field is, or the spec's where they share it: under that name, with that version.
+    let each = |field: &str, lifted: &str| -> Vec<(Path, &Value)> {
+        if shared(field) {
+            return vec![(spec.child(lifted), first)];
+        }
+        let own = |index: usize| spec.child("versions").index(index).child(field);
+        versions.iter().enumerate().map(|(index, version)| (own(index), version)).collect()
+    };
+    for (index, version) in versions.iter().enumerate() {
+        if !schema_of(version).is_object() {
+            let path = spec.child("versions").index(index).child("schema").child("openAPIV3Schema");
+            errors.push(path.required(""));
+        }
     }
-    scale(&version["subresources"]["scale"], &path.child("subresources").child("scale"), errors);
-    for (index, column) in items(&version["additionalPrinterColumns"]).iter().enumerate() {
-        printer_column(column, &path.child("additionalPrinterColumns").index(index), errors);
+    for (path, version) in each("schema", "validation") {
+        let schema = schema_of(version);
+        if schema.is_object() {
+            node(schema, Level::Root, &path.child("openAPIV3Schema"), errors);
+        }
     }
-    selectable(version, &path.child("selectableFields"), errors);
+    for (path, version) in each("subresources", "subresources") {
+        scale(&version["subresources"]["scale"], &path.child("scale"), errors);
+    }
+    for (path, version) in each("additionalPrinterColumns", "additionalPrinterColumns") {
+        for (index, column) in items(&version["additionalPrinterColumns"]).iter().enumerate() {
+            printer_column(column, &path.index(index), errors);
+        }
+    }
+    // Those that fit the schema of one version need not fit another's.
+    let same = |a: &Value, b: &Value| a["schema"] == b["schema"] && a["selectableFields"] == b["selectableFields"];
+    for (index, version) in versions.iter().enumerate() {
+        if !versions[..index].iter().any(|earlier| same(earlier, version)) {
+            let own = spec.child("versions").index(index);
+            let holder = if shared("selectableFields") { spec } else { &own };
+            selectable(version, &holder.child("selectableFields"), errors);
+        }
+    }
+}
+
+fn schema_of(version: &Value) -> &Value {
+    &version["schema"]["openAPIV3Schema"]
 }
 
 /// Where in its schema a node is.
@@ -372,11 +405,13 @@ fn printer_column(column: &Value, path: &Path, errors: &mut Errors) {
     if !format.is_empty() && !FORMATS.contains(&format) {
         errors.push(path.child("format").invalid(format, &format!("must be one of {}", FORMATS.join(","))));
     }
+    let path = path.child("JSONPath");
     match text(&column["jsonPath"]) {
-        "" => errors.push(path.child("jsonPath").required("")),
+        "" => errors.push(path.required("")),
+        text if !text.starts_with('.') => errors.push(path.invalid(text, "must be a simple json path starting with .")),
         text => {
             if let Err(why) = JsonPath::parse(text) {
-                errors.push(path.child("jsonPath").invalid(text, &why));
+                errors.push(path.invalid(text, &why));
             }
         }
     }

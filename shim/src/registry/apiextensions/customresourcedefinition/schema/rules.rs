@@ -3,7 +3,7 @@
 use crate::cel::{LIMIT, Program, unescape};
 use crate::registry::field::{Errors, Path};
 use crate::registry::value::{items, text, truth};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 const REASONS: [&str; 4] = ["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"];
 const MAX_MESSAGE_BYTES: usize = 2048;
@@ -23,10 +23,10 @@ pub(super) fn check(schema: &Value, path: &Path, errors: &mut Errors) {
         if list[..index].iter().any(|other| other["rule"] == rule["rule"]) {
             errors.push(path.child("rule").duplicate(source));
         }
-        compile(schema, source, &path.child("rule"), errors);
+        compile(schema, source, "bool", &path.child("rule"), rule, errors);
         let message = text(&rule["messageExpression"]);
         if !message.is_empty() {
-            compile(schema, message, &path.child("messageExpression"), errors);
+            compile(schema, message, "string", &path.child("messageExpression"), rule, errors);
         }
         field_path(schema, text(&rule["fieldPath"]), &path.child("fieldPath"), errors);
     }
@@ -55,10 +55,24 @@ fn texts(rule: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn compile(schema: &Value, source: &str, path: &Path, errors: &mut Errors) {
+/// The rule as upstream's internal type shows it in errors.
+fn internal(rule: &Value) -> Value {
+    let mut shown = Map::new();
+    for (field, key) in [("Rule", "rule"), ("Message", "message"), ("MessageExpression", "messageExpression")] {
+        shown.insert(field.into(), text(&rule[key]).into());
+    }
+    shown.insert("Reason".into(), rule["reason"].clone());
+    shown.insert("FieldPath".into(), text(&rule["fieldPath"]).into());
+    shown.insert("OptionalOldSelf".into(), rule["optionalOldSelf"].clone());
+    Value::Object(shown)
+}
+
+/// `source` is the rule's expression or that of its message, `path` says which.
+fn compile(schema: &Value, source: &str, ty: &str, path: &Path, rule: &Value, errors: &mut Errors) {
+    let refused = |why: String| path.invalid(internal(rule), &why);
     let program = match Program::compile(source) {
         Ok(program) => program,
-        Err(text) => return errors.push(path.invalid(source, &format!("compilation failed: {text}"))),
+        Err(why) => return errors.push(refused(format!("compilation failed: {why}"))),
     };
     let estimate = program.estimate(schema);
     if estimate > LIMIT {
@@ -70,18 +84,24 @@ fn compile(schema: &Value, source: &str, path: &Path, errors: &mut Errors) {
         );
         errors.push(path.forbidden(&text));
     }
+    let at = |name: &str, column: usize, what: &str| {
+        let marker = ".".repeat(column);
+        format!("compilation failed: ERROR: <input>:1:{}: {what} '{name}'\n | {source}\n | {marker}^", column + 1)
+    };
     for variable in ["self", "oldSelf"] {
         for selection in program.selections(variable) {
             if let Some(name) = undeclared(schema, &selection) {
                 let column = source.find(&format!(".{name}")).unwrap_or(0);
-                let marker = ".".repeat(column);
-                let text = format!(
-                    "compilation failed: ERROR: <input>:1:{}: undefined field '{name}'\n | {source}\n | {marker}^",
-                    column + 1
-                );
-                return errors.push(path.invalid(source, &text));
+                return errors.push(refused(at(name, column, "undefined field")));
             }
         }
+    }
+    if program.type_name().is_some_and(|found| found != ty) {
+        let text = match ty {
+            "bool" => "cel expression must evaluate to a bool",
+            _ => "messageExpression must evaluate to a string",
+        };
+        errors.push(refused(text.to_owned()));
     }
 }
 

@@ -119,7 +119,7 @@ fn schemas_must_be_structural() {
         ),
         (
             json!({"type": "object", "properties": {"a": {"type": "string", "x-kubernetes-validations": [{"rule": "self ="}]}}}),
-            ".properties[a].x-kubernetes-validations[0].rule: Invalid value: \"self =\": compilation failed: ",
+            ".properties[a].x-kubernetes-validations[0].rule: Invalid value: {\"FieldPath\":\"\",",
         ),
         (
             json!({"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {"type": "string"}}, "x-kubernetes-validations": [{"rule": "self.c == 'x'"}]}}}),

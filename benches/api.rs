@@ -1,6 +1,7 @@
-//! The measured claims of the API server alone: start → /readyz, memory, and GET, LIST and CREATE per second over TLS on
-//! 16 connections, each beside a baseline of the same run: a bare hyper server that answers as many bytes, a bare loop of
-//! writes and fsyncs. Prints figures and ratios; fails on nothing (machines differ).
+//! The measured claims of the API server alone: start → /readyz; GET, LIST, WATCH fan-out, CREATE, PATCH and APPLY per second
+//! over TLS on 16 connections, each beside a baseline of the same run: a bare hyper server that answers as many bytes, a bare
+//! loop of writes and fsyncs; memory with 10,000 pods and with 100 definitions. Prints figures and ratios; fails on nothing
+//! (machines differ).
 //!
 //! `cargo bench --bench api [-- SECONDS]`: how long each rate is measured (default 3).
 #![allow(clippy::disallowed_methods)]
@@ -35,6 +36,15 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const BARE: &str = "--bare-server";
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+/// As many as a large cluster has, and definitions as a few operators bring along.
+const MANY_PODS: usize = 10_000;
+const MANY_DEFINITIONS: usize = 100;
+/// Properties of each definition: with types, descriptions and defaults about 20 KiB.
+const PROPERTIES: usize = 120;
+/// Until an event has come to every watcher.
+const EVENT_LIMIT: Duration = Duration::from_secs(10);
 
 fn main() {
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
@@ -86,6 +96,13 @@ async fn measure(time: Duration) {
     let objects = fetch(&server, &tls, &collection).await;
     let lists = rate(&server, &tls, time, |_| get(&collection)).await;
     line("skiff server RSS, after the load", server.resident(), "MiB", None);
+    let patch = |n: usize| write(Method::PATCH, &name, "application/merge-patch+json", mood(n));
+    let patches = rate(&server, &tls, time, patch).await;
+    let applied = format!("{MAPS}/applied?fieldManager=bench&force=true");
+    let apply = |n: usize| write(Method::PATCH, &applied, "application/apply-patch+yaml", applied_map(n));
+    let applies = rate(&server, &tls, time, apply).await;
+    let answer = fetch(&server, &tls, &format!("{MAPS}/applied")).await;
+    let events = fan_out(&server, &tls, time).await;
     drop(server);
 
     let bare_gets = bare_rate(dir.path(), &tls, &object, time).await;
@@ -94,6 +111,86 @@ async fn measure(time: Duration) {
     let name = format!("LIST {OBJECTS} objects ({:.1} MiB)", objects.len() as f64 / f64::from(1 << 20));
     line(&name, lists, "/s", Some((bare_lists, "a bare hyper server")));
     line("CREATE, durable", creates, "/s", Some((syncs, "bare fsyncs one by one")));
+    line("CREATE, durable", creates, "/s", Some((bare_gets, "a bare hyper server")));
+    line("PATCH (merge), durable", patches, "/s", Some((bare_gets, "a bare hyper server")));
+    let bare_applies = bare_rate(dir.path(), &tls, &answer, time).await;
+    line("APPLY, durable", applies, "/s", Some((bare_applies, "a bare hyper server")));
+    let name = format!("WATCH, events to {CONNECTIONS} watchers");
+    line(&name, events, "/s", Some((bare_gets, "a bare hyper server")));
+    footprints().await;
+}
+
+/// What pods and definitions take, each on a server of its own that has only these.
+async fn footprints() {
+    for (what, path, count, make) in [
+        ("pod", PODS, MANY_PODS, pod as fn(usize) -> Bytes),
+        ("definition", DEFINITIONS, MANY_DEFINITIONS, definition as fn(usize) -> Bytes),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let begun = Instant::now();
+        let server = Server::skiff(dir.path());
+        let tls = loop {
+            match client_tls(dir.path()) {
+                Some(tls) => break tls,
+                None => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        server.wait_until_ready(&tls, begun).await;
+        let before = server.resident();
+        let mut connection = connect(server.port, &tls).await.expect("a connection");
+        for n in 0..count {
+            let (status, _) = exchange(&mut connection, post(path, make(n))).await.expect("an answer");
+            assert!(status.is_success(), "{what} {n}: {status}");
+        }
+        // Definitions are served a moment after they are stored.
+        drop(fetch(&server, &tls, "/openapi/v3").await);
+        let after = server.resident();
+        line(&format!("skiff server RSS, {count} {what}s"), after, "MiB", None);
+        line(&format!("… each {what}"), (after - before) * 1024.0 / count as f64, "KiB", None);
+    }
+}
+
+/// Events per second that arrive, all watchers together, while one writer changes one object after the other.
+async fn fan_out(server: &Server, tls: &TlsConnector, time: Duration) -> f64 {
+    let path = format!("{MAPS}?watch=true&fieldSelector=metadata.name=map-0");
+    let mut watchers = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut connection = connect(server.port, tls).await.expect("a connection");
+        connection.ready().await.expect("a connection");
+        let answer = connection.send_request(get(&path)).await.expect("an answer");
+        // The connection lives as long as its sender.
+        watchers.push((connection, answer.into_body()));
+    }
+    // What there is comes first.
+    for (_, body) in &mut watchers {
+        event(body).await;
+    }
+    let mut writer = connect(server.port, tls).await.expect("a connection");
+    let begun = Instant::now();
+    let mut done = 0;
+    while begun.elapsed() < time {
+        let change =
+            write(Method::PATCH, &format!("{MAPS}/map-0"), "application/merge-patch+json", mood(usize::MAX - done));
+        exchange(&mut writer, change).await.expect("an answer");
+        for (_, body) in &mut watchers {
+            event(body).await;
+        }
+        done += 1;
+    }
+    (done * CONNECTIONS) as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// Reads up to the end of one event.
+async fn event(body: &mut hyper::body::Incoming) {
+    let whole = async {
+        while let Some(frame) = body.frame().await {
+            if frame.expect("a frame").data_ref().is_some_and(|data| data.ends_with(b"\n")) {
+                return;
+            }
+        }
+        panic!("the watch ends");
+    };
+    tokio::time::timeout(EVENT_LIMIT, whole).await.expect("an event comes");
 }
 
 fn line(what: &str, value: f64, unit: &str, baseline: Option<(f64, &str)>) {
@@ -191,6 +288,55 @@ fn get(path: &str) -> Request<Full<Bytes>> {
 fn post(path: &str, body: Bytes) -> Request<Full<Bytes>> {
     let request = Request::builder().method(Method::POST).uri(path).header("host", "localhost");
     request.header("content-type", "application/json").body(Full::new(body)).expect("a request")
+}
+
+fn write(method: Method, path: &str, content: &str, body: Bytes) -> Request<Full<Bytes>> {
+    let request = Request::builder().method(method).uri(path).header("host", "localhost");
+    request.header("content-type", content).body(Full::new(body)).expect("a request")
+}
+
+/// A change of one value.
+fn mood(n: usize) -> Bytes {
+    format!("{{\"data\":{{\"mood\":\"{n}\"}}}}").into()
+}
+
+fn applied_map(n: usize) -> Bytes {
+    let object = serde_json::json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "applied"},
+        "data": {"text": "x".repeat(PAYLOAD), "mood": n.to_string()},
+    });
+    object.to_string().into()
+}
+
+fn pod(n: usize) -> Bytes {
+    let object = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": format!("pod-{n}"), "labels": {"app": "many", "n": n.to_string()}},
+        "spec": {"nodeName": "nowhere", "containers": [{
+            "name": "main", "image": "registry.example.com/app:1.0",
+            "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}},
+        }]},
+    });
+    object.to_string().into()
+}
+
+fn definition(n: usize) -> Bytes {
+    let text = "What this field is for, in a sentence or two of the length that generated definitions have.";
+    let property = |at: usize| (format!("field{at}"), serde_json::json!({"type": "string", "description": text}));
+    let properties: serde_json::Map<String, serde_json::Value> = (0..PROPERTIES).map(property).collect();
+    let object = serde_json::json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("kinds{n}.bench.example.com")},
+        "spec": {
+            "group": "bench.example.com", "scope": "Namespaced",
+            "names": {"plural": format!("kinds{n}"), "kind": format!("Kind{n}")},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object", "properties": {"spec": {"type": "object", "properties": properties}},
+            }}}],
+        },
+    });
+    object.to_string().into()
 }
 
 fn config_map(name: &str) -> Bytes {

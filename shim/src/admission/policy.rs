@@ -14,12 +14,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// Expressions kept compiled; more than any set of policies has. When it is full it begins anew.
 const MAX_PROGRAMS: usize = 4096;
 
+/// An expression, compiled once, or why it cannot be.
+type Compiled = Arc<Result<Program, String>>;
+
 /// Compiled expressions by their text, shared by all requests.
 #[derive(Debug, Default)]
-pub struct Programs(RwLock<BTreeMap<Box<str>, Arc<Result<Program, String>>>>);
+pub struct Programs(RwLock<BTreeMap<Box<str>, Compiled>>);
 
 impl Programs {
-    fn get(&self, source: &str) -> Arc<Result<Program, String>> {
+    fn get(&self, source: &str) -> Compiled {
         // A panic while it was held can only have lost an entry.
         if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(source) {
             return known.clone();

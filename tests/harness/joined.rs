@@ -134,7 +134,11 @@ impl Joined {
         self.containerd = Some(self.spawn(&mut command, "containerd.log"));
         let mut said = [0; 256];
         loop {
-            let length = ready.recv(&mut said).expect("containerd says that it is ready");
+            let length = match ready.recv(&mut said) {
+                // A receive with a deadline is not resumed after a signal, of another test's child.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                length => length.expect("containerd says that it is ready"),
+            };
             if String::from_utf8_lossy(&said[..length]).contains("READY=1") {
                 break;
             }

@@ -181,7 +181,15 @@ impl Agent {
             let guard = ShutdownTask { logind, groups, pods, recorder, removals: evict, distress };
             tasks.spawn("shutdown", guard.run());
         }
-        let inputs = Inputs { changes, runtime_events, static_pods, evictions, mirrors, distress: in_distress };
+        let inputs = Inputs {
+            changes,
+            runtime_events,
+            static_pods,
+            evictions,
+            mirrors,
+            distress: in_distress,
+            runtime_lost: node.runtime_lost.clone(),
+        };
         let pods_task = PodsTask::new(Arc::new(context), tasks.child(), inputs);
         tasks.spawn("pods", pods_task.run());
         let serving = server::Deps {
@@ -192,6 +200,16 @@ impl Agent {
             node_name: config.node_name.as_str().into(),
             kubelet: config.kubelet.clone(),
             cluster: cluster.clone(),
+            config: config.clone(),
+            stats: Stats::new(
+                cgroups.clone(),
+                runtime.clone(),
+                volumes.clone(),
+                &config.root_dir,
+                &config.pod_logs_dir,
+            ),
+            machine: node.machine.clone(),
+            started: clock::now(),
         };
         server::start(&config, serving).await?;
         let content = ContentTask {

@@ -7,7 +7,9 @@ mod values;
 pub use crate::model::qos::QosClass;
 pub use values::{CgroupResources, Version, cpu_weight, files, pod_resources};
 
+use crate::clock;
 use crate::ids::PodUid;
+use crate::metrics::catalog;
 use crate::model::resources::BadQuantity;
 use crate::runtime::translate::cpu_shares;
 use crate::units::{Bytes, Millicores};
@@ -160,9 +162,12 @@ impl Cgroups {
 
     /// Makes the pod's cgroup with its limits; doing it again changes nothing.
     pub async fn create_pod(&self, pod: &Pod) -> Result<(), CgroupError> {
+        let begun = clock::now().mono;
         let resources = pod_resources(pod, self.pod_pids)?;
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        self.create(&self.pod_names(QosClass::of(pod), uid), &resources).await
+        let made = self.create(&self.pod_names(QosClass::of(pod), uid), &resources).await;
+        catalog::CGROUP_MANAGER.observe(["create"], begun.elapsed());
+        made
     }
 
     /// Kills what is left in the pod's cgroup and removes it, in whichever QoS level it is.
@@ -173,7 +178,9 @@ impl Cgroups {
             if folders.is_empty() {
                 continue;
             }
+            let begun = clock::now().mono;
             blocking(move || remove(&folders)).await?;
+            catalog::CGROUP_MANAGER.observe(["destroy"], begun.elapsed());
             if self.driver == Driver::Systemd {
                 let slice = slice_name(&names);
                 systemd::busctl(&slice, systemd::stop_unit(&slice)).await?;

@@ -4,7 +4,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | base | `ids` `units` `clock` |
+//! | base | `ids` `units` `clock` `metrics` (what is counted) |
 //! | model | `model` (data only) |
 //! | decide | `decide` (pure: wanted, seen, memory, now → plan) |
 //! | edge | `runtime` `cluster` `identity` `volumes` `probe` `cgroups` `images` `logs` `disk` `stats` `logind` |
@@ -29,6 +29,7 @@ pub mod ids;
 pub mod images;
 pub mod logind;
 pub mod logs;
+pub mod metrics;
 pub mod model;
 pub mod probe;
 pub mod runtime;

@@ -14,7 +14,7 @@ use crate::model::observed::{ObservedPod, RuntimePod};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What a caller can branch on. The message is the runtime's own (it goes into events and statuses).
@@ -133,6 +133,8 @@ pub enum RuntimeEvent {
     Dirty(PodUid),
     /// Events may have been missed (start, reconnection): look at everything.
     Relist,
+    /// The connection broke: the runtime may be down.
+    Lost,
 }
 
 /// Output of a command run in a container.
@@ -225,6 +227,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn exec(&self, id: &ContainerId, options: &StreamOptions) -> Result<String, RuntimeError>;
     async fn attach(&self, id: &ContainerId, options: &StreamOptions) -> Result<String, RuntimeError>;
     async fn port_forward(&self, id: &SandboxId, ports: &[u16]) -> Result<String, RuntimeError>;
+    /// Writes the container's state into an archive; `timeout` in seconds, 0 is the runtime's own.
+    async fn checkpoint_container(&self, id: &ContainerId, file: &Path, timeout: i64) -> Result<(), RuntimeError>;
     async fn stats(&self) -> Result<Vec<ContainerStats>, RuntimeError>;
     /// Where images and writable layers are kept.
     async fn image_fs(&self) -> Result<ImageFs, RuntimeError>;

@@ -1,24 +1,34 @@
 //! The kubelet's HTTP API: HTTPS on :10250 for the API server, plain `/healthz` on loopback :10248.
 //!
 //! Reads handles (`PodsHandle`, `Runtime`), never decides about pods. `route` understands the request, `auth` the
-//! caller; `pods`, `logs`, `metrics` answer; `exec` streams through `upgrade`, `stream` and `spdy`.
+//! caller; `pods`, `logs`, `metrics`, `summary`, `node_logs`, `health` and `commands` answer; `exec` streams through
+//! `upgrade`, `stream` and `spdy`.
 
 mod auth;
+mod commands;
 mod exec;
+mod health;
 mod logs;
 mod metrics;
+mod node_logs;
 mod pods;
 mod route;
 mod spdy;
 mod stream;
+mod summary;
 mod upgrade;
 
 pub use auth::TlsError;
 
 use crate::actors::pods::PodsHandle;
 use crate::actors::probes::ProbesHandle;
+use crate::clock::{self, Now};
 use crate::cluster::Cluster;
+use crate::ids::PodUid;
+use crate::metrics::catalog;
+use crate::model::node::Machine;
 use crate::runtime::Runtime;
+use crate::stats::{Stats, Subject};
 use crate::supervisor::Supervisor;
 use auth::{Access, Auth, Tls, TlsFiles, User};
 use bytes::Bytes;
@@ -32,6 +42,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use node_config::agent::AgentConfig;
 use node_config::kubelet::KubeletConfiguration;
 use route::{Route, RouteError};
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -61,6 +72,22 @@ pub struct Deps {
     pub kubelet: Arc<KubeletConfiguration>,
     /// Asked who callers are and what they may do.
     pub cluster: Arc<dyn Cluster>,
+    pub config: Arc<AgentConfig>,
+    pub stats: Stats,
+    pub machine: Arc<Machine>,
+    pub started: Now,
+}
+
+impl Deps {
+    /// The pods that can be measured: those that the runtime has shown.
+    fn subjects(&self) -> Vec<Subject> {
+        let pods = self.pods.list().into_iter();
+        let subjects = pods.filter_map(|pod| {
+            let seen = self.pods.observed(&PodUid::new(pod.metadata.uid.as_deref()?))?;
+            Some(Subject { pod, seen })
+        });
+        subjects.collect()
+    }
 }
 
 /// Why the node's API could not be started.
@@ -156,7 +183,11 @@ async fn serve_tls(tls: Arc<Tls>, auth: Arc<Auth>, stream: TcpStream, deps: Deps
 async fn serve_healthz(stream: TcpStream) {
     serve_http(stream, |request| async move {
         match (request.method(), request.uri().path()) {
-            (&Method::GET, "/healthz") => text(StatusCode::OK, "ok"),
+            (&Method::GET, "/healthz") => health::healthz(None, request.uri().query() == Some("verbose")),
+            (&Method::GET, path) => match path.strip_prefix("/healthz/") {
+                Some(check) => health::healthz(Some(check), false),
+                None => not_found(),
+            },
             _ => not_found(),
         }
     })
@@ -183,13 +214,71 @@ where
     }
 }
 
+/// Answers, and counts what was asked as the kubelet does.
 async fn answer(request: Request<Incoming>, deps: &Deps) -> Reply {
+    let (method, path) = (request.method().clone(), counted_path(request.uri().path()));
+    let long = matches!(path, "exec" | "attach" | "portforward" | "run");
+    let labels =
+        || [Cow::from(long.to_string()), Cow::from(method.to_string()), Cow::from(path), Cow::from("readwrite")];
+    catalog::HTTP_REQUESTS.inc(labels());
+    let begun = clock::now().mono;
+    let reply = reply_to(request, deps).await;
+    catalog::HTTP_DURATION.observe(labels(), begun.elapsed());
+    reply
+}
+
+/// The path as a label: its first parts, and nothing that a caller could make up.
+fn counted_path(path: &str) -> &'static str {
+    const KNOWN: [&str; 20] = [
+        "attach",
+        "checkpoint",
+        "configz",
+        "containerLogs",
+        "debug",
+        "exec",
+        "flagz",
+        "healthz",
+        "logs",
+        "metrics",
+        "metrics/cadvisor",
+        "metrics/probes",
+        "metrics/resource",
+        "pods",
+        "portForward",
+        "run",
+        "runningpods",
+        "stats",
+        "statusz",
+        "stats/summary",
+    ];
+    let path = path.trim_matches('/');
+    let known = |wanted: &str| KNOWN.into_iter().find(|known| *known == wanted);
+    match known(path).or_else(|| known(path.split('/').next().unwrap_or_default())) {
+        Some("portForward") => "portforward",
+        Some(known) => known,
+        None => "other",
+    }
+}
+
+async fn reply_to(request: Request<Incoming>, deps: &Deps) -> Reply {
     let route = route::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
+    if route.as_ref().is_ok_and(needs_debugging) && deps.kubelet.enable_debugging_handlers == Some(false) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n");
+    }
     match route {
-        Ok(Route::Healthz) => text(StatusCode::OK, "ok"),
+        Ok(Route::Healthz { check, verbose }) => health::healthz(check.as_deref(), verbose),
+        Ok(Route::Statusz) => health::statusz(deps),
+        Ok(Route::Flagz) => health::flagz(),
+        Ok(Route::Summary { only_cpu_and_memory }) => summary::serve(deps, only_cpu_and_memory).await,
+        Ok(Route::ResourceMetrics) => metrics::resource(deps).await,
+        Ok(Route::CadvisorMetrics) => metrics::cadvisor(deps).await,
+        Ok(Route::NodeLogs { path }) => node_logs::serve(deps, &path).await,
+        Ok(Route::NodeLogQuery(query)) => node_logs::query(deps, &query).await,
+        Ok(Route::Run { target, command }) => commands::run(deps, &target, &command).await,
+        Ok(Route::Checkpoint { target, timeout }) => commands::checkpoint(deps, &target, timeout).await,
         Ok(Route::Pods) => pods::desired(deps),
         Ok(Route::RunningPods) => pods::running(deps).await,
-        Ok(Route::Metrics) => metrics::scrape(deps),
+        Ok(Route::Metrics) => metrics::scrape(deps).await,
         Ok(Route::Configz) => json(&serde_json::json!({ "kubeletconfig": &*deps.kubelet })),
         Ok(Route::ProbeMetrics) => metrics::probes(&deps.probes),
         Ok(Route::Logs { target, previous, options }) => logs::serve(deps, &target, previous, options).await,
@@ -200,6 +289,25 @@ async fn answer(request: Request<Incoming>, deps: &Deps) -> Reply {
         Err(RouteError::MethodNotAllowed) => text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"),
         Err(RouteError::BadRequest(message)) => text(StatusCode::BAD_REQUEST, message),
     }
+}
+
+/// What `enableDebuggingHandlers: false` switches off.
+fn needs_debugging(route: &Route) -> bool {
+    matches!(
+        route,
+        Route::RunningPods
+            | Route::NodeLogs { .. }
+            | Route::NodeLogQuery(_)
+            | Route::Run { .. }
+            | Route::Checkpoint { .. }
+            | Route::Logs { .. }
+            | Route::Exec { .. }
+            | Route::Attach { .. }
+            | Route::PortForward { .. }
+            | Route::Configz
+            | Route::Statusz
+            | Route::Flagz
+    )
 }
 
 /// A plain text answer, as Go's `http.Error` and the kubelet's handlers write them.

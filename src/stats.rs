@@ -67,7 +67,9 @@ impl Subject {
 pub enum Depth {
     /// CPU, memory and threads: what `kubectl top` and eviction want.
     Usage,
-    /// Limits, disk traffic, open files and network too.
+    /// Limits and network too.
+    Limits,
+    /// Disk traffic and high-water marks too.
     Full,
 }
 
@@ -80,6 +82,16 @@ pub struct Group {
     pub started_at: Timestamp,
     pub figures: CgroupUse,
     pub network: Vec<InterfaceUse>,
+}
+
+impl Group {
+    /// Whether disk traffic, high-water marks and processes were read too (`Depth::Full`).
+    pub fn is_detailed(&self) -> bool {
+        match self.owner {
+            Owner::Node | Owner::Container(..) => true,
+            Owner::Pod(_) | Owner::Sandbox(..) => false,
+        }
+    }
 }
 
 /// Whose cgroup it is.
@@ -170,7 +182,7 @@ impl Stats {
         .await
     }
 
-    /// CPU, memory and (with `Full`) network of these pods and their running containers. No call of the runtime.
+    /// CPU, memory and (deeper than `Usage`) network of these pods and their running containers. No call of the runtime.
     pub async fn pods(&self, subjects: Vec<Subject>, depth: Depth) -> Result<Vec<PodUse>, StatsError> {
         self.blocking(move |inner| subjects.iter().map(|subject| inner.pod(subject, depth)).collect()).await
     }
@@ -196,10 +208,25 @@ impl Stats {
         self.blocking(move |inner| inner.read(&path, Depth::Usage, booted)).await
     }
 
+    /// Interfaces of the host.
+    pub async fn host_network(&self) -> Result<Vec<InterfaceUse>, StatsError> {
+        self.blocking(|_| Ok(own_network())).await
+    }
+
     /// The path of `kubepods`.
     pub fn kubepods(&self) -> String {
         let [top, ..] = self.inner.cgroups.levels();
         top
+    }
+
+    /// The node's file system and the device that it lies on; `None` while the disk cannot be asked.
+    pub fn root_disk(&self) -> Option<(String, FsUse)> {
+        use std::os::unix::fs::MetadataExt;
+        let root = &self.inner.root_dir;
+        let number = std::fs::metadata(root).ok()?.dev();
+        let device =
+            Device { major: nix::sys::stat::major(number) as u32, minor: nix::sys::stat::minor(number) as u32 };
+        Some((self.device_name(device), disk::usage(root).ok()?.into()))
     }
 
     /// `/dev/vda` of `254:0`; empty for what the kernel does not name.
@@ -275,7 +302,7 @@ impl Inner {
             uid: subject.uid(),
             key: crate::ids::PodKey::new(text(namespace), text(name)),
             cgroup: self.read(&parent, depth, started)?,
-            network: if depth == Depth::Full { self.network(subject, &parent) } else { Vec::new() },
+            network: if depth != Depth::Usage { self.network(subject, &parent) } else { Vec::new() },
             containers,
             disk: None,
         })
@@ -283,12 +310,10 @@ impl Inner {
 
     fn groups(&self, subjects: &[Subject]) -> Result<Vec<Group>, StatsError> {
         let mut groups = Vec::with_capacity(subjects.len() * 3 + 4);
-        let mut buffer = Vec::new();
         let memory = MemInfo::parse(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default());
         let node =
             |id: String, figures, network| Group { id, owner: Owner::Node, started_at: self.booted, figures, network };
-        let own = i32::try_from(std::process::id()).unwrap_or_default();
-        groups.push(node("/".to_owned(), self.root_cgroup(&memory)?, proc::interfaces_of(own, &mut buffer)));
+        groups.push(node("/".to_owned(), self.root_cgroup(&memory)?, own_network()));
         for path in self.cgroups.levels() {
             if let Some(figures) = self.read(&path, Depth::Full, self.booted)? {
                 groups.push(node(path, figures, Vec::new()));
@@ -303,11 +328,12 @@ impl Inner {
     fn pod_groups(&self, subject: &Subject, groups: &mut Vec<Group>) -> Result<(), StatsError> {
         let parent = self.cgroups.pod_parent(&subject.pod);
         let started_at = created(subject).unwrap_or(self.booted);
-        let Some(figures) = self.read(&parent, Depth::Full, started_at)? else { return Ok(()) };
+        // What a pod as a whole writes and how it came to it is the sum of its containers, which tell it themselves.
+        let Some(figures) = self.read(&parent, Depth::Limits, started_at)? else { return Ok(()) };
         let pod = &subject.pod;
         for sandbox in subject.seen.sandboxes.iter().filter(|sandbox| sandbox.ready) {
             let id = self.cgroups.container_path(&parent, sandbox.id.as_str());
-            let Some(figures) = self.read(&id, Depth::Full, sandbox.created_at)? else { continue };
+            let Some(figures) = self.read(&id, Depth::Limits, sandbox.created_at)? else { continue };
             let owner = Owner::Sandbox(pod.clone(), sandbox.id.to_string());
             let network = self.network(subject, &parent);
             groups.push(Group { id, owner, started_at: sandbox.created_at, figures, network });
@@ -347,7 +373,11 @@ impl Inner {
     }
 
     fn read(&self, path: &str, depth: Depth, started: Timestamp) -> Result<Option<CgroupUse>, StatsError> {
-        let found = self.reader.lock().unwrap_or_else(PoisonError::into_inner).read(path, depth == Depth::Full);
+        let found = self.reader.lock().unwrap_or_else(PoisonError::into_inner).read(
+            path,
+            depth != Depth::Usage,
+            depth == Depth::Full,
+        );
         let found = found.map_err(|source| StatsError::Read { what: format!("cgroup {path}"), source })?;
         Ok(found.map(|mut figures| {
             let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
@@ -355,6 +385,11 @@ impl Inner {
             figures
         }))
     }
+}
+
+/// The agent runs in the host's network namespace.
+fn own_network() -> Vec<InterfaceUse> {
+    proc::interfaces_of(i32::try_from(std::process::id()).unwrap_or_default(), &mut Vec::new())
 }
 
 /// When the pod's sandbox was made.

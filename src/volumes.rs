@@ -31,6 +31,7 @@ use self::tokens::Tokens;
 use crate::clock;
 use crate::cluster::{Cluster, ClusterError};
 use crate::ids::PodUid;
+use crate::metrics::catalog;
 use crate::model::node::NodeFacts;
 use crate::runtime::Mount;
 use crate::units::Bytes;
@@ -129,7 +130,13 @@ impl Volumes {
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
         // The runtime mounts images.
         let volumes = volumes.iter().filter(|volume| volume.image.is_none());
-        let placed = futures::future::join_all(volumes.map(|volume| self.place_one(pod, &dir, volume))).await;
+        let placed = volumes.map(|volume| async {
+            let begun = clock::now().mono;
+            let placed = self.place_one(pod, &dir, volume).await;
+            count_mount(volume, placed.is_ok(), begun.elapsed());
+            placed
+        });
+        let placed = futures::future::join_all(placed).await;
         let mut all = Placed::default();
         for one in placed {
             all.add(one?);
@@ -308,6 +315,39 @@ impl Volumes {
                 format!("the disk did not answer within {DISK_DEADLINE:?}"),
             )),
         }
+    }
+}
+
+/// `storage_operation_duration_seconds`.
+fn count_mount(volume: &Volume, succeeded: bool, took: Duration) {
+    let status = if succeeded { "success" } else { "fail-unknown" };
+    catalog::STORAGE_OPERATIONS.observe(["false", "volume_mount", status, plugin_name(volume)], took);
+}
+
+/// The plugin of a volume, as the kubelet's metrics spell it.
+pub fn plugin_name(volume: &Volume) -> &'static str {
+    if volume.empty_dir.is_some() {
+        "kubernetes.io/empty-dir"
+    } else if volume.config_map.is_some() {
+        "kubernetes.io/configmap"
+    } else if volume.secret.is_some() {
+        "kubernetes.io/secret"
+    } else if volume.projected.is_some() {
+        "kubernetes.io/projected"
+    } else if volume.downward_api.is_some() {
+        "kubernetes.io/downward-api"
+    } else if volume.host_path.is_some() {
+        "kubernetes.io/host-path"
+    } else if volume.image.is_some() {
+        "kubernetes.io/image"
+    } else if volume.nfs.is_some() {
+        "kubernetes.io/nfs"
+    } else if volume.csi.is_some() {
+        "kubernetes.io/csi"
+    } else if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
+        "kubernetes.io/persistent-claim"
+    } else {
+        "unknown"
     }
 }
 

@@ -13,6 +13,8 @@ pub struct AgentConfig {
     pub node_name: String,
     /// `None`: the address of the default route's interface.
     pub node_ip: Option<IpAddr>,
+    /// On a dual-stack node that of the other family.
+    pub second_node_ip: Option<IpAddr>,
     /// Kubeconfig of the node's identity (`system:node:<name>`).
     pub kubeconfig: PathBuf,
     /// `/var/lib/kubelet`.
@@ -96,6 +98,7 @@ impl AgentConfig {
         Self {
             node_name: node_name.into(),
             node_ip: None,
+            second_node_ip: None,
             kubeconfig: kubeconfig.into(),
             root_dir: "/var/lib/kubelet".into(),
             pod_logs_dir: path(&kubelet.pod_logs_dir, ""),

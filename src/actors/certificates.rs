@@ -6,6 +6,7 @@ use crate::cluster::{ClusterError, Connection};
 use crate::identity::renewal::Validity;
 use crate::identity::store::{CertificateStore, Held, StoreError};
 use crate::identity::{self, request};
+use crate::metrics::catalog;
 use crate::model::node::NodeFacts;
 use jiff::Timestamp;
 use node_config::agent::AgentConfig;
@@ -80,6 +81,7 @@ impl Certificates {
                 }
                 Err(error) => {
                     tracing::warn!(%error, until = %held.validity.not_after, "client certificate not renewed, retrying");
+                    catalog::CLIENT_CERTIFICATE_RENEW_ERRORS.add_one();
                     tokio::time::sleep(pace.failed()).await;
                 }
             }
@@ -127,6 +129,7 @@ impl Certificates {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "serving certificate not obtained, retrying");
+                    catalog::SERVER_CERTIFICATE_RENEW_ERRORS.add_one();
                     tokio::time::sleep(pace.failed()).await;
                 }
             }

@@ -24,7 +24,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// `nodeStatusUpdateFrequency`: how often a ready node looks whether its status changed.
@@ -32,10 +32,12 @@ const CHECK_EVERY: Duration = Duration::from_secs(10);
 /// While the node is not ready or the API server not reached: the next look comes sooner, then ever later.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(5);
-/// The image list changes seldom, and listing costs the runtime something.
-const IMAGES_EVERY: Duration = Duration::from_secs(60);
+/// The image list changes seldom, and listing costs the runtime something (the kubelet's image cache: 30 s).
+const IMAGES_EVERY: Duration = Duration::from_secs(30);
 /// How long a runtime may take to say how it is, before it counts as down.
 const RUNTIME_DEADLINE: Duration = Duration::from_secs(5);
+/// A runtime whose connection broke may just be restarting: only if it is not back by then the node is not ready.
+const RUNTIME_RESTART: Duration = Duration::from_secs(2);
 /// The annotation that lets the attach-detach controller do its work.
 const MANAGED_ATTACH: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 
@@ -72,14 +74,18 @@ pub struct NodeHandle {
     pub facts: watch::Receiver<NodeFacts>,
     /// Whether the API server has this node as Ready.
     pub ready: watch::Receiver<bool>,
+    /// Has the node look how the runtime is, sooner than it would.
+    pub runtime_lost: Arc<Notify>,
+    /// The machine as it was found at the start.
+    pub machine: Arc<Machine>,
     /// The runtime's last word on itself; `None` before the first and while it does not answer.
     pub runtime: watch::Receiver<Option<Arc<RuntimeInfo>>>,
 }
 
 /// Reads the machine; returns the handle, and the task to run under the supervisor.
 pub fn new(deps: NodeDeps) -> Result<(NodeHandle, impl Future<Output = ()> + Send + 'static), NodeError> {
-    let machine = machine::read().map_err(NodeError::Machine)?;
-    let address = deps.config.node_ip.or_else(machine::default_address).ok_or(NodeError::NoAddress)?;
+    let machine = Arc::new(machine::read().map_err(NodeError::Machine)?);
+    let ips = addresses(&deps.config, machine::default_address, machine::default_address_of)?;
     let root = &deps.config.root_dir;
     // The root directory may not exist yet: its nearest ancestor lies on the same disk.
     let root = root.ancestors().find(|path| path.exists()).unwrap_or(root).to_owned();
@@ -87,25 +93,39 @@ pub fn new(deps: NodeDeps) -> Result<(NodeHandle, impl Future<Output = ()> + Sen
     let (facts, facts_reader) = watch::channel(NodeFacts::default());
     let (ready, ready_reader) = watch::channel(false);
     let (runtime, runtime_reader) = watch::channel(None);
+    let runtime_lost = Arc::new(Notify::new());
     let task = NodeTask {
         deps,
-        machine,
-        ips: vec![address],
+        machine: machine.clone(),
+        ips,
         disk,
         images: Vec::new(),
         images_read: None,
         facts,
         ready,
         runtime,
+        runtime_lost: runtime_lost.clone(),
     };
     task.publish_facts(&task.status(None, clock::now()), None, Vec::new());
-    let handle = NodeHandle { facts: facts_reader, ready: ready_reader, runtime: runtime_reader };
+    let handle =
+        NodeHandle { facts: facts_reader, ready: ready_reader, runtime_lost, machine, runtime: runtime_reader };
     Ok((handle, task.run()))
+}
+
+/// The node's addresses, the main one first. `0.0.0.0` and `::` stand for the default route's of that family.
+fn addresses(
+    config: &AgentConfig,
+    default: impl Fn() -> Option<IpAddr>,
+    default_of: impl Fn(IpAddr) -> Option<IpAddr>,
+) -> Result<Vec<IpAddr>, NodeError> {
+    let given = |ip: IpAddr| if ip.is_unspecified() { default_of(ip) } else { Some(ip) };
+    let first = config.node_ip.map_or_else(default, given).ok_or(NodeError::NoAddress)?;
+    Ok(std::iter::once(first).chain(config.second_node_ip.and_then(given)).collect())
 }
 
 struct NodeTask {
     deps: NodeDeps,
-    machine: Machine,
+    machine: Arc<Machine>,
     ips: Vec<IpAddr>,
     disk: DiskUsage,
     images: Vec<ImageInfo>,
@@ -113,6 +133,7 @@ struct NodeTask {
     facts: watch::Sender<NodeFacts>,
     ready: watch::Sender<bool>,
     runtime: watch::Sender<Option<Arc<RuntimeInfo>>>,
+    runtime_lost: Arc<Notify>,
 }
 
 impl NodeTask {
@@ -194,7 +215,11 @@ impl NodeTask {
                 annotations: Some(BTreeMap::from([(MANAGED_ATTACH.to_owned(), "true".to_owned())])),
                 ..Default::default()
             },
-            spec: Some(NodeSpec { taints: (!taints.is_empty()).then_some(taints), ..Default::default() }),
+            spec: Some(NodeSpec {
+                taints: (!taints.is_empty()).then_some(taints),
+                provider_id: Some(config.kubelet.provider_id.clone()).filter(|id| !id.is_empty()),
+                ..Default::default()
+            }),
             status: Some(self.status(None, clock::now())),
         }
     }
@@ -242,11 +267,12 @@ impl NodeTask {
         }
     }
 
-    /// Until the next look is due; a shortage that begins or ends is shown at once.
+    /// Until the next look is due; a shortage that begins or ends, and a runtime that is lost, are shown sooner.
     async fn wait(&mut self) {
-        // Both arms are cancel-safe: a change that is not seen here is seen by the next wait.
+        // Every arm is cancel-safe: a change that is not seen here is seen by the next wait.
         tokio::select! {
             () = tokio::time::sleep(CHECK_EVERY) => {}
+            () = self.runtime_lost.notified() => tokio::time::sleep(RUNTIME_RESTART).await,
             // Without eviction nothing changes any more.
             Ok(()) = self.deps.distress.changed() => {}
         }

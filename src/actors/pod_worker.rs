@@ -9,10 +9,12 @@ mod resize;
 mod start;
 #[cfg(test)]
 mod tests;
+mod timing;
 
 pub use self::context::{Services, WorkerContext, WorkerPaths};
 
 use self::job::{Done, Outcome};
+use self::timing::Timing;
 use crate::actors::images::ImageFailure;
 use crate::actors::status::Shown;
 use crate::clock;
@@ -94,6 +96,7 @@ pub(crate) struct PodWorker {
     /// The API object changed since the last publication: others may have touched the status.
     republish: bool,
     stage: Stage,
+    timing: Timing,
 }
 
 impl PodWorker {
@@ -101,6 +104,8 @@ impl PodWorker {
         let Beginning { pod, memory, fresh } = beginning;
         let (sender, desired) = watch::channel(pod.clone());
         let dirty = Arc::new(Notify::new());
+        let now = clock::now().mono;
+        let created = pod.pod.metadata.creation_timestamp.as_ref().filter(|_| fresh).map(|time| time.0);
         let worker = Self {
             context,
             desired,
@@ -108,13 +113,14 @@ impl PodWorker {
             pod,
             memory,
             seen: Arc::default(),
-            look_at: (!fresh).then(|| clock::now().mono),
+            look_at: (!fresh).then_some(now),
             placed: Placed::default(),
             jobs: FuturesUnordered::new(),
             aborts: BTreeMap::new(),
             messages: look::Messages::default(),
             republish: true,
             stage: Stage::Sync,
+            timing: Timing::new(now, created),
         };
         (WorkerHandle { desired: sender, dirty }, worker)
     }
@@ -122,11 +128,17 @@ impl PodWorker {
     /// Runs until nothing of the pod is left.
     pub(crate) async fn run(mut self) {
         while self.stage != Stage::Over {
+            self.timing.busy(clock::now().mono);
             let wake = match self.look_at {
                 Some(at) if at <= clock::now().mono => self.look_then_pass().await,
                 Some(at) => Some(at),
                 None => self.pass(),
             };
+            let pulling = self.aborts.keys().any(|key| matches!(key, StepKey::Image(_) | StepKey::VolumeImage(_)));
+            self.timing.pulls(pulling, clock::now().mono);
+            if self.jobs.is_empty() {
+                self.timing.idle(clock::now().mono);
+            }
             if self.stage != Stage::Over {
                 self.wait(wake).await;
             }
@@ -189,6 +201,9 @@ impl PodWorker {
 
     fn publish(&mut self, status: PodStatus) {
         let gone = self.memory.stop.as_ref().is_some_and(|stop| stop.cause == StopCause::Gone);
+        if status.phase.as_deref() == Some("Running") {
+            self.timing.running(clock::now());
+        }
         let changed = status != self.memory.status;
         let status = Arc::new(status);
         self.context.pods.update(&self.pod, &status, &self.seen);
@@ -275,6 +290,7 @@ impl PodWorker {
             }
             self.pod = pod;
             self.republish = true;
+            self.timing.updated();
         }
     }
 

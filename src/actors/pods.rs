@@ -8,6 +8,7 @@ use crate::decide::resize::{self, Verdict};
 use crate::decide::static_pod::{self, MirrorView};
 use crate::decide::{admit, evict};
 use crate::ids::{PodKey, PodUid};
+use crate::metrics::catalog;
 use crate::model::eviction::Distress;
 use crate::model::memory::Rejection;
 use crate::model::observed::{ObservedPod, Shape};
@@ -20,7 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 /// Ended workers waiting to be taken note of; a full channel only makes a worker that is over wait.
@@ -135,6 +136,8 @@ pub struct Inputs {
     pub mirrors: watch::Sender<MirrorView>,
     /// Why the node takes fewer pods than usual.
     pub distress: watch::Receiver<Distress>,
+    /// Told when the runtime's connection broke: the node is to look how it is.
+    pub runtime_lost: Arc<Notify>,
 }
 
 /// The actor: turns changes of the API and of the runtime into inputs of workers.
@@ -149,8 +152,9 @@ pub struct PodsTask {
     /// Pods that the runtime held when it was last asked; a pod that comes later is new to it.
     in_runtime: Option<BTreeSet<PodUid>>,
     listed: bool,
-    /// When to compare the runtime's pods with ours.
+    /// When to compare the runtime's pods with ours, and when that was last done.
     audit_at: Option<Instant>,
+    audited: Option<Instant>,
 }
 
 impl PodsTask {
@@ -165,6 +169,7 @@ impl PodsTask {
             in_runtime: None,
             listed: false,
             audit_at: None,
+            audited: None,
         }
     }
 
@@ -485,6 +490,7 @@ impl PodsTask {
                 }
             }
             RuntimeEvent::Relist => self.audit_at = Some(crate::clock::now().mono),
+            RuntimeEvent::Lost => self.inputs.runtime_lost.notify_one(),
         }
     }
 
@@ -511,7 +517,14 @@ impl PodsTask {
     /// the API does not know is stopped and removed.
     async fn audit(&mut self) {
         self.audit_at = None;
-        match self.context.runtime.pods().await {
+        let begun = crate::clock::now();
+        if let Some(last) = self.audited.replace(begun.mono) {
+            catalog::PLEG_RELIST_INTERVAL.observe_one(begun.mono - last);
+        }
+        let held = self.context.runtime.pods().await;
+        catalog::PLEG_RELIST.observe_one(begun.mono.elapsed());
+        catalog::PLEG_LAST_SEEN.set(begun.wall.as_second() as f64);
+        match held {
             Ok(held) => {
                 let shapes: BTreeMap<&PodUid, &Shape> = held.iter().map(|pod| (&pod.uid, &pod.shape)).collect();
                 let none = Shape::new();
@@ -526,6 +539,7 @@ impl PodsTask {
                         continue;
                     }
                     tracing::info!(pod = %orphan.key, uid = %orphan.uid, "stopping a pod that the API server does not know");
+                    catalog::ORPHANED_PODS.add_one();
                     let beginning = Beginning {
                         pod: DesiredPod::forgotten(orphan.uid.clone(), orphan.key.clone()),
                         memory: Default::default(),

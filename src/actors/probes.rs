@@ -5,6 +5,7 @@ use crate::clock;
 use crate::cluster::Recorder;
 use crate::decide::probes;
 use crate::ids::{ContainerId, PodUid};
+use crate::metrics::{DEFAULT_BUCKETS, Distribution};
 use crate::model::memory::{PodMemory, ProbeFailure, ProbeView};
 use crate::model::observed::{ContainerState, ObservedContainer, ObservedPod};
 use crate::model::pod::DesiredPod;
@@ -30,6 +31,8 @@ pub struct ProbesHandle {
     state: Arc<Mutex<BTreeMap<ContainerId, Probed>>>,
     /// Bounded by the probes of the pods there are, times three results.
     counts: Arc<Mutex<BTreeMap<Counted, u64>>>,
+    /// How long they took; `result` says nothing there. Bounded likewise.
+    durations: Arc<Mutex<BTreeMap<Counted, Distribution>>>,
 }
 
 /// What probes are counted by (`prober_probe_total`).
@@ -78,7 +81,15 @@ impl ProbesHandle {
         recorder: Recorder,
         changed: mpsc::Sender<RuntimeEvent>,
     ) -> Self {
-        Self { supervisor, runtime, recorder, changed, state: Arc::default(), counts: Arc::default() }
+        Self {
+            supervisor,
+            runtime,
+            recorder,
+            changed,
+            state: Arc::default(),
+            counts: Arc::default(),
+            durations: Arc::default(),
+        }
     }
 
     /// Writes what probes have shown of the pod's containers into `views`.
@@ -136,8 +147,14 @@ impl ProbesHandle {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How long each probe of the pods there are took (`result` is empty).
+    pub fn durations(&self) -> BTreeMap<Counted, Distribution> {
+        self.durations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The pod is over.
     pub(crate) fn forget(&self, pod: &PodUid) {
+        self.durations.lock().unwrap_or_else(PoisonError::into_inner).retain(|counted, _| counted.uid != *pod);
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).retain(|counted, _| counted.uid != *pod);
         self.state().retain(|_, probed| {
             let keep = probed.pod != *pod;
@@ -241,7 +258,7 @@ impl Prober {
             let begun = clock::now().mono;
             if self.kind == Kind::Startup || self.is_started() {
                 let verdict = self.settled(timeout).await;
-                self.count(&verdict);
+                self.count(&verdict, begun.elapsed());
                 if self.judge(verdict, &mut in_row) {
                     return;
                 }
@@ -305,7 +322,7 @@ impl Prober {
         Verdict::Failed("missing probe handler".to_owned())
     }
 
-    fn count(&self, verdict: &Verdict) {
+    fn count(&self, verdict: &Verdict, took: Duration) {
         let counted = Counted {
             uid: self.pod.uid.clone(),
             namespace: self.pod.key.namespace.to_string(),
@@ -318,6 +335,9 @@ impl Prober {
                 Verdict::Unknown(_) => "unknown",
             },
         };
+        let timed = Counted { result: "", ..counted.clone() };
+        let mut durations = self.handle.durations.lock().unwrap_or_else(PoisonError::into_inner);
+        durations.entry(timed).or_default().observe(DEFAULT_BUCKETS, took.as_secs_f64());
         *self.handle.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(counted).or_default() += 1;
     }
 

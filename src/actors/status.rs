@@ -4,6 +4,7 @@ use crate::clock;
 use crate::cluster::{Cluster, ClusterError};
 use crate::decide::patch::status_patch;
 use crate::ids::{PodKey, PodUid};
+use crate::metrics::catalog;
 use crate::model::pod::DesiredPod;
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -69,6 +70,8 @@ struct Update {
     done: Vec<oneshot::Sender<()>>,
     failures: u32,
     not_before: Option<Instant>,
+    /// When the first change that is not written yet came.
+    since: Instant,
 }
 
 impl StatusHandle {
@@ -108,6 +111,7 @@ impl StatusHandle {
             done: Vec::new(),
             failures: 0,
             not_before: None,
+            since: clock::now().mono,
         });
         update.pod = pod.clone();
         update.status = status.clone();
@@ -189,9 +193,12 @@ impl StatusTask {
         let mut state = self.shared.state();
         match result {
             // Who no longer waits does not need to know.
-            Ok(()) => update.done.into_iter().for_each(|done| {
-                let _ = done.send(());
-            }),
+            Ok(()) => {
+                catalog::POD_STATUS_SYNC.observe_one(update.since.elapsed());
+                update.done.into_iter().for_each(|done| {
+                    let _ = done.send(());
+                });
+            }
             Err(error) => {
                 update.failures += 1;
                 let wait = FIRST_RETRY.saturating_mul(1 << update.failures.min(10)).min(MAX_RETRY);

@@ -175,9 +175,9 @@ pub(crate) struct NodeFlags {
     /// Name of the node; the host name by default
     #[arg(long, visible_alias = "hostname-override", value_name = "name", value_parser = node_name)]
     pub(crate) node_name: Option<String>,
-    /// Address of the node; that of the default route by default
-    #[arg(long, value_name = "ip")]
-    pub(crate) node_ip: Option<IpAddr>,
+    /// Address of the node, or two of different families; that of the default route by default
+    #[arg(long, value_name = "ip", value_parser = node_ips)]
+    pub(crate) node_ip: Option<NodeIps>,
     /// Labels of the node, as in key=value,key=value
     #[arg(long, value_delimiter = ',', value_parser = pair, value_name = "labels")]
     node_labels: Vec<(String, String)>,
@@ -192,6 +192,25 @@ pub(crate) struct NodeFlags {
     config_dir: Option<PathBuf>,
     #[command(flatten)]
     fields: KubeletFields,
+}
+
+/// `--node-ip`: one address, or one of each family with the main one first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NodeIps {
+    pub(crate) first: IpAddr,
+    second: Option<IpAddr>,
+}
+
+fn node_ips(text: &str) -> Result<NodeIps, String> {
+    let ips: Vec<IpAddr> = text
+        .split(',')
+        .map(|ip| ip.trim().parse().map_err(|_| format!("{ip:?} is no IP address")))
+        .collect::<Result<_, _>>()?;
+    match ips.as_slice() {
+        [first] => Ok(NodeIps { first: *first, second: None }),
+        [first, second] if first.is_ipv4() != second.is_ipv4() => Ok(NodeIps { first: *first, second: Some(*second) }),
+        _ => Err("must contain either a single IP or a dual-stack pair of IPs".to_owned()),
+    }
 }
 
 impl NodeFlags {
@@ -217,7 +236,8 @@ impl NodeFlags {
     /// What flags and configuration say about an agent; certificates and runtime are the caller's.
     pub(crate) fn resolve(&self, kubeconfig: PathBuf, kubelet: KubeletConfiguration) -> AgentConfig {
         AgentConfig {
-            node_ip: self.node_ip,
+            node_ip: self.node_ip.map(|ips| ips.first),
+            second_node_ip: self.node_ip.and_then(|ips| ips.second),
             root_dir: self.root_dir.clone(),
             node_labels: self.node_labels.iter().cloned().collect(),
             ..AgentConfig::resolve(self.name(), kubeconfig, kubelet)

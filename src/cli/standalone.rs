@@ -179,7 +179,7 @@ async fn start(
         pod_cidr: flags.runtime.pod_cidr,
         bridge: flags.runtime.cni_bridge.as_deref(),
     })?;
-    let node_ip = match flags.node.node_ip.or_else(machine::default_address) {
+    let node_ip = match flags.node.node_ip.map(|ips| ips.first).or_else(machine::default_address) {
         Some(address) => address,
         None => network.make_bridge(tasks).await.context("cannot make the pods' bridge for the node's address")?,
     };

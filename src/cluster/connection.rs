@@ -110,6 +110,7 @@ fn read(kubeconfig: &Path) -> Result<(Kubeconfig, Vec<u8>), ClusterError> {
 async fn client(kubeconfig: &Path, file: Kubeconfig) -> Result<kube::Client, ClusterError> {
     let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
     let mut config = config.map_err(|error| refuse(kubeconfig, &error))?;
+    super::write::goes_to(&config.cluster_url);
     config.connect_timeout = Some(CONNECT_DEADLINE);
     // Who calls knows whether and when to try again; the client's own retries would hide an outage and outlive it.
     config.default_retry = false;

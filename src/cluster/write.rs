@@ -2,6 +2,7 @@
 
 use super::{ClusterError, Connection};
 use crate::ids::{PodKey, PodUid};
+use crate::metrics::catalog;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -10,7 +11,7 @@ use kube::client::Body;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -23,6 +24,14 @@ const STRATEGIC_MERGE: &str = "application/strategic-merge-patch+json";
 /// Calls under way at once: each has a connection of its own while it lasts, and a TLS handshake costs more than a
 /// short wait when a hundred pods start together.
 const CALLS_AT_ONCE: usize = 16;
+
+/// Host and port of the API server, for `rest_client_*`: a process has one.
+static HOST: OnceLock<String> = OnceLock::new();
+
+/// Which API server the calls go to.
+pub(super) fn goes_to(url: &http::Uri) {
+    HOST.get_or_init(|| url.authority().map_or_else(String::new, ToString::to_string));
+}
 
 /// The HTTP side of the cluster: cheap to clone.
 #[derive(Clone)]
@@ -86,15 +95,25 @@ impl Api {
             Ok((status, bytes))
         };
         let begun = crate::clock::now().mono;
-        let (status, bytes) = tokio::time::timeout(CALL_DEADLINE, exchange).await.map_err(|_| {
-            ClusterError::Unavailable(format!("{method} {path} got no answer within {CALL_DEADLINE:?}"))
-        })??;
+        let answer = tokio::time::timeout(CALL_DEADLINE, exchange).await.unwrap_or_else(|_| {
+            Err(ClusterError::Unavailable(format!("{method} {path} got no answer within {CALL_DEADLINE:?}")))
+        });
+        self.count(&method, answer.as_ref().ok().map(|(status, _)| *status), begun.elapsed());
+        let (status, bytes) = answer?;
         tracing::trace!(%method, path, %status, took = ?begun.elapsed(), "API server called");
         if !status.is_success() {
             return Err(from_answer(status, &bytes));
         }
         serde_json::from_slice(&bytes)
             .map_err(|error| ClusterError::Rejected(format!("{method} {path} answered what cannot be read: {error}")))
+    }
+
+    /// client-go's `rest_client_*`; no status: no answer.
+    fn count(&self, method: &Method, status: Option<StatusCode>, took: Duration) {
+        let code = status.map_or_else(|| "<error>".to_owned(), |status| status.as_u16().to_string());
+        let (host, method) = (HOST.get().cloned().unwrap_or_default(), method.to_string());
+        catalog::REST_REQUESTS.inc([code, host.clone(), method.clone()]);
+        catalog::REST_DURATION.observe([host, method], took);
     }
 
     /// `None`: no such pod.

@@ -385,6 +385,14 @@ impl Runtime for CriRuntime {
         Ok(call("PortForward", REQUEST_TIMEOUT, self.client().port_forward(request)).await?.url)
     }
 
+    async fn checkpoint_container(&self, id: &ContainerId, file: &Path, timeout: i64) -> Result<(), RuntimeError> {
+        let location = file.to_string_lossy().into_owned();
+        let request = pb::CheckpointContainerRequest { container_id: id.to_string(), location, timeout };
+        // The runtime's own time limit, or its default, comes first.
+        let deadline = REQUEST_TIMEOUT + Duration::from_secs(timeout.max(0).unsigned_abs());
+        call("CheckpointContainer", deadline, self.client().checkpoint_container(request)).await.map(drop)
+    }
+
     async fn stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {
         let request = pb::ListContainerStatsRequest { filter: None };
         let answer = call("ListContainerStats", REQUEST_TIMEOUT, self.client().list_container_stats(request)).await?;

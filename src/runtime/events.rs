@@ -34,6 +34,8 @@ pub(super) async fn follow(cri: &CriRuntime, events: mpsc::Sender<RuntimeEvent>)
                 tracing::warn!(%error, "the runtime's event stream ended; subscribing again");
                 if held {
                     pause = FIRST_PAUSE;
+                    // Full: those who listen are busy looking, and see for themselves.
+                    let _ = events.try_send(RuntimeEvent::Lost);
                 }
             }
         }

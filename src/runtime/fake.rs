@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -365,6 +366,10 @@ impl Runtime for FakeRuntime {
 
     async fn port_forward(&self, _id: &SandboxId, _ports: &[u16]) -> Result<String, RuntimeError> {
         Err(RuntimeError::Unimplemented("port_forward".to_owned()))
+    }
+
+    async fn checkpoint_container(&self, _: &ContainerId, _: &Path, _: i64) -> Result<(), RuntimeError> {
+        Err(RuntimeError::Unimplemented("no checkpoints here".into()))
     }
 
     async fn stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {

@@ -1,6 +1,7 @@
 //! The connection to containerd's socket and the wording of its errors.
 
 use super::RuntimeError;
+use crate::metrics::catalog;
 use hyper_util::rt::TokioIo;
 use std::error::Error as _;
 use std::future::Future;
@@ -37,7 +38,15 @@ pub(super) async fn call<T>(
 ) -> Result<T, RuntimeError> {
     let begun = crate::clock::now().mono;
     let answer = tokio::time::timeout(deadline, answer).await;
-    tracing::trace!(call = name, took = ?begun.elapsed(), "runtime called");
+    let took = begun.elapsed();
+    tracing::trace!(call = name, ?took, "runtime called");
+    if let Some(operation) = catalog::runtime_operation(name) {
+        catalog::RUNTIME_OPERATIONS.inc([operation]);
+        catalog::RUNTIME_OPERATIONS_DURATION.observe([operation], took);
+        if !matches!(answer, Ok(Ok(_))) {
+            catalog::RUNTIME_OPERATIONS_ERRORS.inc([operation]);
+        }
+    }
     match answer {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(error(&status)),

@@ -1,72 +1,157 @@
-//! `/metrics`: what can be counted from the handles at the moment of a scrape, under the kubelet's names.
+//! The four scrapes: `/metrics`, `/metrics/cadvisor`, `/metrics/resource`, `/metrics/probes`, in Prometheus' text format.
 
-use super::{Deps, Reply, text};
+mod cadvisor;
+mod process;
+mod resource;
+mod volumes;
+
+use super::{Deps, Reply, streamed, text};
 use crate::actors::probes::{Counted, ProbesHandle};
-use crate::model::observed::ContainerState;
+use crate::clock;
+use crate::ids::PodUid;
+use crate::metrics::text::{CONTENT_TYPE, Kind, Text};
+use crate::metrics::{DEFAULT_BUCKETS, catalog};
+use crate::model::observed::{ContainerState, ObservedPod};
+use crate::model::pod::CONFIG_MIRROR;
+use crate::stats::Depth;
 use http::{HeaderValue, StatusCode, header};
-use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use k8s_openapi::api::core::v1::Pod;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-type Labels = Vec<(&'static str, String)>;
+/// How old figures of claims may be: `volumeStatsAggPeriod`.
+const CLAIMS_AGE: Duration = Duration::from_secs(60);
 
-/// `/metrics/probes`, in the text format that the kubelet writes.
-pub(super) fn probes(probes: &ProbesHandle) -> Reply {
-    let mut out = String::from(
-        "# HELP prober_probe_total [BETA] Cumulative number of a liveness, readiness or startup probe for a container by result.\n\
-         # TYPE prober_probe_total counter\n",
-    );
-    for (counted, number) in probes.counts() {
-        let Counted { uid, namespace, pod, container, probe, result } = counted;
-        // Names and uids of the API hold nothing that would need escaping.
-        out += &format!(
-            "prober_probe_total{{container=\"{container}\",namespace=\"{namespace}\",pod=\"{pod}\",pod_uid=\"{uid}\",\
-             probe_type=\"{probe}\",result=\"{result}\"}} {number}\n"
-        );
+pub(super) async fn scrape(deps: &Deps) -> Reply {
+    let pods = deps.pods.list();
+    let mut out = Text::default();
+    catalog::ALL.iter().for_each(|family| family.write(&mut out));
+    about_pods(&mut out, deps, &pods);
+    volumes::totals(&mut out, &pods, |uid| deps.pods.observed(uid).is_some_and(|seen| !seen.sandboxes.is_empty()));
+    let claiming: Vec<_> = deps.subjects().into_iter().filter(|subject| has_claims(&subject.pod)).collect();
+    if !claiming.is_empty() {
+        match deps.stats.disks(&claiming, CLAIMS_AGE).await {
+            Ok(disks) => volumes::claims(&mut out, &pods, &disks),
+            Err(error) => tracing::warn!(%error, "claims not measured"),
+        }
     }
-    let mut reply = text(StatusCode::OK, out);
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=values");
-    reply.headers_mut().insert(header::CONTENT_TYPE, kind);
+    about_certificates(&mut out, deps);
+    build_info(&mut out);
+    process::write(&mut out, deps.stats.booted());
+    reply(out.take())
+}
+
+/// `/metrics/cadvisor`.
+pub(super) async fn cadvisor(deps: &Deps) -> Reply {
+    let groups = match deps.stats.groups(deps.subjects()).await {
+        Ok(groups) => groups,
+        Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    let root = deps.stats.root_disk();
+    let shown = groups.into_iter().map(|group| {
+        let disks = if group.id == "/" { root.iter().cloned().collect() } else { Vec::new() };
+        cadvisor::show(group, |device| deps.stats.device_name(device), disks)
+    });
+    let pieces = cadvisor::pieces(shown.collect(), &deps.machine);
+    let mut reply = streamed(futures::stream::iter(pieces.map(|piece| Ok(piece.into()))));
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     reply
 }
 
-pub(super) fn scrape(deps: &Deps) -> Reply {
-    let mut registry = Registry::default();
-    let family = |registry: &mut Registry, name: &str, help: &str| {
-        let family = Family::<Labels, Gauge>::default();
-        registry.register(name, help, family.clone());
-        family
-    };
-    let node = family(&mut registry, "kubelet_node_name", "[ALPHA] The node's name. The count is always 1.");
-    node.get_or_create(&vec![("node", deps.node_name.to_string())]).set(1);
-    let pods = family(&mut registry, "kubelet_running_pods", "[ALPHA] Number of pods that have a running pod sandbox");
-    let containers =
-        family(&mut registry, "kubelet_running_containers", "[ALPHA] Number of containers currently running");
-    let seen: Vec<_> = deps.pods.list().iter().filter_map(|pod| observed(deps, pod)).collect();
-    let running = seen.iter().filter(|pod| pod.sandboxes.iter().any(|sandbox| sandbox.ready)).count();
-    pods.get_or_create(&Vec::new()).set(count(running));
-    for state in ["created", "running", "exited", "unknown"] {
-        let number = seen.iter().flat_map(|pod| &pod.containers).filter(|c| name(&c.state) == state).count();
-        containers.get_or_create(&vec![("container_state", state.to_owned())]).set(count(number));
-    }
-    let mut out = String::new();
-    match encode(&mut out, &registry) {
-        Ok(()) => {
-            let mut reply = text(StatusCode::OK, out);
-            let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-            reply.headers_mut().insert(header::CONTENT_TYPE, kind);
-            reply
+/// `/metrics/resource`.
+pub(super) async fn resource(deps: &Deps) -> Reply {
+    let stats = &deps.stats;
+    let figures = tokio::try_join!(stats.machine(), stats.pods(deps.subjects(), Depth::Usage));
+    reply(match &figures {
+        Ok((node, pods)) => resource::write(Some((node, pods))),
+        Err(error) => {
+            tracing::warn!(%error, "resource figures not read");
+            resource::write(None)
         }
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    }
+    })
 }
 
-fn observed(
-    deps: &Deps,
-    pod: &k8s_openapi::api::core::v1::Pod,
-) -> Option<std::sync::Arc<crate::model::observed::ObservedPod>> {
-    deps.pods.observed(&crate::ids::PodUid::new(pod.metadata.uid.as_deref()?))
+/// `/metrics/probes`.
+pub(super) fn probes(probes: &ProbesHandle) -> Reply {
+    let mut out = Text::default();
+    out.family("prober_probe_duration_seconds", "[ALPHA] Duration in seconds for a probe response.", Kind::Histogram);
+    for (timed, distribution) in probes.durations() {
+        let Counted { uid: _, namespace, pod, container, probe, result: _ } = &timed;
+        let labels = [("container", container.as_str()), ("namespace", namespace), ("pod", pod), ("probe_type", probe)];
+        distribution.write(&mut out, DEFAULT_BUCKETS, &labels);
+    }
+    out.family(
+        "prober_probe_total",
+        "[BETA] Cumulative number of a liveness, readiness or startup probe for a container by result.",
+        Kind::Counter,
+    );
+    for (counted, number) in probes.counts() {
+        let Counted { uid, namespace, pod, container, probe, result } = &counted;
+        let labels = [
+            ("container", container.as_str()),
+            ("namespace", namespace),
+            ("pod", pod),
+            ("pod_uid", uid.as_str()),
+            ("probe_type", probe),
+            ("result", result),
+        ];
+        out.sample("", &labels, number as f64);
+    }
+    reply(out.take())
+}
+
+fn reply(scrape: String) -> Reply {
+    let mut reply = text(StatusCode::OK, scrape);
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    reply
+}
+
+fn about_pods(out: &mut Text, deps: &Deps, pods: &[Arc<Pod>]) {
+    out.family("kubelet_node_name", "[ALPHA] The node's name. The count is always 1.", Kind::Gauge);
+    out.sample("", &[("node", &deps.node_name)], 1.0);
+    let observed = |pod: &Arc<Pod>| deps.pods.observed(&PodUid::new(pod.metadata.uid.as_deref()?));
+    let seen: Vec<Arc<ObservedPod>> = pods.iter().filter_map(observed).collect();
+    let running = seen.iter().filter(|pod| pod.sandboxes.iter().any(|sandbox| sandbox.ready)).count();
+    out.family("kubelet_running_pods", "[ALPHA] Number of pods that have a running pod sandbox", Kind::Gauge);
+    out.sample("", &[], running as f64);
+    out.family("kubelet_running_containers", "[ALPHA] Number of containers currently running", Kind::Gauge);
+    for state in ["created", "running", "exited", "unknown"] {
+        let number = seen.iter().flat_map(|pod| &pod.containers).filter(|c| name(&c.state) == state).count();
+        out.sample("", &[("container_state", state)], number as f64);
+    }
+    let is_static = |pod: &Arc<Pod>| {
+        pod.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(CONFIG_MIRROR))
+            || pod
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|map| map.get("kubernetes.io/config.source"))
+                .is_some_and(|s| s != "api")
+    };
+    let is_active = |pod: &Arc<Pod>| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        !matches!(phase, Some("Succeeded" | "Failed"))
+    };
+    let mut by_static = |name, help, counts: &dyn Fn(&Arc<Pod>) -> bool| {
+        out.family(name, help, Kind::Gauge);
+        for (label, wanted) in [("", false), ("true", true)] {
+            let number = pods.iter().filter(|pod| is_static(pod) == wanted && counts(pod)).count();
+            out.sample("", &[("static", label)], number as f64);
+        }
+    };
+    by_static(
+        "kubelet_active_pods",
+        "[ALPHA] The number of pods the kubelet considers active and which are being considered when admitting new pods. \
+         static is true if the pod is not from the apiserver.",
+        &is_active,
+    );
+    by_static(
+        "kubelet_desired_pods",
+        "[ALPHA] The number of pods the kubelet is being instructed to run. static is true if the pod is not from the \
+         apiserver.",
+        &|_| true,
+    );
 }
 
 fn name(state: &ContainerState) -> &'static str {
@@ -78,7 +163,67 @@ fn name(state: &ContainerState) -> &'static str {
     }
 }
 
-/// A node's containers are far fewer than `i64::MAX`.
-fn count(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
+fn has_claims(pod: &Pod) -> bool {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.into_iter().any(|volume| volume.persistent_volume_claim.is_some())
+}
+
+/// How long our certificates last, read from the files that are in use: rotation only replaces these.
+fn about_certificates(out: &mut Text, deps: &Deps) {
+    let mut left = |name, help, file: &Path| {
+        let Some(expiry) = expiry(file) else { return };
+        out.family(name, help, Kind::Gauge);
+        out.sample("", &[], (expiry - clock::now().wall.as_second()) as f64);
+    };
+    left(
+        "kubelet_certificate_manager_client_ttl_seconds",
+        "[ALPHA] Gauge of the TTL (time-to-live) of the Kubelet's client certificate. The value is in seconds until \
+         certificate expiry (negative if already expired). If client certificate is invalid or unused, the value will be \
+         +INF.",
+        &deps.config.cert_dir.join("kubelet-client-current.pem"),
+    );
+    left(
+        "kubelet_certificate_manager_server_ttl_seconds",
+        "[ALPHA] Gauge of the shortest TTL (time-to-live) of the Kubelet's serving certificate. The value is in seconds \
+         until certificate expiry (negative if already expired). If serving certificate is invalid or unused, the value \
+         will be +INF.",
+        &match deps.config.server_tls_bootstrap {
+            true => deps.config.cert_dir.join("kubelet-server-current.pem"),
+            false => deps.config.tls_cert_file.clone(),
+        },
+    );
+}
+
+/// When the first certificate of a PEM file ends, in Unix seconds.
+fn expiry(file: &Path) -> Option<i64> {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    let certificate = CertificateDer::from_pem_file(file).ok()?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+    Some(parsed.validity().not_after.timestamp())
+}
+
+/// What `KubeVersionMismatch` compares.
+fn build_info(out: &mut Text) {
+    let version = crate::actors::node::KUBELET_VERSION;
+    let mut parts = version.trim_start_matches('v').split('.');
+    let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let platform = format!("linux/{}", std::env::consts::ARCH);
+    out.family(
+        "kubernetes_build_info",
+        "[ALPHA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build \
+         date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
+        Kind::Gauge,
+    );
+    let labels = [
+        ("build_date", ""),
+        ("compiler", "rustc"),
+        ("git_commit", ""),
+        ("git_tree_state", ""),
+        ("git_version", version),
+        ("go_version", ""),
+        ("major", major),
+        ("minor", minor),
+        ("platform", &platform),
+    ];
+    out.sample("", &labels, 1.0);
 }

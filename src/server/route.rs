@@ -1,5 +1,6 @@
 //! Method, path and query of a request → a closed `Route`. Pure; the paths are the kubelet's.
 
+use super::node_logs::LogQuery;
 use crate::ids::{PodKey, PodUid};
 use crate::logs::LogOptions;
 use http::Method;
@@ -7,16 +8,54 @@ use http::Method;
 /// What a request asks for.
 #[derive(Debug, PartialEq)]
 pub(super) enum Route {
-    Healthz,
+    /// All checks or one of them.
+    Healthz {
+        check: Option<String>,
+        verbose: bool,
+    },
+    Statusz,
+    Flagz,
+    Configz,
     Pods,
     RunningPods,
+    Summary {
+        only_cpu_and_memory: bool,
+    },
     Metrics,
-    Configz,
     ProbeMetrics,
-    Logs { target: Target, previous: bool, options: LogOptions },
-    Exec { target: Target, streams: Streams, command: Vec<String> },
-    Attach { target: Target, streams: Streams },
-    PortForward { pod: PodRef, ports: Vec<u16> },
+    ResourceMetrics,
+    CadvisorMetrics,
+    /// A path below `/var/log`.
+    NodeLogs {
+        path: String,
+    },
+    NodeLogQuery(LogQuery),
+    Run {
+        target: Target,
+        command: Vec<String>,
+    },
+    Checkpoint {
+        target: Target,
+        timeout: i64,
+    },
+    Logs {
+        target: Target,
+        previous: bool,
+        options: LogOptions,
+    },
+    Exec {
+        target: Target,
+        streams: Streams,
+        command: Vec<String>,
+    },
+    Attach {
+        target: Target,
+        streams: Streams,
+    },
+    PortForward {
+        pod: PodRef,
+        ports: Vec<u16>,
+    },
 }
 
 /// The pod of a path; with a uid it must be that very pod.
@@ -54,17 +93,32 @@ pub(super) fn parse(method: &Method, path: &str, query: &str) -> Result<Route, R
     let query = Query::parse(query);
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let (name, rest) = segments.split_first().map_or(("", &[][..]), |(name, rest)| (*name, rest));
-    let streaming = matches!(name, "exec" | "attach" | "portForward");
-    if method != Method::GET && !(method == Method::POST && streaming) {
+    let allowed: &[Method] = match name {
+        "exec" | "attach" | "portForward" => &[Method::GET, Method::POST],
+        "run" | "checkpoint" => &[Method::POST],
+        _ => &[Method::GET],
+    };
+    if !allowed.contains(method) {
         return Err(RouteError::MethodNotAllowed);
     }
     match (name, rest) {
-        ("healthz", [] | ["ping" | "syncloop" | "log"]) => Ok(Route::Healthz),
+        ("healthz", []) => Ok(Route::Healthz { check: None, verbose: query.get("verbose").is_some() }),
+        ("healthz", [check]) => Ok(Route::Healthz { check: Some((*check).to_owned()), verbose: false }),
+        ("statusz", []) => Ok(Route::Statusz),
+        ("flagz", []) => Ok(Route::Flagz),
         ("pods", []) => Ok(Route::Pods),
         ("runningpods", []) => Ok(Route::RunningPods),
         ("metrics", []) => Ok(Route::Metrics),
         ("configz", []) => Ok(Route::Configz),
         ("metrics", ["probes"]) => Ok(Route::ProbeMetrics),
+        ("metrics", ["resource"]) => Ok(Route::ResourceMetrics),
+        ("metrics", ["cadvisor"]) => Ok(Route::CadvisorMetrics),
+        ("stats", ["summary"]) => Ok(Route::Summary { only_cpu_and_memory: query.flag("only_cpu_and_memory") }),
+        ("logs", []) if query.get("query").is_some() => log_query(&query),
+        ("logs", below) => Ok(Route::NodeLogs { path: percent_decode_path(&below.join("/")) }),
+        ("run", [namespace, pod, container]) => run(target(namespace, pod, None, container), &query),
+        ("run", [namespace, pod, uid, container]) => run(target(namespace, pod, Some(uid), container), &query),
+        ("checkpoint", [namespace, pod, container]) => checkpoint(target(namespace, pod, None, container), &query),
         ("containerLogs", [namespace, pod, container]) => Ok(Route::Logs {
             target: target(namespace, pod, None, container),
             previous: query.flag("previous"),
@@ -94,6 +148,37 @@ fn exec(target: Target, query: &Query) -> Result<Route, RouteError> {
         return Err(RouteError::BadRequest("you must specify a command to execute".to_owned()));
     }
     Ok(Route::Exec { target, streams: streams(query)?, command })
+}
+
+/// The command's words are separated by blanks; there are no quotes.
+fn run(target: Target, query: &Query) -> Result<Route, RouteError> {
+    let command = query.get("cmd").unwrap_or_default().split(' ').map(str::to_owned).collect();
+    Ok(Route::Run { target, command })
+}
+
+fn checkpoint(target: Target, query: &Query) -> Result<Route, RouteError> {
+    let timeout = match query.get("timeout").map(str::parse) {
+        None => 0,
+        Some(Ok(seconds)) => seconds,
+        Some(Err(_)) => return Err(RouteError::BadRequest("invalid timeout: it must be whole seconds".to_owned())),
+    };
+    Ok(Route::Checkpoint { target, timeout })
+}
+
+fn log_query(query: &Query) -> Result<Route, RouteError> {
+    fn parsed<T: std::str::FromStr>(query: &Query, name: &str) -> Result<Option<T>, RouteError> {
+        let text = query.get(name).filter(|text| !text.is_empty());
+        let unreadable = |_| RouteError::BadRequest(format!("{name}: Invalid value"));
+        text.map(str::parse).transpose().map_err(unreadable)
+    }
+    Ok(Route::NodeLogQuery(LogQuery {
+        services: query.all("query"),
+        since: parsed(query, "sinceTime")?,
+        until: parsed(query, "untilTime")?,
+        tail_lines: parsed(query, "tailLines")?,
+        pattern: query.get("pattern").filter(|pattern| !pattern.is_empty()).map(str::to_owned),
+        boot: parsed(query, "boot")?,
+    }))
 }
 
 fn attach(target: Target, query: &Query) -> Result<Route, RouteError> {
@@ -151,6 +236,11 @@ impl Query {
     }
 }
 
+/// In a path `+` is itself.
+fn percent_decode_path(text: &str) -> String {
+    percent_decode(&text.replace('+', "%2B"))
+}
+
 /// `application/x-www-form-urlencoded`: `+` is a space.
 fn percent_decode(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
@@ -188,8 +278,23 @@ mod tests {
     #[test]
     fn the_kubelets_paths_are_understood() {
         let streams = |stdin, stdout, stderr, tty| Streams { stdin, stdout, stderr, tty };
-        check("GET /healthz", Ok(Route::Healthz));
-        check("GET /healthz/syncloop", Ok(Route::Healthz));
+        check("GET /healthz", Ok(Route::Healthz { check: None, verbose: false }));
+        check("GET /healthz?verbose", Ok(Route::Healthz { check: None, verbose: true }));
+        check("GET /healthz/syncloop", Ok(Route::Healthz { check: Some("syncloop".into()), verbose: false }));
+        check("GET /stats/summary?only_cpu_and_memory=true", Ok(Route::Summary { only_cpu_and_memory: true }));
+        check("GET /metrics/cadvisor", Ok(Route::CadvisorMetrics));
+        check("GET /metrics/resource/", Ok(Route::ResourceMetrics));
+        check("GET /metrics/none", Err(RouteError::NotFound));
+        check("GET /logs/pods/a%20b+c", Ok(Route::NodeLogs { path: "pods/a b+c".into() }));
+        let query = LogQuery { services: vec!["kubelet".into()], tail_lines: Some(3), ..LogQuery::default() };
+        check("GET /logs/?query=kubelet&tailLines=3", Ok(Route::NodeLogQuery(query)));
+        let container = || target("ns", "p", None, "c");
+        check(
+            "POST /run/ns/p/c?cmd=ls+-l",
+            Ok(Route::Run { target: container(), command: vec!["ls".into(), "-l".into()] }),
+        );
+        check("GET /run/ns/p/c?cmd=ls", Err(RouteError::MethodNotAllowed));
+        check("POST /checkpoint/ns/p/c?timeout=5", Ok(Route::Checkpoint { target: container(), timeout: 5 }));
         check("GET /pods", Ok(Route::Pods));
         check("GET /runningpods/", Ok(Route::RunningPods));
         check("GET /nope", Err(RouteError::NotFound));
@@ -222,5 +327,7 @@ mod tests {
         check("POST /exec/ns/p/c?output=1", bad("you must specify a command to execute"));
         check("GET /portForward/ns/p?port=0", bad("unable to parse \"0\" as a port"));
         check("GET /portForward/ns/p?port=x", bad("unable to parse \"x\" as a port"));
+        check("POST /checkpoint/ns/p/c?timeout=x", bad("invalid timeout: it must be whole seconds"));
+        check("GET /logs/?query=kubelet&sinceTime=x", bad("sinceTime: Invalid value"));
     }
 }

@@ -2,28 +2,56 @@
 
 use crate::cgroups::{Cgroups, Version};
 use crate::clock;
-use crate::model::stats::{CgroupUse, Device, Faults, IoUse};
+use crate::model::stats::{CgroupSpec, CgroupUse, Device, Faults, IoUse};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Takes what one file says.
 type Apply = fn(&mut CgroupUse, &str);
 
-/// One file: its controller, its name, whether only a full look needs it, and what it says.
+/// When a file is worth its system calls: opening costs microseconds, and a full node has thousands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    Always,
+    /// Only for a full look.
+    Detail,
+    /// The same, and only where there is a CPU quota; without one it says nothing.
+    Quota,
+    /// The same with a memory limit.
+    Limit,
+    /// Limits: they change with a resize only, and are remembered for a while.
+    Spec,
+}
+
+/// One file: its controller, its name, and what it says.
 pub(super) struct Source {
     pub controller: &'static str,
     pub file: &'static str,
-    pub detail: bool,
+    pub when: When,
     pub apply: Apply,
 }
 
+const fn source(when: When, controller: &'static str, file: &'static str, apply: Apply) -> Source {
+    Source { controller, file, when, apply }
+}
+
 const fn usage(controller: &'static str, file: &'static str, apply: Apply) -> Source {
-    Source { controller, file, detail: false, apply }
+    source(When::Always, controller, file, apply)
 }
 
 const fn detail(controller: &'static str, file: &'static str, apply: Apply) -> Source {
-    Source { controller, file, detail: true, apply }
+    source(When::Detail, controller, file, apply)
+}
+
+const fn spec(controller: &'static str, file: &'static str, apply: Apply) -> Source {
+    source(When::Spec, controller, file, apply)
 }
 
 /// `cpuacct.stat` counts ticks of 1/100 s (`USER_HZ`), whatever the kernel's own rate.
@@ -44,7 +72,7 @@ pub(super) const V1: &[Source] = &[
             _ => {}
         });
     }),
-    detail("cpu", "cpu.stat", |u, text| {
+    source(When::Quota, "cpu", "cpu.stat", |u, text| {
         each(text, |key, value| match key {
             "nr_periods" => u.cpu.periods = value,
             "nr_throttled" => u.cpu.throttled_periods = value,
@@ -52,12 +80,12 @@ pub(super) const V1: &[Source] = &[
             _ => {}
         });
     }),
-    detail("cpu", "cpu.shares", |u, text| u.spec.cpu_shares = number(text)),
+    spec("cpu", "cpu.shares", |u, text| u.spec.cpu_shares = number(text)),
     // -1 is none, and no number.
-    detail("cpu", "cpu.cfs_quota_us", |u, text| u.spec.cpu_quota = number(text)),
-    detail("cpu", "cpu.cfs_period_us", |u, text| u.spec.cpu_period = number(text)),
+    spec("cpu", "cpu.cfs_quota_us", |u, text| u.spec.cpu_quota = number(text)),
+    spec("cpu", "cpu.cfs_period_us", |u, text| u.spec.cpu_period = number(text)),
     detail("memory", "memory.max_usage_in_bytes", |u, text| u.memory.max_usage = number(text)),
-    detail("memory", "memory.failcnt", |u, text| u.memory.failures = number(text)),
+    source(When::Limit, "memory", "memory.failcnt", |u, text| u.memory.failures = number(text)),
     detail("memory", "memory.oom_control", |u, text| {
         each(text, |key, value| {
             if key == "oom_kill" {
@@ -65,10 +93,10 @@ pub(super) const V1: &[Source] = &[
             }
         });
     }),
-    detail("memory", "memory.limit_in_bytes", |u, text| u.spec.memory_limit = limit(text)),
-    detail("memory", "memory.soft_limit_in_bytes", |u, text| u.spec.memory_reservation = limit(text)),
-    detail("memory", "memory.memsw.limit_in_bytes", |u, text| u.spec.swap_limit = limit(text)),
-    detail("pids", "pids.max", |u, text| u.pids.threads_max = limit(text)),
+    spec("memory", "memory.limit_in_bytes", |u, text| u.spec.memory_limit = limit(text)),
+    spec("memory", "memory.soft_limit_in_bytes", |u, text| u.spec.memory_reservation = limit(text)),
+    spec("memory", "memory.memsw.limit_in_bytes", |u, text| u.spec.swap_limit = limit(text)),
+    spec("pids", "pids.max", |u, text| u.pids.threads_max = limit(text)),
     detail("blkio", "blkio.throttle.io_service_bytes_recursive", |u, text| {
         each_operation(u, text, |io, operation, value| match operation {
             "Read" => io.read_bytes = value,
@@ -101,8 +129,8 @@ pub(super) const V2: &[Source] = &[
     usage("memory", "memory.stat", memory_stat_v2),
     usage("memory", "memory.swap.current", |u, text| u.memory.swap = number(text)),
     usage("pids", "pids.current", |u, text| u.pids.threads = number(text)),
-    detail("cpu", "cpu.weight", |u, text| u.spec.cpu_shares = shares_of_weight(number(text))),
-    detail("cpu", "cpu.max", |u, text| {
+    spec("cpu", "cpu.weight", |u, text| u.spec.cpu_shares = shares_of_weight(number(text))),
+    spec("cpu", "cpu.max", |u, text| {
         let (quota, period) = text.trim().split_once(' ').unwrap_or((text, ""));
         (u.spec.cpu_quota, u.spec.cpu_period) = (number(quota), number(period));
     }),
@@ -114,10 +142,10 @@ pub(super) const V2: &[Source] = &[
             _ => {}
         });
     }),
-    detail("memory", "memory.max", |u, text| u.spec.memory_limit = limit(text)),
-    detail("memory", "memory.low", |u, text| u.spec.memory_reservation = limit(text)),
-    detail("memory", "memory.swap.max", |u, text| u.spec.swap_limit = limit(text)),
-    detail("pids", "pids.max", |u, text| u.pids.threads_max = limit(text)),
+    spec("memory", "memory.max", |u, text| u.spec.memory_limit = limit(text)),
+    spec("memory", "memory.low", |u, text| u.spec.memory_reservation = limit(text)),
+    spec("memory", "memory.swap.max", |u, text| u.spec.swap_limit = limit(text)),
+    spec("pids", "pids.max", |u, text| u.pids.threads_max = limit(text)),
     detail("io", "io.stat", io_stat_v2),
 ];
 
@@ -211,13 +239,29 @@ fn shares_of_weight(weight: u64) -> u64 {
     if weight == 0 { 0 } else { 2 + (weight - 1) * 262_142 / 9999 }
 }
 
+/// Limits are read again after this: a resize shows that late.
+const SPEC_AGE: Duration = Duration::from_secs(30);
+/// Limits remembered before those of cgroups that are gone are dropped.
+const SPECS_KEPT: usize = 1024;
+/// From so many files on, opening their folder first pays.
+const FOLDER_PAYS: usize = 3;
+
 /// Reads cgroups with one buffer and one path, both reused.
 pub(super) struct Reader {
-    sources: Vec<(PathBuf, &'static Source)>,
+    /// By mounted tree.
+    trees: Vec<(PathBuf, Vec<&'static Source>)>,
     /// Where processes are listed.
     procs: Option<PathBuf>,
     pub(super) buffer: Vec<u8>,
     path: PathBuf,
+    specs: HashMap<String, Known>,
+}
+
+/// What was last read of a cgroup's limits.
+struct Known {
+    at: Instant,
+    spec: CgroupSpec,
+    threads_max: u64,
 }
 
 impl Reader {
@@ -226,34 +270,103 @@ impl Reader {
             Version::V1 => V1,
             Version::V2 => V2,
         };
-        let mounted = |source: &'static Source| Some((cgroups.controller_root(source.controller)?.to_owned(), source));
+        let mut trees: Vec<(PathBuf, Vec<&'static Source>)> = Vec::new();
+        for source in all {
+            let Some(root) = cgroups.controller_root(source.controller) else { continue };
+            match trees.iter_mut().find(|(known, _)| known == root) {
+                Some((_, sources)) => sources.push(source),
+                None => trees.push((root.to_owned(), vec![source])),
+            }
+        }
         Self {
-            sources: all.iter().filter_map(mounted).collect(),
+            trees,
             procs: cgroups.controller_root("memory").map(ToOwned::to_owned),
             buffer: Vec::with_capacity(16 * 1024),
             path: PathBuf::new(),
+            specs: HashMap::new(),
         }
     }
 
-    /// One cgroup; `None`: there is none at that path. Files that this kernel does not have say nothing.
-    pub(super) fn read(&mut self, path: &str, full: bool) -> io::Result<Option<CgroupUse>> {
-        let mut found = CgroupUse { at: clock::now().wall, ..Default::default() };
+    /// One cgroup; `None`: there is none at that path. Files that this kernel does not have say nothing. `limits`: with
+    /// what it may use; `full`: with all that there is to say.
+    pub(super) fn read(&mut self, path: &str, limits: bool, full: bool) -> io::Result<Option<CgroupUse>> {
+        let now = clock::now();
+        let mut found = CgroupUse { at: now.wall, ..Default::default() };
+        let known = self.specs.get(path).filter(|known| now.mono.duration_since(known.at) < SPEC_AGE);
+        let read_spec = limits && known.is_none();
+        if let Some(known) = known {
+            (found.spec, found.pids.threads_max) = (known.spec, known.threads_max);
+        }
         let mut any = false;
-        for (root, source) in self.sources.iter().filter(|(_, source)| full || !source.detail) {
+        if read_spec {
+            any |= self.pass(path, &mut found, |source, _| source.when == When::Spec)?;
+            if any {
+                if self.specs.len() >= SPECS_KEPT {
+                    self.specs.retain(|_, known| now.mono.duration_since(known.at) < SPEC_AGE);
+                }
+                let known = Known { at: now.mono, spec: found.spec, threads_max: found.pids.threads_max };
+                self.specs.insert(path.to_owned(), known);
+            }
+        }
+        any |= self.pass(path, &mut found, |source, spec| match source.when {
+            When::Always => true,
+            When::Detail => full,
+            When::Quota => limits && spec.cpu_quota > 0,
+            When::Limit => full && spec.memory_limit > 0,
+            When::Spec => false,
+        })?;
+        Ok(any.then_some(found))
+    }
+
+    /// Reads the wanted files of a cgroup in all trees; whether there was any.
+    fn pass(
+        &mut self,
+        path: &str,
+        found: &mut CgroupUse,
+        wanted: impl Fn(&Source, &CgroupSpec) -> bool,
+    ) -> io::Result<bool> {
+        let spec = found.spec;
+        let mut any = false;
+        for (root, sources) in &self.trees {
+            let mut sources = sources.iter().filter(|source| wanted(source, &spec)).peekable();
+            if sources.peek().is_none() {
+                continue;
+            }
             self.path.clear();
             self.path.push(root);
             self.path.push(path.trim_start_matches('/'));
-            self.path.push(source.file);
-            match read_into(&self.path, &mut self.buffer) {
-                Ok(text) => {
-                    any = true;
-                    (source.apply)(&mut found, text);
+            let folder = match sources.clone().count() >= FOLDER_PAYS {
+                true => match open(AT_FDCWD, &self.path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+                    Ok(folder) => Some(folder),
+                    Err(error) if is_absent(&error) => continue,
+                    Err(error) => return Err(error),
+                },
+                false => None,
+            };
+            for source in sources {
+                let text = match &folder {
+                    Some(folder) => {
+                        let file = open(folder.as_fd(), Path::new(source.file), OFlag::O_RDONLY);
+                        file.and_then(|file| read_open(file.into(), &mut self.buffer))
+                    }
+                    None => {
+                        self.path.push(source.file);
+                        let text = read_into(&self.path, &mut self.buffer);
+                        self.path.pop();
+                        text
+                    }
+                };
+                match text {
+                    Ok(text) => {
+                        any = true;
+                        (source.apply)(found, text);
+                    }
+                    Err(error) if is_absent(&error) => {}
+                    Err(error) => return Err(error),
                 }
-                Err(error) if is_absent(&error) => {}
-                Err(error) => return Err(error),
             }
         }
-        Ok(any.then_some(found))
+        Ok(any)
     }
 
     /// Processes of one cgroup, those below it left aside.
@@ -276,10 +389,17 @@ fn is_absent(error: &io::Error) -> bool {
         || matches!(error.raw_os_error(), Some(nix::libc::ENODEV | nix::libc::EOPNOTSUPP))
 }
 
+fn open(folder: impl AsFd, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+    Ok(openat(folder, path, flags | OFlag::O_CLOEXEC, Mode::empty())?)
+}
+
 /// The text of a file of `/proc` or `/sys`, in the buffer given.
-pub(super) fn read_into<'a>(path: &std::path::Path, buffer: &'a mut Vec<u8>) -> io::Result<&'a str> {
+pub(super) fn read_into<'a>(path: &Path, buffer: &'a mut Vec<u8>) -> io::Result<&'a str> {
+    read_open(File::open(path)?, buffer)
+}
+
+fn read_open(mut file: File, buffer: &mut Vec<u8>) -> io::Result<&str> {
     buffer.clear();
-    let mut file = File::open(path)?;
     // Not `read_to_end`: it asks for the size first and reads in small steps, which doubles the system calls.
     loop {
         let length = buffer.len();
@@ -392,11 +512,14 @@ mod tests {
         let many: String = (1..3000).map(|pid| format!("{pid}\n")).collect();
         std::fs::write(group.join("cgroup.procs"), format!("0\n{many}")).unwrap();
         let mut reader = Reader::new(&Cgroups::detect(dir.path(), "cgroupfs").unwrap());
-        assert_eq!(reader.read("/kubepods/none", true).unwrap(), None);
-        let full = reader.read("/kubepods/pod1", true).unwrap().unwrap();
+        assert_eq!(reader.read("/kubepods/none", true, true).unwrap(), None);
+        let full = reader.read("/kubepods/pod1", true, true).unwrap().unwrap();
         assert_eq!((full.memory.working_set, full.spec.memory_limit), (1_000_000, 32 << 20));
-        let brief = reader.read("/kubepods/pod1", false).unwrap().unwrap();
-        assert_eq!((brief.memory.working_set, brief.spec.memory_limit), (1_000_000, 0));
+        let brief = reader.read("/kubepods/pod1", false, false).unwrap().unwrap();
+        assert_eq!((brief.memory.working_set, brief.memory.max_usage), (1_000_000, 0));
+        std::fs::write(group.join("memory.max"), "1048576").unwrap();
+        let again = reader.read("/kubepods/pod1", true, true).unwrap().unwrap();
+        assert_eq!(again.spec.memory_limit, 32 << 20, "limits are remembered for a while");
         assert_eq!(reader.processes("/kubepods/pod1").len(), 2999);
     }
 }

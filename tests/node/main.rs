@@ -6,6 +6,7 @@
 mod bad_input;
 mod boot;
 mod eviction;
+mod exposition;
 mod faults;
 mod flow;
 #[path = "../harness/node.rs"]
@@ -15,3 +16,4 @@ mod kubectl;
 mod pods;
 mod registry;
 mod restart;
+mod scrape;

@@ -100,7 +100,15 @@ impl Node {
         let (mirrors, _) = watch::channel(Default::default());
         let (_evict, evictions) = mpsc::channel(1);
         let (_distress, distress) = watch::channel(Default::default());
-        let inputs = Inputs { changes, runtime_events: events, static_pods, evictions, mirrors, distress };
+        let inputs = Inputs {
+            changes,
+            runtime_events: events,
+            static_pods,
+            evictions,
+            mirrors,
+            distress,
+            runtime_lost: Arc::default(),
+        };
         let task = PodsTask::new(Arc::new(context), tasks.child(), inputs);
         tasks.spawn("pods", task.run());
         Ok(Life { tasks, _facts: facts })

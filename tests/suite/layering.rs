@@ -15,7 +15,7 @@ const fn layer(name: &'static str, modules: &'static [&'static str]) -> Layer {
 
 /// The agent (`src/`).
 const AGENT: &[Layer] = &[
-    layer("base", &["ids", "units", "clock"]),
+    layer("base", &["ids", "units", "clock", "metrics"]),
     layer("model", &["model"]),
     layer("decide", &["decide"]),
     layer(

@@ -4,7 +4,7 @@ use crate::model::node::Machine;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 /// The machine, from `/proc`, `/sys` and `/etc`. Identities that are not there stay empty.
@@ -35,10 +35,17 @@ pub(super) fn read() -> io::Result<Machine> {
 
 /// The address of the interface with the default route, IPv4 before IPv6.
 pub(super) fn default_address() -> Option<IpAddr> {
-    let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
-    let routes6 = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
-    let v4 = default_interface(&routes).and_then(|name| address_of(name, IpAddr::is_ipv4));
-    v4.or_else(|| default_interface6(&routes6).and_then(|name| address_of(name, IpAddr::is_ipv6)))
+    default_address_of(Ipv4Addr::UNSPECIFIED.into()).or_else(|| default_address_of(Ipv6Addr::UNSPECIFIED.into()))
+}
+
+/// The same of the family that `like` is of.
+pub(super) fn default_address_of(like: IpAddr) -> Option<IpAddr> {
+    if like.is_ipv4() {
+        let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
+        return default_interface(&routes).and_then(|name| address_of(name, IpAddr::is_ipv4));
+    }
+    let routes = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
+    default_interface6(&routes).and_then(|name| address_of(name, IpAddr::is_ipv6))
 }
 
 fn address_of(interface: &str, wanted: impl Fn(&IpAddr) -> bool) -> Option<IpAddr> {

@@ -83,6 +83,9 @@ impl Runtime for Health {
     async fn port_forward(&self, _: &SandboxId, _: &[u16]) -> Answer<String> {
         unasked()
     }
+    async fn checkpoint_container(&self, _: &ContainerId, _: &std::path::Path, _: i64) -> Answer<()> {
+        unasked()
+    }
     async fn stats(&self) -> Answer<Vec<ContainerStats>> {
         unasked()
     }
@@ -165,8 +168,9 @@ async fn the_node_turns_ready_soon_after_the_network_and_not_ready_when_the_runt
             let ready = handle.ready.wait_for(|ready| *ready);
             drop(tokio::time::timeout(RETRY_LAST, ready).await.unwrap().unwrap());
             *bench.health.0.lock().unwrap() = Err(RuntimeError::Unavailable("gone".into()));
+            handle.runtime_lost.notify_one();
             let lost = handle.ready.wait_for(|ready| !*ready);
-            drop(tokio::time::timeout(CHECK_EVERY + RETRY_LAST, lost).await.unwrap().unwrap());
+            drop(tokio::time::timeout(RUNTIME_RESTART + Duration::from_millis(1), lost).await.unwrap().unwrap());
             assert!(handle.runtime.borrow().is_none());
             // The event is on its way to the API server.
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -198,4 +202,22 @@ async fn a_node_that_is_there_keeps_what_others_gave_it() {
     assert_eq!((labels["mine"].as_str(), labels["kubernetes.io/os"].as_str()), ("1", "linux"));
     let types: Vec<String> = node.status.unwrap().conditions.unwrap().into_iter().map(|c| c.type_).collect();
     assert_eq!(types, ["NetworkUnavailable", "MemoryPressure", "DiskPressure", "PIDPressure", "Ready"]);
+}
+
+#[test]
+fn a_dual_stack_node_has_an_address_of_each_family_and_the_unspecified_one_is_the_default_routes() {
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let check = |first: Option<&str>, second: Option<&str>, expected: &[&str]| {
+        let mut config = config();
+        (config.node_ip, config.second_node_ip) = (first.map(ip), second.map(ip));
+        let default_of = |like: IpAddr| Some(ip(if like.is_ipv4() { "192.0.2.1" } else { "2001:db8::1" }));
+        let found = addresses(&config, || Some(ip("192.0.2.1")), default_of).unwrap();
+        assert_eq!(found, expected.iter().map(|text| ip(text)).collect::<Vec<_>>());
+    };
+    check(None, None, &["192.0.2.1"]);
+    check(Some("10.0.0.1"), None, &["10.0.0.1"]);
+    check(Some("fd00::1"), Some("10.0.0.1"), &["fd00::1", "10.0.0.1"]);
+    check(Some("::"), Some("0.0.0.0"), &["2001:db8::1", "192.0.2.1"]);
+    let lost = addresses(&AgentConfig { node_ip: None, ..config() }, || None, |_| None);
+    assert!(matches!(lost, Err(NodeError::NoAddress)));
 }

@@ -7,6 +7,7 @@ use crate::actors::status::Shown;
 use crate::decide::sandbox;
 use crate::ids::{ContainerId, ContainerName, SandboxId};
 use crate::logs::make_folder;
+use crate::metrics::catalog;
 use crate::model::memory::{PodMemory, VolumesState};
 use crate::model::observed::ContainerState;
 use crate::model::pod::DesiredPod;
@@ -82,7 +83,12 @@ pub(super) fn run(
                 let result = context.images.ensure_volume(&pod, &volume).await;
                 Outcome::VolumeImage(volume, result)
             }
-            Step::RunSandbox { attempt } => Outcome::Sandbox(run_sandbox(&context, &pod, attempt).await),
+            Step::RunSandbox { attempt } => {
+                let result = run_sandbox(&context, &pod, attempt).await;
+                let count = if result.is_ok() { &catalog::STARTED_PODS } else { &catalog::STARTED_PODS_ERRORS };
+                count.add_one();
+                Outcome::Sandbox(result)
+            }
             Step::StopSandbox { id } => match done("StopPodSandbox", context.runtime.stop_sandbox(&id).await) {
                 Outcome::Changed => Outcome::SandboxStopped(id),
                 failed => failed,
@@ -93,6 +99,7 @@ pub(super) fn run(
             }
             Step::StartContainer(step) => {
                 let result = start::start(&context, &pod, &placed, &step).await;
+                count_start(&pod, step.name.as_str(), result.as_ref().err().map(|failure| failure.reason));
                 Outcome::Started(step.name, result)
             }
             Step::StopContainer(step) => stop(&context, &pod, &step).await,
@@ -110,6 +117,26 @@ pub(super) fn run(
         Done { key, outcome }
     }
     .boxed()
+}
+
+/// `kubelet_started_containers_total` and its errors, by the kind of container.
+fn count_start(pod: &DesiredPod, name: &str, failed: Option<&'static str>) {
+    let named = |containers: &Option<Vec<k8s_openapi::api::core::v1::Container>>| {
+        containers.iter().flatten().any(|container| container.name == name)
+    };
+    let spec = pod.spec();
+    let kind = if named(&spec.init_containers) {
+        "init_container"
+    } else if spec.ephemeral_containers.iter().flatten().any(|container| container.name == name) {
+        "ephemeral_container"
+    } else {
+        "container"
+    };
+    // As the kubelet counts: a start that failed was one too.
+    catalog::STARTED_CONTAINERS.inc([kind]);
+    if let Some(reason) = failed {
+        catalog::STARTED_CONTAINERS_ERRORS.inc([reason, kind]);
+    }
 }
 
 /// What is gone already is done.

@@ -101,7 +101,15 @@ impl World {
         tasks.spawn("mirrors", MirrorsTask::new(self.cluster.clone(), "n", view).run());
         let (evict, evictions) = mpsc::channel(4);
         let (_distress, distress) = watch::channel(Default::default());
-        let inputs = Inputs { changes, runtime_events: events, static_pods: reader, evictions, mirrors, distress };
+        let inputs = Inputs {
+            changes,
+            runtime_events: events,
+            static_pods: reader,
+            evictions,
+            mirrors,
+            distress,
+            runtime_lost: Arc::default(),
+        };
         let task = PodsTask::new(Arc::new(context), tasks.child(), inputs);
         tasks.spawn("pods", task.run());
         Life { tasks, pods, static_pods, evict, _facts: facts }

@@ -54,6 +54,24 @@ fn canonical_bytes_follow_gos_field_order_and_zero_rules() {
 }
 
 #[test]
+fn numbers_keep_every_bit() {
+    let schema = Schema::named("apps/v1", "ControllerRevision").expect("a built-in");
+    for number in [
+        "-4.2202425215803166e-178",
+        "0.1",
+        "1.7976931348623157e308",
+        "5e-324",
+        "9007199254740993",
+        "0.30000000000000004",
+    ] {
+        let body = format!(r#"{{"metadata":{{"name":"c"}},"data":{{"n":{number}}},"revision":1}}"#);
+        let decoded = schema.decode(body.as_bytes(), FieldValidation::Strict).expect("a good body").value;
+        let written = String::from_utf8(schema.encode(&decoded)).expect("UTF-8");
+        assert!(written.contains(&format!(r#""n":{number}}}"#)), "{number}: {written}");
+    }
+}
+
+#[test]
 fn absent_structs_times_and_lists_are_written_as_go_writes_them() {
     let event =
         canonical(json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "involvedObject": {}}));

@@ -64,14 +64,7 @@ fn main() {
 async fn measure(time: Duration) {
     let dir = tempfile::tempdir().expect("a directory");
     let begun = Instant::now();
-    let server = Server::skiff(dir.path());
-    let tls = loop {
-        match client_tls(dir.path()) {
-            Some(tls) => break tls,
-            None => tokio::time::sleep(Duration::from_millis(1)).await,
-        }
-    };
-    server.wait_until_ready(&tls, begun).await;
+    let (server, tls) = Server::first_start(dir.path()).await;
     line("skiff server → /readyz, first start", millis(begun.elapsed()), "ms", None);
     drop(server);
     let begun = Instant::now();
@@ -96,12 +89,22 @@ async fn measure(time: Duration) {
     let objects = fetch(&server, &tls, &collection).await;
     let lists = rate(&server, &tls, time, |_| get(&collection)).await;
     line("skiff server RSS, after the load", server.resident(), "MiB", None);
-    let patch = |n: usize| write(Method::PATCH, &name, "application/merge-patch+json", mood(n));
+    // One object after the other: writers of the same one would be told of conflicts.
+    let written = AtomicUsize::new(0);
+    let patch = |_| {
+        let n = written.fetch_add(1, Ordering::Relaxed);
+        let path = format!("{MAPS}/map-{}", n % OBJECTS);
+        write(Method::PATCH, &path, "application/merge-patch+json", mood(n))
+    };
     let patches = rate(&server, &tls, time, patch).await;
-    let applied = format!("{MAPS}/applied?fieldManager=bench&force=true");
-    let apply = |n: usize| write(Method::PATCH, &applied, "application/apply-patch+yaml", applied_map(n));
+    let apply = |_| {
+        let n = written.fetch_add(1, Ordering::Relaxed);
+        let name = format!("applied-{}", n % OBJECTS);
+        let path = format!("{MAPS}/{name}?fieldManager=bench&force=true");
+        write(Method::PATCH, &path, "application/apply-patch+yaml", applied_map(&name, n))
+    };
     let applies = rate(&server, &tls, time, apply).await;
-    let answer = fetch(&server, &tls, &format!("{MAPS}/applied")).await;
+    let answer = fetch(&server, &tls, &format!("{MAPS}/applied-0")).await;
     let events = fan_out(&server, &tls, time).await;
     drop(server);
 
@@ -127,15 +130,7 @@ async fn footprints() {
         ("definition", DEFINITIONS, MANY_DEFINITIONS, definition as fn(usize) -> Bytes),
     ] {
         let dir = tempfile::tempdir().expect("a directory");
-        let begun = Instant::now();
-        let server = Server::skiff(dir.path());
-        let tls = loop {
-            match client_tls(dir.path()) {
-                Some(tls) => break tls,
-                None => tokio::time::sleep(Duration::from_millis(1)).await,
-            }
-        };
-        server.wait_until_ready(&tls, begun).await;
+        let (server, tls) = Server::first_start(dir.path()).await;
         let before = server.resident();
         let mut connection = connect(server.port, &tls).await.expect("a connection");
         for n in 0..count {
@@ -216,6 +211,20 @@ impl Server {
             command.arg(format!("--data-dir={}", dir.display()));
             command
         })
+    }
+
+    /// On an empty directory, until it is ready; with the administrator's TLS.
+    async fn first_start(dir: &Path) -> (Self, TlsConnector) {
+        let begun = Instant::now();
+        let server = Self::skiff(dir);
+        let tls = loop {
+            match client_tls(dir) {
+                Some(tls) => break tls,
+                None => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        server.wait_until_ready(&tls, begun).await;
+        (server, tls)
     }
 
     fn bare(dir: &Path, body: &Path) -> Self {
@@ -300,10 +309,10 @@ fn mood(n: usize) -> Bytes {
     format!("{{\"data\":{{\"mood\":\"{n}\"}}}}").into()
 }
 
-fn applied_map(n: usize) -> Bytes {
+fn applied_map(name: &str, n: usize) -> Bytes {
     let object = serde_json::json!({
         "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "applied"},
+        "metadata": {"name": name},
         "data": {"text": "x".repeat(PAYLOAD), "mood": n.to_string()},
     });
     object.to_string().into()

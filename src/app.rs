@@ -8,7 +8,7 @@ use crate::actors::image_gc::{self, ImageGc};
 use crate::actors::images::{ImagesHandle, PullLimits};
 use crate::actors::mirrors::MirrorsTask;
 use crate::actors::node::{self, NodeDeps, NodeError, NodeHandle};
-use crate::actors::pod_worker::{WorkerContext, WorkerPaths};
+use crate::actors::pod_worker::{SandboxPace, WorkerContext, WorkerPaths};
 use crate::actors::pods::{Inputs, PodsHandle, PodsTask};
 use crate::actors::probes::ProbesHandle;
 use crate::actors::runtime_watch::runtime_watch;
@@ -40,6 +40,7 @@ use crate::volumes::Volumes;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use node_config::agent::AgentConfig;
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,6 +136,7 @@ impl Agent {
             cluster: cluster.clone(),
             volumes: volumes.clone(),
             cgroups: Some(cgroups.clone()),
+            pace: SandboxPace::new(std::thread::available_parallelism().map_or(1, NonZeroUsize::get)),
             recorder: recorder.clone(),
             status,
             pods: pods.clone(),

@@ -5,6 +5,7 @@ mod context;
 mod hooks;
 mod job;
 mod look;
+mod pace;
 mod resize;
 mod start;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod tests;
 mod timing;
 
 pub use self::context::{Services, WorkerContext, WorkerPaths};
+pub use self::pace::SandboxPace;
 
 use self::job::{Done, Outcome};
 use self::timing::Timing;

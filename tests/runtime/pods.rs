@@ -4,7 +4,7 @@ use super::containerd::{Containerd, Line};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use skiff::actors::images::{ImagesHandle, PullLimits};
-use skiff::actors::pod_worker::{WorkerContext, WorkerPaths};
+use skiff::actors::pod_worker::{SandboxPace, WorkerContext, WorkerPaths};
 use skiff::actors::pods::{Inputs, PodsHandle, PodsTask};
 use skiff::actors::probes::ProbesHandle;
 use skiff::actors::runtime_watch::runtime_watch;
@@ -87,6 +87,7 @@ impl Node {
             cgroups: Some(Cgroups::detect(Path::new("/sys/fs/cgroup"), "cgroupfs")?.under(&self.cgroup_root)),
             runtime,
             cluster,
+            pace: SandboxPace::new(2),
             recorder,
             status,
             pods: PodsHandle::default(),

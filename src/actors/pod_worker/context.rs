@@ -1,5 +1,6 @@
 //! What all workers share.
 
+use super::pace::SandboxPace;
 use crate::actors::images::ImagesHandle;
 use crate::actors::pods::PodsHandle;
 use crate::actors::probes::ProbesHandle;
@@ -26,6 +27,7 @@ pub struct WorkerContext {
     pub volumes: Volumes,
     /// `None`: the runtime alone makes them (tests).
     pub cgroups: Option<Cgroups>,
+    pub pace: SandboxPace,
     pub recorder: Recorder,
     pub status: StatusHandle,
     pub images: ImagesHandle,

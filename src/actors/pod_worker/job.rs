@@ -185,7 +185,9 @@ async fn run_sandbox(context: &WorkerContext, pod: &DesiredPod, attempt: u32) ->
     let result = match made {
         Ok(()) => {
             let runtime = context.runtime.clone();
-            let made = context.to_end("RunPodSandbox", async move { runtime.run_sandbox(&input).await }).await;
+            let making = context.to_end("RunPodSandbox", async move { runtime.run_sandbox(&input).await });
+            // What has the node's network may be what the others' networks wait for.
+            let made = if pod.host_network() { making.await } else { context.pace.make(making).await };
             made.map(drop).map_err(|error| error.to_string())
         }
         Err(error) => Err(error),

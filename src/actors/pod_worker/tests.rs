@@ -3,7 +3,7 @@
 use crate::actors::eviction::Eviction;
 use crate::actors::images::{ImagesHandle, PullLimits};
 use crate::actors::mirrors::MirrorsTask;
-use crate::actors::pod_worker::{WorkerContext, WorkerPaths};
+use crate::actors::pod_worker::{SandboxPace, WorkerContext, WorkerPaths};
 use crate::actors::pods::{Inputs, PodsHandle, PodsTask};
 use crate::actors::probes::ProbesHandle;
 use crate::actors::runtime_watch::runtime_watch;
@@ -87,6 +87,7 @@ impl World {
             runtime,
             cluster,
             cgroups: None,
+            pace: SandboxPace::new(2),
             recorder,
             status,
             pods: pods.clone(),

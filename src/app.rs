@@ -24,6 +24,7 @@ use crate::decide::shutdown;
 use crate::decide::static_pod::MirrorView;
 use crate::ids::PodUid;
 use crate::images::Images;
+use crate::images::credential::CredentialProviders;
 use crate::logind::Logind;
 use crate::model::dns::{Dns, NodeDns};
 use crate::model::eviction::Distress;
@@ -39,6 +40,7 @@ use crate::units::{Bytes, Millicores};
 use crate::volumes::Volumes;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use node_config::agent::AgentConfig;
+use node_config::credential_provider::CredentialConfigError;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -77,6 +79,8 @@ pub enum AgentError {
     Node(#[from] NodeError),
     #[error(transparent)]
     Cgroups(#[from] CgroupError),
+    #[error("credential providers: {0}")]
+    Credentials(#[from] CredentialConfigError),
     #[error(transparent)]
     Serve(#[from] ServeError),
 }
@@ -86,6 +90,10 @@ impl Agent {
     pub async fn start(config: AgentConfig) -> Result<Self, AgentError> {
         let config = Arc::new(config);
         let tasks = Supervisor::new();
+        let providers = match &config.credential_providers {
+            Some(sources) => CredentialProviders::load(sources)?,
+            None => CredentialProviders::default(),
+        };
         let (runtime, info) = connect_runtime(&config.runtime_endpoint).await?;
         let connection = Arc::new(Connection::open(&config.kubeconfig).await?);
         let cluster: Arc<dyn Cluster> = Arc::new(KubeCluster::over(connection.clone(), &config.node_name));
@@ -129,7 +137,8 @@ impl Agent {
                 cluster.clone(),
                 recorder.clone(),
                 PullLimits::new(config.serialize_image_pulls, config.registry_pull_qps, config.registry_burst),
-            ),
+            )
+            .with_providers(providers),
             probes: probes.clone(),
             services: follow_services(&tasks, &cluster),
             runtime: runtime.clone(),

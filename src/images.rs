@@ -1,6 +1,8 @@
-//! Images from archives: what `docker save`, `podman save`, `ctr export` and `skopeo` write, into containerd.
+//! Images from archives: what `docker save`, `podman save`, `ctr export` and `skopeo` write, into containerd; and the
+//! programs that give passwords for those that are pulled (`credential`).
 
 mod archive;
+pub mod credential;
 mod pause;
 
 use crate::runtime::RuntimeError;

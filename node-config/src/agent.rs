@@ -1,5 +1,6 @@
 //! `AgentConfig`: everything the node agent is told, defaults filled, units typed.
 
+use crate::credential_provider;
 use crate::kubelet::{KubeletConfiguration, Taint};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -65,6 +66,8 @@ pub struct AgentConfig {
     pub serialize_image_pulls: bool,
     pub registry_pull_qps: u32,
     pub registry_burst: u32,
+    /// Programs that give passwords for images; `None`: none.
+    pub credential_providers: Option<credential_provider::Sources>,
     /// Folder (or file) of manifests of pods that this node runs by itself; `None`: none.
     pub static_pod_path: Option<PathBuf>,
     /// The same from a web server, asked every `http_check_frequency`.
@@ -133,6 +136,7 @@ impl AgentConfig {
             serialize_image_pulls: kubelet.serialize_image_pulls.unwrap_or(true),
             registry_pull_qps: kubelet.registry_pull_qps.map_or(0, count),
             registry_burst: count(kubelet.registry_burst),
+            credential_providers: None,
             static_pod_path: some(&kubelet.static_pod_path).map(PathBuf::from),
             static_pod_url: some(&kubelet.static_pod_url),
             http_check_frequency: kubelet.http_check_frequency.to_std(),

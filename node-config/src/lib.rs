@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `agent` | `AgentConfig`: everything the node agent is told |
+//! | `credential_provider` | CredentialProviderConfig: which programs give passwords for which images |
 //! | `duration` | `metav1.Duration`, Go's grammar |
 //! | `kubelet` | KubeletConfiguration: parsed, defaulted, validated; the flags that set its fields |
 //! | `net` | address ranges: network, gateway, first service address |
@@ -13,6 +14,7 @@
 //! | `shipped` | the files under `systemd/ containerd/ cni/ examples/ kind/`, and the pause binary |
 
 pub mod agent;
+pub mod credential_provider;
 pub mod data_dir;
 pub mod duration;
 pub mod files;

@@ -1,9 +1,10 @@
-//! Gets images onto the node: by pull policy, with pull secrets, and one pull at a time unless configured otherwise.
+//! Gets images onto the node: by pull policy, with pull secrets and what credential providers give, and one pull at a time unless configured otherwise.
 
 use crate::clock::rate::TokenBucket;
 use crate::cluster::{Cluster, Recorder};
+use crate::images::credential::{CredentialProviders, Login};
 use crate::model::pod::{DesiredPod, Wanted};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, RuntimeError};
 use base64::Engine;
 use k8s_openapi::api::core::v1::Secret;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,7 @@ pub struct ImagesHandle {
     permits: Arc<Semaphore>,
     /// `registryPullQPS` and `registryBurst`; what exceeds them fails, and is tried again after its back-off.
     rate: Arc<Mutex<TokenBucket>>,
+    providers: CredentialProviders,
 }
 
 /// How many pulls there may be (`serializeImagePulls`, `maxParallelImagePulls`, `registryPullQPS`, `registryBurst`).
@@ -69,7 +71,12 @@ impl ImagesHandle {
         let permits = Arc::new(Semaphore::new(limits.parallel));
         let burst = if limits.qps == 0 { f64::INFINITY } else { f64::from(limits.burst.max(1)) };
         let rate = Arc::new(Mutex::new(TokenBucket::new(f64::from(limits.qps), burst)));
-        Self { runtime, cluster, recorder, permits, rate }
+        Self { runtime, cluster, recorder, permits, rate, providers: CredentialProviders::default() }
+    }
+
+    /// Asks the node's credential providers too.
+    pub fn with_providers(self, providers: CredentialProviders) -> Self {
+        Self { providers, ..self }
     }
 
     /// The id of the image to run, once it is on the node. Records the events of the way.
@@ -157,8 +164,7 @@ impl ImagesHandle {
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await;
         let begun = crate::clock::now().mono;
-        let auth = credentials(reference, secrets);
-        match self.runtime.pull_image(reference, auth).await {
+        match self.pull_as_someone(reference, secrets).await {
             Ok(id) => {
                 let now = crate::clock::now().mono;
                 let size = self.runtime.image(&id).await.ok().flatten().map_or(0, |image| image.size);
@@ -173,6 +179,22 @@ impl ImagesHandle {
             }
             Err(error) => Err(self.failed(wish, error.to_string())),
         }
+    }
+
+    /// Pulls with the first login that the registry takes: the pod's, then those of the node's providers; with none
+    /// where nobody knows one.
+    async fn pull_as_someone(&self, reference: &str, secrets: &[Arc<Secret>]) -> Result<String, RuntimeError> {
+        let mut logins: Vec<Login> = credentials(reference, secrets).into_iter().collect();
+        logins.extend(self.providers.logins(&repository_of(reference)).await);
+        let mut logins = logins.into_iter();
+        let mut result = self.runtime.pull_image(reference, logins.next()).await;
+        for login in logins {
+            if result.is_ok() {
+                break;
+            }
+            result = self.runtime.pull_image(reference, Some(login)).await;
+        }
+        result
     }
 
     fn failed(&self, wish: &Wish<'_>, message: String) -> ImageFailure {
@@ -261,6 +283,16 @@ fn registry_of(reference: &str) -> &str {
     }
 }
 
+/// Registry and path in full, without tag and digest, as credential providers are asked for it.
+fn repository_of(reference: &str) -> String {
+    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
+    let tag_at = name.rfind(':').filter(|at| !name[*at..].contains('/'));
+    let name = tag_at.map_or(name, |at| &name[..at]);
+    let (registry, path) = (registry_of(name), path_of(name));
+    let library = if registry == "docker.io" && !path.contains('/') { "library/" } else { "" };
+    format!("{registry}/{library}{path}")
+}
+
 /// User and password for the reference's registry, from `.dockerconfigjson` or `.dockercfg` secrets.
 fn credentials(reference: &str, secrets: &[Arc<Secret>]) -> Option<(String, String)> {
     let registry = registry_of(reference);
@@ -297,6 +329,20 @@ fn go_fraction(duration: std::time::Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn repositories_are_named_in_full() {
+        for (reference, expected) in [
+            ("busybox:latest", "docker.io/library/busybox"),
+            ("docker.io/library/busybox:1", "docker.io/library/busybox"),
+            ("team/app@sha256:00", "docker.io/team/app"),
+            ("127.0.0.1:5000/app:1", "127.0.0.1:5000/app"),
+            ("localhost/app", "localhost/app"),
+            ("r.io/a/b:1@sha256:00", "r.io/a/b"),
+        ] {
+            assert_eq!(repository_of(reference), expected, "{reference}");
+        }
+    }
 
     #[test]
     fn image_names_get_the_default_tag_or_the_reason_why_not() {

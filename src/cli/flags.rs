@@ -13,6 +13,7 @@ use kubelet::KubeletFields;
 use leader::LeaderFlags;
 use limits::LimitFlags;
 use node_config::agent::AgentConfig;
+use node_config::credential_provider;
 use node_config::data_dir::{DEFAULT_PATH, Layout};
 use node_config::duration::DurationError;
 use node_config::kubelet::{ConfigError, KubeletConfiguration, Sources};
@@ -190,6 +191,12 @@ pub(crate) struct NodeFlags {
     /// Directory of more of them (*.conf), merged in the order of their names
     #[arg(long, value_name = "path")]
     config_dir: Option<PathBuf>,
+    /// CredentialProviderConfig, or a directory of them: programs that give passwords for images
+    #[arg(long, requires = "image_credential_provider_bin_dir", value_name = "path")]
+    image_credential_provider_config: Option<PathBuf>,
+    /// Directory of those programs
+    #[arg(long, value_name = "path")]
+    image_credential_provider_bin_dir: Option<PathBuf>,
     #[command(flatten)]
     fields: KubeletFields,
 }
@@ -235,7 +242,10 @@ impl NodeFlags {
 
     /// What flags and configuration say about an agent; certificates and runtime are the caller's.
     pub(crate) fn resolve(&self, kubeconfig: PathBuf, kubelet: KubeletConfiguration) -> AgentConfig {
+        let programs =
+            self.image_credential_provider_config.clone().zip(self.image_credential_provider_bin_dir.clone());
         AgentConfig {
+            credential_providers: programs.map(|(config, bin_dir)| credential_provider::Sources { config, bin_dir }),
             node_ip: self.node_ip.map(|ips| ips.first),
             second_node_ip: self.node_ip.and_then(|ips| ips.second),
             root_dir: self.root_dir.clone(),

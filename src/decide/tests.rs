@@ -66,6 +66,7 @@ fn container(name: &str, attempt: u32, state: ContainerState) -> ObservedContain
         image_ref: "sha256:1".to_owned(),
         annotations: annotations.map(|(key, value)| (key.to_owned(), value)).into(),
         log_path: String::new(),
+        termination_log: None,
         user: None,
     }
 }

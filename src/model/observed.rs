@@ -4,6 +4,7 @@ use crate::ids::{ContainerId, ContainerName, PodKey, PodUid, SandboxId};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 /// All sandboxes and containers that the runtime holds for one pod UID.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,6 +76,8 @@ pub struct ObservedContainer {
     pub annotations: std::collections::BTreeMap<String, String>,
     /// Host path of the CRI log file.
     pub log_path: String,
+    /// Host path of the file that is mounted as its `terminationMessagePath`, whoever chose its name.
+    pub termination_log: Option<PathBuf>,
     /// uid, gid, supplemental groups of the first process, where the runtime tells.
     pub user: Option<(i64, i64, Vec<i64>)>,
 }

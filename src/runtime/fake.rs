@@ -261,6 +261,7 @@ impl Runtime for FakeRuntime {
                 image_ref: input.image_ref.clone(),
                 annotations: annotations.map(|(key, value)| (key.to_owned(), value)).into(),
                 log_path: String::new(),
+                termination_log: None,
                 user: Some((0, 0, vec![0])),
             },
         );

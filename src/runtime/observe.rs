@@ -135,6 +135,8 @@ fn observed(status: pb::ContainerStatus, sandbox: String) -> ObservedContainer {
         pb::ContainerState::ContainerUnknown => ContainerState::Unknown,
     };
     let metadata = status.metadata.unwrap_or_default();
+    let message_path = status.annotations.get("io.kubernetes.container.terminationMessagePath");
+    let log = status.mounts.into_iter().find(|mount| message_path == Some(&mount.container_path));
     ObservedContainer {
         id: ContainerId::new(status.id),
         name: ContainerName::new(metadata.name),
@@ -146,6 +148,7 @@ fn observed(status: pb::ContainerStatus, sandbox: String) -> ObservedContainer {
         image_ref: status.image_ref,
         annotations: status.annotations.into_iter().collect(),
         log_path: status.log_path,
+        termination_log: log.map(|mount| mount.host_path.into()),
         user: status.user.and_then(|user| user.linux).map(|user| (user.uid, user.gid, user.supplemental_groups)),
     }
 }

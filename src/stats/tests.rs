@@ -55,6 +55,7 @@ fn subject() -> Subject {
         image_ref: String::new(),
         annotations: BTreeMap::new(),
         log_path: String::new(),
+        termination_log: None,
         user: None,
     };
     let sandbox =

@@ -3,6 +3,7 @@
 // Real processes are waited for with real deadlines.
 #![allow(clippy::disallowed_methods)]
 
+mod adopt;
 mod bad_input;
 mod boot;
 mod eviction;

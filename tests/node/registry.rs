@@ -10,7 +10,7 @@ use std::time::Duration;
 const USER: &str = "puller";
 const PASSWORD: &str = "geheim";
 
-/// A registry that holds busybox as `team/app:1`; gone when dropped.
+/// A registry that holds busybox as `team/app:1` and `cloud/app:1`; gone when dropped.
 struct Registry {
     process: Child,
     host: String,
@@ -18,7 +18,7 @@ struct Registry {
 
 impl Registry {
     fn start(node: &Node) -> Self {
-        let host = format!("127.0.0.1:{}", node.slot.port(9));
+        let host = host(node);
         let dir = node.path("registry");
         fs::create_dir_all(&dir).expect("a folder");
         let passwords = Command::new("htpasswd").args(["-Bbn", USER, PASSWORD]).output().expect("htpasswd: make deps");
@@ -54,7 +54,7 @@ impl Registry {
     }
 
     /// Puts the image of an OCI archive into the registry.
-    fn push(&self, node: &Node) {
+    fn push(&self, node: &Node, repository: &str) {
         let (archive, dir) = (node.path("app.tar"), node.path("app"));
         image::write(archive.as_ref(), IMAGE);
         fs::create_dir_all(&dir).expect("a folder");
@@ -65,8 +65,9 @@ impl Registry {
         let blob = |digest: &str| read(&format!("blobs/sha256/{}", digest.trim_start_matches("sha256:")));
         let manifest = blob(&digest(&index["manifests"][0]));
         let parts: Value = serde_json::from_slice(&manifest).expect("the manifest");
+        let uploads = format!("/v2/{repository}/blobs/uploads/");
         for digest in parts["layers"].as_array().expect("layers").iter().chain([&parts["config"]]).map(digest) {
-            let place = self.curl(&["--request", "POST", "--dump-header", "-"], "/v2/team/app/blobs/uploads/", b"");
+            let place = self.curl(&["--request", "POST", "--dump-header", "-"], &uploads, b"");
             let place =
                 place.lines().find_map(|line| line.strip_prefix("Location: ")).expect("a place").trim().to_owned();
             let put = ["--request", "PUT", "--header", "Content-Type: application/octet-stream", "--data-binary", "@-"];
@@ -74,8 +75,33 @@ impl Registry {
         }
         let kind = format!("Content-Type: {}", parts["mediaType"].as_str().expect("a media type"));
         let put = ["--request", "PUT", "--header", &kind, "--data-binary", "@-"];
-        self.curl(&put, "/v2/team/app/manifests/1", &manifest);
+        self.curl(&put, &format!("/v2/{repository}/manifests/1"), &manifest);
     }
+}
+
+fn host(node: &Node) -> String {
+    format!("127.0.0.1:{}", node.slot.port(9))
+}
+
+/// A credential provider as clouds have them: a program that knows the password for `cloud/`, and its configuration.
+fn install_provider(node: &mut Node) {
+    let (host, bin_dir, config) = (host(node), node.path("providers"), node.path("providers.yaml"));
+    let answer = json!({
+        "kind": "CredentialProviderResponse", "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+        "cacheKeyType": "Registry", "auth": {format!("{host}/cloud"): {"username": USER, "password": PASSWORD}},
+    });
+    fs::create_dir_all(&bin_dir).expect("a folder");
+    let program = format!("{bin_dir}/cloud-login");
+    let script = format!("#!/bin/sh\ncat >> {bin_dir}/asked\necho '{answer}'\n");
+    fs::write(&program, script).expect("the provider");
+    crate::harness::run("chmod", &["+x", &program]);
+    let document = format!(
+        "apiVersion: kubelet.config.k8s.io/v1\nkind: CredentialProviderConfig\nproviders:\n- name: cloud-login\n  \
+         apiVersion: credentialprovider.kubelet.k8s.io/v1\n  defaultCacheDuration: 1h\n  matchImages: [\"{host}/cloud\"]\n"
+    );
+    fs::write(&config, document).expect("the configuration");
+    node.flag(format!("--image-credential-provider-config={config}"));
+    node.flag(format!("--image-credential-provider-bin-dir={bin_dir}"));
 }
 
 impl Drop for Registry {
@@ -86,10 +112,13 @@ impl Drop for Registry {
 }
 
 #[test]
-fn a_private_image_needs_the_pull_secret_of_the_pod_or_of_its_account() {
-    let node = Node::start(Containerd::Current);
+fn a_private_image_needs_the_pull_secret_of_the_pod_or_of_its_account_or_a_provider_of_the_node() {
+    let mut node = Node::prepare(Containerd::Current, &[]);
+    install_provider(&mut node);
+    node.boot();
     let registry = Registry::start(&node);
-    registry.push(&node);
+    registry.push(&node, "team/app");
+    registry.push(&node, "cloud/app");
     let pod = |name: &str, secret: Option<&str>| {
         let mut pod = sleeper(name);
         pod["spec"]["containers"][0]["image"] = json!(format!("{}/team/app:1", registry.host));
@@ -133,4 +162,13 @@ fn a_private_image_needs_the_pull_secret_of_the_pod_or_of_its_account() {
     of_account["spec"]["containers"][0]["imagePullPolicy"] = json!("Always");
     node.apply(&of_account);
     node.wait_ready(&["of-account"]);
+
+    // The node's own login, for what its provider is asked about.
+    let mut of_node = pod("of-node", None);
+    of_node["spec"]["containers"][0]["image"] = json!(format!("{}/cloud/app:1", registry.host));
+    node.apply(&of_node);
+    node.wait_ready(&["of-node"]);
+    let asked: Value = serde_json::from_str(&fs::read_to_string(node.path("providers/asked")).expect("a request"))
+        .expect("one request, for one image");
+    assert_eq!(asked["image"], format!("{}/cloud/app", registry.host));
 }

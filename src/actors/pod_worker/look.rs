@@ -46,7 +46,8 @@ pub(super) async fn look(
 
 async fn read(context: &WorkerContext, pod: &DesiredPod, container: &ObservedContainer) -> String {
     let ContainerState::Exited { exit_code, .. } = container.state else { return String::new() };
-    let file = context.volumes.termination_log(&pod.uid, container.name.as_str(), container.attempt);
+    let named = || context.volumes.termination_log(&pod.uid, container.name.as_str(), container.attempt);
+    let file = container.termination_log.clone().or_else(named);
     let policy = container.annotations.get("io.kubernetes.container.terminationMessagePolicy");
     let fall_back = exit_code != 0 && policy.is_some_and(|policy| policy == "FallbackToLogsOnError");
     let log = fall_back.then(|| PathBuf::from(&container.log_path));

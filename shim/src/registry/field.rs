@@ -92,6 +92,10 @@ impl Path {
     pub fn invalid(&self, value: impl Into<Value>, detail: &str) -> FieldError {
         self.error(Cause::Invalid, format!("Invalid value: {}", shown(&value.into())), detail)
     }
+    /// An Invalid whose value is left out (`field.OmitValueType`).
+    pub fn invalid_omitted(&self, detail: &str) -> FieldError {
+        self.error(Cause::Invalid, "Invalid value".to_owned(), detail)
+    }
     pub fn duplicate(&self, value: impl Into<Value>) -> FieldError {
         self.error(Cause::Duplicate, format!("Duplicate value: {}", shown(&value.into())), "")
     }
@@ -155,6 +159,7 @@ mod tests {
             (path.required(""), "spec.containers[0].name: Required value"),
             (path.invalid("a\"b\n", "no"), r#"spec.containers[0].name: Invalid value: "a\"b\n": no"#),
             (path.invalid(json!({"a": 1}), "no"), r#"spec.containers[0].name: Invalid value: {"a":1}: no"#),
+            (path.invalid_omitted("no"), "spec.containers[0].name: Invalid value: no"),
             (path.duplicate("x"), r#"spec.containers[0].name: Duplicate value: "x""#),
             (
                 path.not_supported("x", &["A", "B"]),

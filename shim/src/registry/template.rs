@@ -4,8 +4,8 @@
 use super::core::pod;
 use super::field::{Errors, Path};
 use super::value::{entries, object_entry, same, text};
-use super::{labels, meta};
-use crate::meta::Object;
+use super::{labels, meta, names};
+use crate::meta::{Meta, Object};
 use serde_json::{Map, Value};
 
 pub const NON_NEGATIVE: &str = "must be greater than or equal to 0";
@@ -149,6 +149,24 @@ pub fn warnings(new: &Object, old: Option<&Object>) -> Vec<String> {
     warnings
 }
 
+/// The same for workloads that pods are named after.
+pub fn named_warnings(new: &Object, old: Option<&Object>) -> Vec<String> {
+    let mut warnings: Vec<String> = name_warning(new, old).into_iter().collect();
+    warnings.extend(self::warnings(new, old));
+    warnings
+}
+
+/// The name of a new workload that pods are named after had better be a DNS label.
+pub fn name_warning(new: &Object, old: Option<&Object>) -> Option<String> {
+    let texts = names::dns1123_label(new.name(), false);
+    (old.is_none() && !texts.is_empty()).then(|| {
+        format!(
+            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
+            texts.join(" ")
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +187,16 @@ mod tests {
             int_or_percent(&value, &Path::new("a"), &mut errors);
             at_most_all(&value, &Path::new("a"), &mut errors);
             assert_eq!(errors.len(), wanted, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_new_workload_whose_pods_cannot_have_its_name_is_warned_of() {
+        let object = |name: &str| json!({"metadata": {"name": name}});
+        for (new, old, wanted) in
+            [(object("a-b"), None, 0), (object("a.b"), None, 1), (object("a.b"), Some(object("a.b")), 0)]
+        {
+            assert_eq!(named_warnings(&new, old.as_ref()).len(), wanted, "{new}");
         }
     }
 }

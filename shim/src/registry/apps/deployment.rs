@@ -32,7 +32,7 @@ pub const DEF: ResourceDef = ResourceDef {
         validate,
         validate_update: template::keeps_selector,
         validate_status,
-        warnings: template::warnings,
+        warnings: template::named_warnings,
         ..Strategy::BASIC
     },
     ..ResourceDef::BASIC

@@ -9,7 +9,7 @@ use crate::registry::value::{
     begin, default_text, default_value, items, keep_all_but_status, keep_status_and_count, object_entry, root, text,
     truth,
 };
-use crate::registry::{Column, ResourceDef, STATUS_VERBS, Strategy, Subresource, labels, meta, names, template};
+use crate::registry::{Column, ResourceDef, STATUS_VERBS, Strategy, Subresource, labels, meta, template};
 use serde_json::Value;
 
 pub const DEF: ResourceDef = ResourceDef {
@@ -119,16 +119,7 @@ fn job_template(template: &Value, path: &Path, errors: &mut Errors) {
 }
 
 fn warnings(new: &Object, old: Option<&Object>) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if old.is_none() {
-        let texts = names::dns1123_label(new.name(), false);
-        if !texts.is_empty() {
-            warnings.push(format!(
-                "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
-                texts.join(" ")
-            ));
-        }
-    }
+    let mut warnings: Vec<String> = template::name_warning(new, old).into_iter().collect();
     let path = Path::new("spec").child("jobTemplate").child("spec").child("template");
     let spec = |object: &Object| object["spec"]["jobTemplate"]["spec"].clone();
     if old.is_none_or(|old| spec(old) != spec(new)) {

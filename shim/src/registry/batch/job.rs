@@ -1,6 +1,7 @@
 //! Jobs.
 
 mod policy;
+mod status;
 mod update;
 
 use crate::meta::{Meta, Object};
@@ -40,7 +41,7 @@ pub const DEF: ResourceDef = ResourceDef {
         prepare_status: keep_all_but_status,
         validate,
         validate_update: update::validate,
-        validate_status: update::validate_status,
+        validate_status: status::validate,
         warnings,
         ..Strategy::BASIC
     },
@@ -271,18 +272,20 @@ fn indexed(spec: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
+/// Indexed jobs of this many completions may be too many to be tracked.
+const MANY_COMPLETIONS: i64 = 100_000;
+const MANY_PARALLEL: i64 = 10_000;
+
 fn warnings(new: &Object, old: Option<&Object>) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if old.is_none() {
-        let texts = names::dns1123_label(new.name(), false);
-        if !texts.is_empty() {
-            warnings.push(format!(
-                "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
-                texts.join(" ")
-            ));
-        }
+    let mut warnings = template::named_warnings(new, old);
+    let spec = &new["spec"];
+    let more = |field: &str, than: i64| spec[field].as_i64().is_some_and(|number| number > than);
+    if text(&spec["completionMode"]) == "Indexed"
+        && more("completions", MANY_COMPLETIONS)
+        && more("parallelism", MANY_PARALLEL)
+    {
+        warnings.push("In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail".to_owned());
     }
-    warnings.extend(template::warnings(new, old));
     warnings
 }
 

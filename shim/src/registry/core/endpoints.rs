@@ -71,6 +71,9 @@ fn ports(ports: &[Value], path: &Path, errors: &mut Errors) {
             "SCTP" | "TCP" | "UDP" => {}
             other => errors.push(path.child("protocol").not_supported(other, &["SCTP", "TCP", "UDP"])),
         }
+        if let Some(protocol) = port["appProtocol"].as_str() {
+            errors.extend(path.child("appProtocol").all_invalid(protocol, names::qualified_name(protocol)));
+        }
     }
 }
 

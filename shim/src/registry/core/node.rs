@@ -1,6 +1,7 @@
 //! Nodes.
 
 use crate::meta::{Meta, Object};
+use crate::registry::core::pod::validate::validate_quantity;
 use crate::registry::field::{Errors, Path};
 use crate::registry::table::{AGE, NAME, age, or, text_column};
 use crate::registry::value::{carry_over, entries, items, object_entry, object_mut, root, text, truth};
@@ -28,7 +29,16 @@ pub const DEF: ResourceDef = ResourceDef {
     ..ResourceDef::BASIC
 };
 
-const STRATEGY: Strategy = Strategy { default, prepare_update, validate, validate_update, ..Strategy::CLUSTER };
+const STRATEGY: Strategy = Strategy {
+    default,
+    prepare_update,
+    validate,
+    validate_update,
+    // Upstream has one set of rules for both.
+    validate_status: validate_update,
+    warnings,
+    ..Strategy::CLUSTER
+};
 
 /// `podCIDR` is the first of `podCIDRs`; allocatable is the capacity unless given.
 fn default(node: &mut Object) {
@@ -90,16 +100,50 @@ fn validate(node: &Object) -> Errors {
         }
         seen.push((key, effect));
     }
-    for (index, cidr) in items(&node["spec"]["podCIDRs"]).iter().enumerate() {
-        ip::validate_cidr(text(cidr), &Path::new("spec").child("podCIDRs").index(index), &mut errors);
+    amounts(node, &mut errors);
+    let (cidrs, path) = (items(&node["spec"]["podCIDRs"]), Path::new("spec").child("podCIDRs"));
+    for (index, cidr) in cidrs.iter().enumerate() {
+        ip::validate_cidr(text(cidr), &path.index(index), &mut errors);
+    }
+    let families: Vec<bool> = cidrs.iter().filter_map(|cidr| Some(ip::parse_cidr(text(cidr))?.0.is_ipv4())).collect();
+    if families.len() > 2 || matches!(families[..], [one, other] if one == other) {
+        let detail = "may specify no more than one CIDR for each IP family";
+        errors.push(path.invalid(node["spec"]["podCIDRs"].clone(), detail));
     }
     errors
+}
+
+/// `ValidateNodeResources`; the path has the resource's name as if it were a field.
+fn amounts(node: &Object, errors: &mut Errors) {
+    for list in ["capacity", "allocatable"] {
+        for (resource, quantity) in entries(&node["status"][list]) {
+            let path = Path::new("status").child(list).child(resource);
+            validate_quantity(resource, quantity, &path, errors);
+        }
+    }
+}
+
+fn warnings(node: &Object, _old: Option<&Object>) -> Vec<String> {
+    match text(&node["spec"]["externalID"]) {
+        "" => Vec::new(),
+        _ => vec!["spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned()],
+    }
 }
 
 /// `podCIDR` and `providerID` are set once.
 fn validate_update(new: &Object, old: &Object) -> Errors {
     let mut errors = meta::validate_update(new, old);
+    amounts(new, &mut errors);
+    let addresses = items(&new["status"]["addresses"]);
+    for (index, address) in addresses.iter().enumerate() {
+        if addresses[..index].contains(address) {
+            errors.push(Path::new("status").child("addresses").index(index).duplicate(address.clone()));
+        }
+    }
     let (spec, before) = (&new["spec"], &old["spec"]);
+    if text(&spec["externalID"]) != text(&before["externalID"]) {
+        errors.push(Path::new("spec").child("externalID").forbidden("may not be updated"));
+    }
     if !items(&before["podCIDRs"]).is_empty() && spec["podCIDRs"] != before["podCIDRs"] {
         errors.push(
             Path::new("spec")
@@ -184,3 +228,35 @@ const COLUMNS: &[Column] = &[
     text_column("Kernel-Version", "Kernel Version reported by the node from 'uname -r' (e.g. 3.16.0-0.bpo.4-amd64).").wide(),
     text_column("Container-Runtime", "ContainerRuntime Version reported by the node through runtime remote API (e.g. containerd://1.4.2).").wide(),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(spec: Value, status: Value) -> Object {
+        json!({"metadata": {"name": "n"}, "spec": spec, "status": status})
+    }
+
+    #[test]
+    fn a_node_has_one_range_of_each_family_and_amounts_that_can_be() {
+        for (spec, status, fields) in [
+            (json!({"podCIDRs": ["10.0.0.0/24", "fd00::/64"]}), json!({}), vec![]),
+            (json!({"podCIDRs": ["10.0.0.0/24", "10.0.1.0/24"]}), json!({}), vec!["spec.podCIDRs"]),
+            (json!({}), json!({"capacity": {"cpu": "-1"}}), vec!["status.capacity.cpu"]),
+            (json!({}), json!({"allocatable": {"example.com/a": "500m"}}), vec!["status.allocatable.example.com/a"]),
+        ] {
+            let found: Vec<String> = validate(&node(spec.clone(), status)).into_iter().map(|e| e.field).collect();
+            assert_eq!(found, fields, "{spec}");
+        }
+    }
+
+    #[test]
+    fn what_identifies_a_node_stays_and_addresses_are_said_once() {
+        let address = json!({"type": "InternalIP", "address": "10.0.0.1"});
+        let old = node(json!({"externalID": "a"}), json!({}));
+        let new = node(json!({"externalID": "b"}), json!({"addresses": [address, address]}));
+        let found: Vec<String> = validate_update(&new, &old).into_iter().map(|e| e.field).collect();
+        assert_eq!(found, ["status.addresses[1]", "spec.externalID"]);
+        assert_eq!(warnings(&new, None).len(), 1);
+    }
+}

@@ -1,12 +1,13 @@
 //! PersistentVolumes.
 
 use crate::meta::{Meta, Object};
-use crate::registry::core::pod::validate::{node_selector, persistent_source};
+use crate::registry::core::pod::validate::{node_selector, persistent_source, source_of};
+use crate::registry::core::pod::warnings::{OLD_VOLUMES, node_terms};
 use crate::registry::field::{Errors, Path};
 use crate::registry::quantity::Nanos;
 use crate::registry::table::{AGE, NAME, access_modes, age, or, text_column};
 use crate::registry::value::{
-    carry_over, default_text, default_value, entries, is_empty, items, object_mut, root, text,
+    carry_over, default_text, default_value, entries, is_empty, items, object_entry, object_mut, root, same, text,
 };
 use crate::registry::{Column, ResourceDef, STATUS_VERBS, Strategy, Subresource, meta, names};
 use serde_json::{Value, json};
@@ -22,12 +23,23 @@ pub const DEF: ResourceDef = ResourceDef {
     subresources: &[Subresource::core("status", "PersistentVolume", STATUS_VERBS)],
     columns: COLUMNS,
     row,
-    strategy: &Strategy { default, prepare_create, prepare_update, validate, ..Strategy::CLUSTER },
+    strategy: &Strategy {
+        default,
+        prepare_create,
+        prepare_update,
+        validate,
+        validate_update,
+        warnings,
+        ..Strategy::CLUSTER
+    },
     ..ResourceDef::BASIC
 };
 
 /// The older annotation that named a volume's or claim's class before the field did.
 pub const STORAGE_CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// How options of mounting were given before there was a field.
+const MOUNT_OPTIONS_ANNOTATION: &str = "volume.beta.kubernetes.io/mount-options";
 
 /// Removed by the controller that sees to it that nothing in use is deleted.
 const PROTECTION: &str = "kubernetes.io/pv-protection";
@@ -57,6 +69,21 @@ fn prepare_create(object: &mut Object) {
 
 fn prepare_update(new: &mut Object, old: &Object) {
     carry_over(new, old, "status");
+}
+
+/// When the phase last changed, where the client who changes it does not say.
+pub fn stamp_phase(new: &mut Object, old: &Object, now: &str) {
+    const TIME: &str = "lastPhaseTransitionTime";
+    let (status, before) = (&new["status"], &old["status"]);
+    let changed = text(&status["phase"]) != text(&before["phase"]);
+    let time = match (changed, status[TIME].is_null()) {
+        (false, true) => before[TIME].clone(),
+        (true, unsaid) if unsaid || status[TIME] == before[TIME] => now.into(),
+        _ => return,
+    };
+    if !time.is_null() {
+        object_entry(root(new), "status").insert(TIME.to_owned(), time);
+    }
 }
 
 /// In the order upstream lists them.
@@ -110,12 +137,87 @@ fn validate(volume: &Object) -> Errors {
     if policy == "Recycle" && text(&spec["hostPath"]["path"]) == "/" {
         errors.push(path_of_policy.forbidden("may not be 'recycle' for a hostPath mount of '/'"));
     }
-    if spec["nodeAffinity"]["required"].is_object() {
+    if spec["nodeAffinity"].is_object() {
         let path = path.child("nodeAffinity").child("required");
-        node_selector(&spec["nodeAffinity"]["required"], &path, &mut errors);
+        if spec["nodeAffinity"]["required"].is_object() {
+            node_selector(&spec["nodeAffinity"]["required"], &path, &mut errors);
+        } else {
+            errors.push(path.required("must specify required node constraints"));
+        }
     }
     persistent_source(spec, &path, &mut errors);
+    if let Some(class) = spec["volumeAttributesClassName"].as_str() {
+        let own = path.child("volumeAttributesClassName");
+        if class.is_empty() {
+            errors.push(own.required("an empty string is disallowed"));
+        } else {
+            errors.extend(own.all_invalid(class, names::dns1123_subdomain(class, false)));
+        }
+        if !spec["csi"].is_object() {
+            errors.push(path.child("csi").required("has to be specified when using volumeAttributesClassName"));
+        }
+    }
     errors
+}
+
+/// `ValidatePersistentVolumeUpdate`: where the data is stays, and what depends on it; upstream leaves `spec` out of
+/// some of the paths.
+fn validate_update(new: &Object, old: &Object) -> Errors {
+    let mut errors = meta::validate_update(new, old);
+    let (spec, before) = (&new["spec"], &old["spec"]);
+    let (source, kept) = (source_of(spec), source_of(before));
+    if !same(&without_new_expand_secret(source, &kept), &kept) {
+        let detail = "spec.persistentvolumesource is immutable after creation";
+        errors.push(Path::new("spec").child("persistentvolumesource").forbidden(detail));
+    }
+    meta::immutable(&spec["volumeMode"], &before["volumeMode"], &Path::new("volumeMode"), &mut errors);
+    if before["nodeAffinity"].is_object() && !same(&spec["nodeAffinity"], &before["nodeAffinity"]) {
+        let detail = "field is immutable, except for updating from beta label to GA";
+        errors.push(Path::new("nodeAffinity").invalid(spec["nodeAffinity"].clone(), detail));
+    }
+    let class = "volumeAttributesClassName";
+    if before[class].is_string() && spec[class].is_null() {
+        errors.push(Path::new("spec").child(class).forbidden("update from non-nil value to nil is forbidden"));
+    }
+    errors
+}
+
+/// The secret that expanding needs may be given later.
+fn without_new_expand_secret(mut source: Value, old: &Value) -> Value {
+    if old["csi"].is_object()
+        && old["csi"]["controllerExpandSecretRef"].is_null()
+        && let Some(csi) = source.get_mut("csi").and_then(Value::as_object_mut)
+    {
+        csi.remove("controllerExpandSecretRef");
+    }
+    source
+}
+
+/// The older annotations, sources and ways that still work (`GetWarningsForPersistentVolume`).
+fn warnings(volume: &Object, _old: Option<&Object>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let path = Path::new("metadata").child("annotations");
+    for (annotation, since, instead) in
+        [(STORAGE_CLASS_ANNOTATION, "v1.8", "storageClassName"), (MOUNT_OPTIONS_ANNOTATION, "v1.31", "mountOptions")]
+    {
+        if volume["metadata"]["annotations"][annotation].is_string() {
+            let path = path.key(annotation);
+            warnings.push(format!("{}: deprecated since {since}; use \"{instead}\" attribute instead", path.as_str()));
+        }
+    }
+    let (spec, path) = (&volume["spec"], Path::new("spec"));
+    if text(&spec["persistentVolumeReclaimPolicy"]) == "Recycle" {
+        warnings.push(format!(
+            "{}: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.",
+            path.child("persistentVolumeReclaimPolicy").as_str()
+        ));
+    }
+    let terms = path.child("nodeAffinity").child("required").child("nodeSelectorTerms");
+    node_terms(&spec["nodeAffinity"]["required"]["nodeSelectorTerms"], &terms, &mut warnings);
+    for (kind, text) in OLD_VOLUMES.iter().filter(|(kind, _)| spec[*kind].is_object()) {
+        warnings.push(format!("{}: {text}", path.child(kind).as_str()));
+    }
+    warnings
 }
 
 fn row(volume: &Object, now: i64) -> Vec<Value> {
@@ -160,3 +262,94 @@ const COLUMNS: &[Column] = &[
     AGE,
     text_column("VolumeMode", "volumeMode defines if a volume is intended to be used with a formatted filesystem or to remain in raw block state. Value of Filesystem is implied when not included in spec.").wide(),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(spec: Value) -> Object {
+        let mut object = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain", "volumeMode": "Filesystem"}});
+        for (key, value) in entries(&spec) {
+            object["spec"][key] = value.clone();
+        }
+        object
+    }
+
+    #[test]
+    fn a_volume_stays_where_its_data_is() {
+        let host = json!({"hostPath": {"path": "/a", "type": ""}});
+        let csi = json!({"csi": {"driver": "d.example.com", "volumeHandle": "h"}});
+        let placed = json!({"csi": csi["csi"], "nodeAffinity": {"required": {"nodeSelectorTerms": [{}]}}});
+        for (old, new, fields) in [
+            (&host, host.clone(), vec![]),
+            (&host, json!({"hostPath": {"path": "/b", "type": ""}}), vec!["spec.persistentvolumesource"]),
+            (&host, json!({"hostPath": host["hostPath"], "volumeMode": "Block"}), vec!["volumeMode"]),
+            (
+                &csi,
+                json!({"csi": {"driver": "d.example.com", "volumeHandle": "h", "controllerExpandSecretRef": {"name": "s"}}}),
+                vec![],
+            ),
+            (
+                &csi,
+                json!({"csi": {"driver": "d.example.com", "volumeHandle": "i"}}),
+                vec!["spec.persistentvolumesource"],
+            ),
+            (&csi, placed.clone(), vec![]),
+            (&placed, csi.clone(), vec!["nodeAffinity"]),
+            (&csi, json!({"csi": csi["csi"], "storageClassName": "other"}), vec![]),
+        ] {
+            let errors = validate_update(&volume(new.clone()), &volume(old.clone()));
+            let found: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+            assert_eq!(found, fields, "{old} -> {new}");
+        }
+    }
+
+    #[test]
+    fn a_driver_must_know_which_volume_is_meant() {
+        for (spec, fields) in [
+            (json!({"csi": {"driver": "d", "volumeHandle": "h"}}), vec![]),
+            (json!({"csi": {"driver": "d"}}), vec!["spec.csi.volumeHandle"]),
+            (
+                json!({"csi": {"driver": "d", "volumeHandle": "h", "nodeStageSecretRef": {"name": "s"}}}),
+                vec!["spec.csi.nodeStageSecretRef.namespace"],
+            ),
+            (json!({"hostPath": {"path": "/a"}, "volumeAttributesClassName": "fast"}), vec!["spec.csi"]),
+            (json!({"hostPath": {"path": "/a"}, "nodeAffinity": {}}), vec!["spec.nodeAffinity.required"]),
+        ] {
+            let errors = validate(&volume(spec.clone()));
+            let found: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+            assert_eq!(found, fields, "{spec}");
+        }
+    }
+
+    #[test]
+    fn the_time_of_the_last_phase_is_the_clients_or_ours() {
+        let volume = |phase: &str, time: Value| json!({"status": {"phase": phase, "lastPhaseTransitionTime": time}});
+        let old = volume("Pending", "then".into());
+        for (phase, said, wanted) in [
+            ("Pending", Value::Null, "then"),
+            ("Bound", Value::Null, "now"),
+            ("Bound", "then".into(), "now"),
+            ("Bound", "own".into(), "own"),
+        ] {
+            let mut new = volume(phase, said.clone());
+            stamp_phase(&mut new, &old, "now");
+            assert_eq!(new["status"]["lastPhaseTransitionTime"], wanted, "{phase} {said}");
+        }
+    }
+
+    #[test]
+    fn old_ways_are_warned_of() {
+        let mut old = volume(json!({"cephfs": {}, "persistentVolumeReclaimPolicy": "Recycle"}));
+        old["metadata"]["annotations"] = json!({STORAGE_CLASS_ANNOTATION: "fast"});
+        assert_eq!(
+            warnings(&old, None),
+            [
+                "metadata.annotations[volume.beta.kubernetes.io/storage-class]: deprecated since v1.8; use \"storageClassName\" attribute instead",
+                "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.",
+                "spec.cephfs: deprecated in v1.28, non-functional in v1.31+",
+            ]
+        );
+    }
+}

@@ -16,7 +16,7 @@ pub const DEF: ResourceDef = ResourceDef {
     returns_deleted: true,
     columns: COLUMNS,
     row,
-    strategy: &Strategy { default, prepare_create, prepare_update, validate, ..Strategy::BASIC },
+    strategy: &Strategy { default, prepare_create, prepare_update, validate, warnings, ..Strategy::BASIC },
     ..ResourceDef::BASIC
 };
 
@@ -39,6 +39,14 @@ fn validate(object: &Object) -> Errors {
     let mut errors = meta::validate_namespaced(object);
     pod::validate::template(&object["template"], &Path::new("template"), &mut errors);
     errors
+}
+
+fn warnings(new: &Object, old: Option<&Object>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if old.is_none_or(|old| old["template"] != new["template"]) {
+        pod::warnings::template(&new["template"], &Path::new("template"), &mut warnings);
+    }
+    warnings
 }
 
 fn row(object: &Object, _now: i64) -> Vec<Value> {

@@ -32,7 +32,7 @@ pub const DEF: ResourceDef = ResourceDef {
         prepare_status: only_status,
         validate,
         validate_status: replicaset::validate_status,
-        warnings: template::warnings,
+        warnings: template::named_warnings,
         ..Strategy::BASIC
     },
     ..ResourceDef::BASIC

@@ -20,7 +20,7 @@ pub const DEF: ResourceDef = ResourceDef {
     row,
     selectable: &["type"],
     fields,
-    strategy: &Strategy { default, prepare_update, validate, validate_update, ..Strategy::BASIC },
+    strategy: &Strategy { default, prepare_update, validate, validate_update, warnings, ..Strategy::BASIC },
     ..ResourceDef::BASIC
 };
 
@@ -111,6 +111,19 @@ fn validate_update(new: &Object, old: &Object) -> Errors {
     errors
 }
 
+/// What Go's TLS would say of a pair that is none (`warningsForSecret`); whether key and certificate fit is not asked.
+fn warnings(secret: &Object, _old: Option<&Object>) -> Vec<String> {
+    if text(&secret["type"]) != "kubernetes.io/tls" {
+        return Vec::new();
+    }
+    let has_pem = |key: &str| {
+        let bytes = BASE64.decode(text(&secret["data"][key])).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).contains("-----BEGIN ")
+    };
+    let without = [("tls.crt", "certificate"), ("tls.key", "key")].into_iter().find(|(key, _)| !has_pem(key));
+    without.map(|(_, what)| format!("tls: failed to find any PEM data in {what} input")).into_iter().collect()
+}
+
 fn fields(secret: &Object) -> Pairs {
     let mut pairs = meta_fields(secret);
     pairs.insert("type".into(), text(&secret["type"]).into());
@@ -134,3 +147,23 @@ const COLUMNS: &[Column] = &[
     ),
     AGE,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pair_that_is_none_is_warned_of() {
+        let pem = BASE64.encode("-----BEGIN CERTIFICATE-----");
+        for (kind, certificate, key, wanted) in [
+            ("Opaque", "", "", vec![]),
+            ("kubernetes.io/tls", "", "", vec!["tls: failed to find any PEM data in certificate input"]),
+            ("kubernetes.io/tls", pem.as_str(), "", vec!["tls: failed to find any PEM data in key input"]),
+            ("kubernetes.io/tls", pem.as_str(), pem.as_str(), vec![]),
+        ] {
+            let secret = json!({"type": kind, "data": {"tls.crt": certificate, "tls.key": key}});
+            assert_eq!(warnings(&secret, None), wanted, "{kind} {certificate} {key}");
+        }
+    }
+}

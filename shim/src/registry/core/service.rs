@@ -6,7 +6,7 @@ pub mod table;
 pub mod validate;
 
 use crate::meta::Object;
-use crate::registry::value::{items, text};
+use crate::registry::value::text;
 use crate::registry::{ResourceDef, STATUS_VERBS, Strategy, Subresource, meta_fields, names};
 use crate::selector::Pairs;
 
@@ -37,10 +37,7 @@ const STRATEGY: Strategy = Strategy {
     validate: validate::create,
     validate_update: validate::update,
     validate_status: validate::status,
-    warnings: |new, _| match items(&new["spec"]["externalIPs"]).is_empty() {
-        true => Vec::new(),
-        false => vec!["spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned()],
-    },
+    warnings: validate::warnings,
     allow_create_on_update: true,
     // RelaxedServiceNameValidation: a digit may come first.
     validate_name: names::dns1123_label,

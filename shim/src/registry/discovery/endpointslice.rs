@@ -32,6 +32,7 @@ pub const DEF: ResourceDef = ResourceDef {
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_ADDRESSES: usize = 100;
 const MAX_PORTS: usize = 20000;
+const MAX_HINTS: usize = 8;
 
 fn default(slice: &mut Object) {
     for port in items_mut(root(slice), "ports") {
@@ -77,9 +78,29 @@ fn validate(slice: &Object) -> Errors {
         if !node.is_empty() {
             errors.extend(path.child("nodeName").all_invalid(node, names::dns1123_subdomain(node, false)));
         }
+        let hints = path.child("hints");
+        let zone: names::NameRule = |name, _| names::label_value(name);
+        for (list, rule) in [("forZones", zone), ("forNodes", names::dns1123_subdomain)] {
+            self::hints(items(&endpoint["hints"][list]), rule, &hints.child(list), &mut errors);
+        }
     }
     ports(slice, &mut errors);
     errors
+}
+
+/// Where an endpoint is best used from: zones or nodes, each once.
+fn hints(list: &[Value], rule: names::NameRule, path: &Path, errors: &mut Errors) {
+    if list.len() > MAX_HINTS {
+        errors.push(path.too_many(list.len(), MAX_HINTS));
+        return;
+    }
+    for (index, hint) in list.iter().enumerate() {
+        let (name, path) = (text(&hint["name"]), path.index(index).child("name"));
+        if list[..index].iter().any(|earlier| text(&earlier["name"]) == name) {
+            errors.push(path.duplicate(name));
+        }
+        errors.extend(path.all_invalid(name, rule(name, false)));
+    }
 }
 
 fn addresses(endpoint: &Value, kind: &str, path: &Path, errors: &mut Errors) {
@@ -123,6 +144,9 @@ fn ports(slice: &Object, errors: &mut Errors) {
             "" => errors.push(path.child("protocol").required("")),
             "SCTP" | "TCP" | "UDP" => {}
             other => errors.push(path.child("protocol").not_supported(other, &["SCTP", "TCP", "UDP"])),
+        }
+        if let Some(protocol) = port["appProtocol"].as_str() {
+            errors.extend(path.child("appProtocol").all_invalid(protocol, names::qualified_name(protocol)));
         }
     }
 }
@@ -177,3 +201,30 @@ const COLUMNS: &[Column] = &[
     ),
     AGE,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn hints_and_protocols_of_applications_are_names() {
+        let zones = |names: &[&str]| -> Value { names.iter().map(|name| json!({"name": name})).collect() };
+        for (hints, protocol, fields) in [
+            (json!({"forZones": zones(&["a", "b"])}), "kubernetes.io/h2c", vec![]),
+            (json!({"forZones": zones(&["a", "a"])}), "http", vec!["endpoints[0].hints.forZones[1].name"]),
+            (json!({"forZones": zones(&["a b"])}), "http", vec!["endpoints[0].hints.forZones[0].name"]),
+            (json!({"forZones": zones(&["z"; 9])}), "http", vec!["endpoints[0].hints.forZones"]),
+            (json!({"forNodes": zones(&["A"])}), "http", vec!["endpoints[0].hints.forNodes[0].name"]),
+            (json!({}), "a b", vec!["ports[0].appProtocol"]),
+        ] {
+            let slice = json!({
+                "metadata": {"name": "s", "namespace": "n"}, "addressType": "IPv4",
+                "endpoints": [{"addresses": ["10.0.0.1"], "hints": hints}],
+                "ports": [{"name": "", "protocol": "TCP", "port": 80, "appProtocol": protocol}],
+            });
+            let found: Vec<String> = validate(&slice).into_iter().map(|error| error.field).collect();
+            assert_eq!(found, fields, "{hints} {protocol}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! StorageClasses.
 
 use crate::meta::{Meta, Object};
+use crate::registry::core::pod::warnings::old_label;
 use crate::registry::field::{Errors, Path};
 use crate::registry::gv::STORAGE_V1;
 use crate::registry::names;
@@ -21,7 +22,7 @@ pub const DEF: ResourceDef = ResourceDef {
     columns: COLUMNS,
     row,
     returns_deleted: true,
-    strategy: &Strategy { default, validate, validate_update, ..Strategy::CLUSTER },
+    strategy: &Strategy { default, validate, validate_update, warnings, ..Strategy::CLUSTER },
     ..ResourceDef::BASIC
 };
 
@@ -117,6 +118,21 @@ fn validate_update(new: &Object, old: &Object) -> Errors {
         meta::immutable(&new[field], &old[field], &Path::new(field), &mut errors);
     }
     errors
+}
+
+/// Labels of nodes that have newer names.
+fn warnings(class: &Object, _old: Option<&Object>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (index, term) in items(&class["allowedTopologies"]).iter().enumerate() {
+        let path = Path::new("allowedTopologies").index(index).child("matchLabelExpressions");
+        for (index, expression) in items(&term["matchLabelExpressions"]).iter().enumerate() {
+            let key = text(&expression["key"]);
+            if let Some(text) = old_label(key) {
+                warnings.push(format!("{}: {key} is {text}", path.index(index).child("key").as_str()));
+            }
+        }
+    }
+    warnings
 }
 
 fn row(object: &Object, now: i64) -> Vec<Value> {

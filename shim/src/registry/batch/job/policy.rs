@@ -153,7 +153,7 @@ pub(super) fn success(spec: &Value, path: &Path, errors: &mut Errors) {
 }
 
 /// How many indexes `1,3-5` names; `None` when it is not of that form, in order and below the number of completions.
-fn count_indexes(text: &str, completions: i64) -> Option<i64> {
+pub(super) fn count_indexes(text: &str, completions: i64) -> Option<i64> {
     let (mut total, mut least) = (0, 0);
     for part in text.split(',').filter(|_| !text.is_empty()) {
         let (from, to) = part.split_once('-').unwrap_or((part, part));

@@ -1,4 +1,4 @@
-//! What may change of a job: `ValidateJobUpdate` and `ValidateJobUpdateStatus`.
+//! What may change of a job: `ValidateJobUpdate`.
 
 use crate::meta::Object;
 use crate::registry::field::{Errors, Path};
@@ -73,33 +73,4 @@ fn schedulable(template: &Value) -> Value {
         }
     }
     spec
-}
-
-pub(super) fn validate_status(new: &Object, old: &Object) -> Errors {
-    let mut errors = meta::validate_update(new, old);
-    let (status, path) = (&new["status"], Path::new("status"));
-    template::non_negative(status, &["active", "succeeded", "failed", "ready", "terminating"], &path, &mut errors);
-    for (list, name) in [("succeeded", "succeeded"), ("failed", "failed")] {
-        let uids = items(&status["uncountedTerminatedPods"][list]);
-        for (index, uid) in uids.iter().enumerate() {
-            let path = path.child("uncountedTerminatedPods").child(name).index(index);
-            if text(uid).is_empty() {
-                errors.push(path.invalid("", "must not be empty"));
-            } else if uids[..index].contains(uid) {
-                errors.push(path.duplicate(uid.clone()));
-            }
-        }
-    }
-    let is = |kind: &str| {
-        items(&status["conditions"]).iter().any(|c| text(&c["type"]) == kind && text(&c["status"]) == "True")
-    };
-    if is("Complete") && is("Failed") {
-        let detail = "cannot set Complete=True and Failed=true conditions";
-        errors.push(path.child("conditions").invalid(status["conditions"].clone(), detail));
-    }
-    if !status["completionTime"].is_null() && !is("Complete") {
-        let detail = "completionTime cannot be set when there is no Complete=True condition";
-        errors.push(path.child("completionTime").invalid(status["completionTime"].clone(), detail));
-    }
-    errors
 }

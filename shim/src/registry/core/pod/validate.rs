@@ -1,6 +1,7 @@
 //! Rules of a pod's metadata and spec: `ValidatePodCreate` and `ValidatePodSpec`, split by theme below.
 
 mod affinity;
+mod claims;
 mod containers;
 mod env;
 mod fields;
@@ -12,8 +13,11 @@ mod security;
 mod volumes;
 
 pub(crate) use affinity::node_selector;
-pub(crate) use resources::{container_resource_name, resource_name, validate_quantity};
-pub(crate) use volumes::persistent_source;
+pub(crate) use resources::{
+    container as container_resources, container_resource_name, resource_name, validate_quantity,
+};
+pub(crate) use scheduling::tolerations;
+pub(crate) use volumes::{persistent_source, source_of};
 
 use crate::meta::Object;
 use crate::registry::field::{Errors, Path};
@@ -40,6 +44,10 @@ pub fn template(template: &Value, path: &Path, errors: &mut Errors) {
     labels::validate(&template["metadata"]["labels"], &path.child("labels"), errors);
     meta::annotations(&template["metadata"]["annotations"], &path.child("annotations"), errors);
     pod_spec(&template["spec"], &path.child("spec"), errors);
+    if !items(&template["spec"]["ephemeralContainers"]).is_empty() {
+        let detail = "ephemeral containers not allowed in pod template";
+        errors.push(path.child("spec").child("ephemeralContainers").forbidden(detail));
+    }
 }
 
 /// One of a closed set of texts; absent is `Required` where upstream has no default left to apply.
@@ -66,6 +74,7 @@ pub fn pod_spec(spec: &Value, path: &Path, errors: &mut Errors) {
     }
     affinity::validate(&spec["affinity"], &path.child("affinity"), errors);
     scheduling::validate(spec, path, errors);
+    claims::of_pod(spec, path, errors);
     for (field, rule) in [
         ("serviceAccountName", names::dns1123_subdomain as names::NameRule),
         ("nodeName", names::dns1123_subdomain),

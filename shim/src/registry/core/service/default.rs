@@ -101,6 +101,14 @@ pub fn prepare_update(new: &mut Object, old: &Object) {
             }
         }
     }
+    if old_kind == "LoadBalancer" && new_kind != "LoadBalancer" {
+        // dropTypeDependentFields: what the client only copied means nothing any more.
+        for key in ["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"] {
+            if spec.get(key) == old["spec"].get(key) {
+                spec.remove(key);
+            }
+        }
+    }
     if new_kind == "ClusterIP" && has_ports(&old_kind) {
         // Ports that the client only copied go with the type.
         for port in items_mut(spec, "ports") {

@@ -55,12 +55,37 @@ pub fn create(service: &Object) -> Errors {
     if !items(&spec["loadBalancerSourceRanges"]).is_empty() && kind != "LoadBalancer" {
         errors.push(ranges.forbidden("may only be used when `type` is 'LoadBalancer'"));
     }
+    balancer(spec, &path, &mut errors);
+    let distributions = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+    if let Some(distribution) = spec["trafficDistribution"].as_str().filter(|d| !distributions.contains(d)) {
+        errors.push(path.child("trafficDistribution").not_supported(distribution, &distributions));
+    }
     errors
 }
 
+/// What only the services of load balancers may say.
+fn balancer(spec: &Value, path: &Path, errors: &mut Errors) {
+    let is_balancer = text(&spec["type"]) == "LoadBalancer";
+    let own = path.child("allocateLoadBalancerNodePorts");
+    match (is_balancer, spec["allocateLoadBalancerNodePorts"].is_null()) {
+        (true, true) => errors.push(own.required("")),
+        (false, false) => errors.push(own.forbidden("may only be used when `type` is 'LoadBalancer'")),
+        (true, false) | (false, true) => {}
+    }
+    if let Some(class) = spec["loadBalancerClass"].as_str() {
+        let own = path.child("loadBalancerClass");
+        if is_balancer {
+            errors.extend(own.all_invalid(class, names::qualified_name(class)));
+        } else {
+            errors.push(own.forbidden("may only be used when `type` is 'LoadBalancer'"));
+        }
+    }
+}
+
 fn external_name(spec: &Value, path: &Path, errors: &mut Errors) {
-    if !items(&spec["clusterIPs"]).is_empty() {
-        errors.push(path.child("clusterIPs").forbidden("may not be set for ExternalName services"));
+    let empty = crate::registry::value::is_empty;
+    for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"].into_iter().filter(|field| !empty(&spec[*field])) {
+        errors.push(path.child(field).forbidden("may not be set for ExternalName services"));
     }
     match text(&spec["externalName"]) {
         "" => errors.push(path.child("externalName").required("")),
@@ -99,7 +124,7 @@ pub fn status(new: &Object, old: &Object) -> Errors {
 
 fn ports(spec: &Value, path: &Path, errors: &mut Errors) {
     let list = items(&spec["ports"]);
-    let (mut seen_names, mut seen) = (Vec::new(), Vec::new());
+    let (mut seen_names, mut seen, mut seen_node_ports) = (Vec::new(), Vec::new(), Vec::new());
     for (index, port) in list.iter().enumerate() {
         let path = path.child("ports").index(index);
         let name = text(&port["name"]);
@@ -130,10 +155,17 @@ fn ports(spec: &Value, path: &Path, errors: &mut Errors) {
             Some(name) => errors.extend(path.child("targetPort").all_invalid(name, names::port_name(name))),
             None => in_range(port["targetPort"].as_i64().unwrap_or(0), "targetPort", errors),
         }
+        if let Some(protocol) = port["appProtocol"].as_str() {
+            errors.extend(path.child("appProtocol").all_invalid(protocol, names::qualified_name(protocol)));
+        }
         let node_port = port["nodePort"].as_i64().unwrap_or(0);
         if text(&spec["type"]) == "ClusterIP" && node_port != 0 {
             errors.push(path.child("nodePort").forbidden("may not be used when `type` is 'ClusterIP'"));
         }
+        if node_port != 0 && seen_node_ports.contains(&(node_port, protocol)) {
+            errors.push(path.child("nodePort").duplicate(node_port));
+        }
+        seen_node_ports.push((node_port, protocol));
         if seen.contains(&(number, protocol)) {
             errors.push(path.duplicate(port.clone()));
         }
@@ -206,7 +238,128 @@ pub fn update(new: &Object, old: &Object) -> Errors {
     let (ips, before) = (items(&new["spec"]["clusterIPs"]), items(&old["spec"]["clusterIPs"]));
     if !external(new) && !external(old) && !before.is_empty() && ips.first() != before.first() {
         let path = Path::new("spec").child("clusterIPs").index(0);
-        errors.push(path.invalid(ips.first().cloned().unwrap_or(Value::Null), "may not change once set"));
+        let detail = if ips.is_empty() { "primary clusterIP can not be unset" } else { "may not change once set" };
+        errors.push(path.invalid(new["spec"]["clusterIPs"].clone(), detail));
+    }
+    let (families, before) = (items(&new["spec"]["ipFamilies"]), items(&old["spec"]["ipFamilies"]));
+    if !external(new) && !external(old) && !before.is_empty() && families.first() != before.first() {
+        let path = Path::new("spec").child("ipFamilies").index(0);
+        let detail = if families.is_empty() { "primary ipFamily can not be unset" } else { "may not change once set" };
+        errors.push(path.invalid(new["spec"]["ipFamilies"].clone(), detail));
+    }
+    let balancer = |service: &Object| text(&service["spec"]["type"]) == "LoadBalancer";
+    let class = "loadBalancerClass";
+    if balancer(new) && balancer(old) && new["spec"][class] != old["spec"][class] {
+        let path = Path::new("spec").child(class);
+        errors.push(path.invalid(new["spec"][class].clone(), "may not change once set"));
     }
     errors
+}
+
+/// What is deprecated, and what means nothing beside the rest (`GetWarningsForService`).
+pub fn warnings(service: &Object, _old: Option<&Object>) -> Vec<String> {
+    let spec = &service["spec"];
+    let mut warnings = Vec::new();
+    if service["metadata"]["annotations"]["service.kubernetes.io/topology-aware-hints"].is_string() {
+        warnings.push(
+            "annotation service.kubernetes.io/topology-aware-hints is deprecated, please use service.kubernetes.io/topology-mode instead"
+                .to_owned(),
+        );
+    }
+    let external = !items(&spec["externalIPs"]).is_empty();
+    if external {
+        warnings.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned());
+    }
+    if text(&spec["clusterIP"]) == "None" {
+        for (field, set) in [
+            ("loadBalancerIP", !text(&spec["loadBalancerIP"]).is_empty()),
+            ("externalIPs", external),
+            ("SessionAffinity", text(&spec["sessionAffinity"]) != "None"),
+        ] {
+            if set {
+                warnings.push(format!("spec.{field} is ignored when spec.clusterIP is \"None\""));
+            }
+        }
+    }
+    let by_name = text(&spec["type"]) == "ExternalName";
+    if by_name && external {
+        warnings.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
+    }
+    if !by_name && !text(&spec["externalName"]).is_empty() {
+        warnings.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn service(spec: Value) -> Object {
+        let mut object = json!({"metadata": {"name": "s", "namespace": "n"}, "spec": {"type": "ClusterIP",
+            "sessionAffinity": "None", "internalTrafficPolicy": "Cluster",
+            "ports": [{"port": 80, "targetPort": 80, "protocol": "TCP"}]}});
+        for (key, value) in crate::registry::value::entries(&spec) {
+            object["spec"][key] = value.clone();
+        }
+        object
+    }
+
+    #[test]
+    fn fields_of_one_type_are_refused_on_others() {
+        let port = json!([{"port": 80, "targetPort": 80, "protocol": "TCP", "appProtocol": "a b"}]);
+        let twice = json!([
+            {"name": "a", "port": 80, "targetPort": 80, "protocol": "TCP", "nodePort": 30001},
+            {"name": "b", "port": 81, "targetPort": 80, "protocol": "TCP", "nodePort": 30001},
+        ]);
+        for (spec, fields) in [
+            (json!({}), vec![]),
+            (json!({"loadBalancerClass": "a.b/c"}), vec!["spec.loadBalancerClass"]),
+            (json!({"allocateLoadBalancerNodePorts": true}), vec!["spec.allocateLoadBalancerNodePorts"]),
+            (json!({"trafficDistribution": "Far"}), vec!["spec.trafficDistribution"]),
+            (json!({"ports": port}), vec!["spec.ports[0].appProtocol"]),
+            (
+                json!({"type": "NodePort", "externalTrafficPolicy": "Cluster", "ports": twice}),
+                vec!["spec.ports[1].nodePort"],
+            ),
+            (
+                json!({"type": "ExternalName", "externalName": "a.b", "ipFamilyPolicy": "SingleStack"}),
+                vec!["spec.ipFamilyPolicy"],
+            ),
+        ] {
+            let found: Vec<String> = create(&service(spec.clone())).into_iter().map(|error| error.field).collect();
+            assert_eq!(found, fields, "{spec}");
+        }
+    }
+
+    #[test]
+    fn an_address_and_a_class_stay() {
+        let old = service(json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"]}));
+        let new = service(json!({"clusterIP": "10.0.0.2", "clusterIPs": ["10.0.0.2"]}));
+        assert_eq!(
+            update(&new, &old)[0].to_string(),
+            r#"spec.clusterIPs[0]: Invalid value: ["10.0.0.2"]: may not change once set"#
+        );
+        let balancer = |class: &str| service(json!({"type": "LoadBalancer", "loadBalancerClass": class}));
+        assert_eq!(update(&balancer("a"), &balancer("b"))[0].field, "spec.loadBalancerClass");
+    }
+
+    #[test]
+    fn what_means_nothing_is_warned_of() {
+        let ignored = "is ignored when spec.clusterIP is \"None\"";
+        for (spec, wanted) in [
+            (json!({}), vec![]),
+            (
+                json!({"clusterIP": "None", "loadBalancerIP": "1.2.3.4", "sessionAffinity": "ClientIP"}),
+                vec![format!("spec.loadBalancerIP {ignored}"), format!("spec.SessionAffinity {ignored}")],
+            ),
+            (
+                json!({"externalName": "a.b"}),
+                vec!["spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned()],
+            ),
+        ] {
+            assert_eq!(warnings(&service(spec.clone()), None), wanted, "{spec}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Containers, init containers and ephemeral containers: `validateContainers` and its kin.
 
-use super::{env, one_of, ports, probes, resources, security, volumes};
+use super::{claims, env, one_of, ports, probes, resources, security, volumes};
 use crate::registry::field::{Errors, Path};
 use crate::registry::names;
 use crate::registry::value::{entries, items, text};
@@ -82,6 +82,7 @@ fn common<'a>(container: &'a Value, path: &Path, facts: &PodFacts<'_>, seen: &mu
     env::validate(container, path, errors);
     volumes::mounts(container, facts.spec, path, errors);
     resources::container(&container["resources"], &path.child("resources"), errors);
+    claims::of_container(&container["resources"], facts.spec, &path.child("resources"), errors);
     resize_policy(container, &path.child("resizePolicy"), errors);
     security::container(container, facts.spec, &path.child("securityContext"), errors);
 }

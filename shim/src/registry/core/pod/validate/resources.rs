@@ -3,7 +3,7 @@
 use crate::registry::field::{Errors, Path};
 use crate::registry::names;
 use crate::registry::quantity::Nanos;
-use crate::registry::value::{entries, items, text};
+use crate::registry::value::{entries, text};
 use serde_json::Value;
 
 /// Names without a slash that a container may request.
@@ -42,7 +42,7 @@ fn may_overcommit(resource: &str) -> bool {
     native && !is_huge(resource)
 }
 
-pub(super) fn container(resources: &Value, path: &Path, errors: &mut Errors) {
+pub(crate) fn container(resources: &Value, path: &Path, errors: &mut Errors) {
     let (mut huge, mut needed) = (false, false);
     for list in ["limits", "requests"] {
         for (resource, quantity) in entries(&resources[list]) {
@@ -70,7 +70,6 @@ pub(super) fn container(resources: &Value, path: &Path, errors: &mut Errors) {
     if huge && !needed {
         errors.push(path.forbidden("HugePages require cpu or memory"));
     }
-    claims(resources, path, errors);
 }
 
 /// One resource's name and quantity.
@@ -103,19 +102,5 @@ pub(crate) fn validate_quantity(resource: &str, quantity: &Value, path: &Path, e
     }
     if resource.contains('/') && !resource.contains("kubernetes.io/") && !nanos.is_integer() {
         errors.push(path.invalid(quantity.clone(), "must be an integer"));
-    }
-}
-
-fn claims(resources: &Value, path: &Path, errors: &mut Errors) {
-    let mut seen = Vec::new();
-    for (index, claim) in items(&resources["claims"]).iter().enumerate() {
-        let path = path.child("claims").index(index);
-        let name = text(&claim["name"]);
-        if name.is_empty() {
-            errors.push(path.child("name").required(""));
-        } else if seen.contains(&(name, text(&claim["request"]))) {
-            errors.push(path.duplicate(name));
-        }
-        seen.push((name, text(&claim["request"])));
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
 }
 
 /// `ValidateTolerations`.
-fn tolerations(tolerations: &[Value], path: &Path, errors: &mut Errors) {
+pub(crate) fn tolerations(tolerations: &[Value], path: &Path, errors: &mut Errors) {
     for (index, toleration) in tolerations.iter().enumerate() {
         let path = path.index(index);
         let (key, operator) = (text(&toleration["key"]), text(&toleration["operator"]));

@@ -1,11 +1,13 @@
 //! Volumes and where containers mount them: `ValidateVolumes` and `ValidateVolumeMounts`.
 
 use super::fields::{Referrer, field_ref, resource_ref};
+use crate::registry::core::persistentvolumeclaim;
 use crate::registry::field::{Errors, Path};
-use crate::registry::names;
 use crate::registry::quantity::Nanos;
+use crate::registry::storage::csidriver::driver_name;
 use crate::registry::value::{entries, items, text, truth};
-use serde_json::Value;
+use crate::registry::{labels, meta, names};
+use serde_json::{Map, Value};
 
 const MODE_TEXT: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 /// Shortest and longest life of a projected token.
@@ -28,7 +30,7 @@ const REQUIRED: [(&str, &[&str]); 17] = [
     ("configMap", &["name"]),
     ("flexVolume", &["driver"]),
     ("vsphereVolume", &["volumePath"]),
-    ("csi", &["driver"]),
+    ("csi", &[]),
     ("image", &["reference"]),
 ];
 
@@ -53,15 +55,47 @@ pub(super) fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
 /// Sources that only persistent volumes have.
 const PERSISTENT_ONLY: [&str; 2] = ["local", "storageos"];
 
+/// Sources without a field that must not be empty.
+const UNCHECKED: [&str; 8] =
+    ["fc", "scaleIO", "azureDisk", "azureFile", "cephfs", "photonPersistentDisk", "portworxVolume", "quobyte"];
+
+fn is_source(key: &str) -> bool {
+    REQUIRED.iter().any(|(name, _)| *name == key) || PERSISTENT_ONLY.contains(&key) || UNCHECKED.contains(&key)
+}
+
+/// The part of a persistent volume's spec that says where the data is.
+pub(crate) fn source_of(spec: &Value) -> Value {
+    let sources = entries(spec).filter(|(key, value)| is_source(key) && !value.is_null());
+    sources.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>().into()
+}
+
+/// A volume of a driver is known to it by its handle; secrets are of some namespace.
+fn persistent_csi(csi: &Value, path: &Path, errors: &mut Errors) {
+    if text(&csi["volumeHandle"]).is_empty() {
+        errors.push(path.child("volumeHandle").required(""));
+    }
+    for field in [
+        "controllerPublishSecretRef",
+        "controllerExpandSecretRef",
+        "nodePublishSecretRef",
+        "nodeStageSecretRef",
+        "nodeExpandSecretRef",
+    ] {
+        if !csi[field].is_object() {
+            continue;
+        }
+        for part in ["name", "namespace"].into_iter().filter(|part| text(&csi[field][*part]).is_empty()) {
+            errors.push(path.child(field).child(part).required(""));
+        }
+    }
+}
+
 /// The source of a persistent volume, among the other fields of its spec.
 pub(crate) fn persistent_source(spec: &Value, path: &Path, errors: &mut Errors) {
-    let more =
-        ["fc", "scaleIO", "azureDisk", "azureFile", "cephfs", "photonPersistentDisk", "portworxVolume", "quobyte"];
-    let is_source = |key: &str| {
-        REQUIRED.iter().any(|(name, _)| *name == key) || PERSISTENT_ONLY.contains(&key) || more.contains(&key)
-    };
-    let sources = entries(spec).filter(|(key, value)| is_source(key) && !value.is_null());
-    one_source(sources, path, errors);
+    one_source(entries(spec).filter(|(key, value)| is_source(key) && !value.is_null()), path, errors);
+    if spec["csi"].is_object() {
+        persistent_csi(&spec["csi"], &path.child("csi"), errors);
+    }
     if spec["local"].is_object() {
         let local = text(&spec["local"]["path"]);
         if local.is_empty() {
@@ -114,6 +148,14 @@ fn one_source<'a>(mut kinds: impl Iterator<Item = (&'a String, &'a Value)>, path
         "ephemeral" if !source["volumeClaimTemplate"].is_object() => {
             errors.push(path.child("volumeClaimTemplate").required(""));
         }
+        "ephemeral" => {
+            let (template, path) = (&source["volumeClaimTemplate"], path.child("volumeClaimTemplate"));
+            let metadata = path.child("metadata");
+            labels::validate(&template["metadata"]["labels"], &metadata.child("labels"), errors);
+            meta::annotations(&template["metadata"]["annotations"], &metadata.child("annotations"), errors);
+            persistentvolumeclaim::validate_spec(&template["spec"], &path.child("spec"), errors);
+        }
+        "csi" => driver_name(text(&source["driver"]), &path.child("driver"), errors),
         _ => {}
     }
 }
@@ -264,6 +306,14 @@ pub(super) fn mounts(container: &Value, spec: &Value, path: &Path, errors: &mut 
             errors.push(path.child("mountPath").invalid(point, "must be unique"));
         }
         mount_points.push(point);
+        let devices = items(&container["volumeDevices"]);
+        if devices.iter().any(|device| text(&device["name"]) == name) {
+            errors.push(path.child("name").invalid(name, "must not already exist in volumeDevices"));
+        }
+        if devices.iter().any(|device| text(&device["devicePath"]) == point) {
+            let detail = "must not already exist as a path in volumeDevices";
+            errors.push(path.child("mountPath").invalid(point, detail));
+        }
         for field in ["subPath", "subPathExpr"] {
             if !text(&mount[field]).is_empty() {
                 local_descending_path(text(&mount[field]), &list.child(field), errors);
@@ -275,16 +325,47 @@ pub(super) fn mounts(container: &Value, spec: &Value, path: &Path, errors: &mut 
         }
         propagation(mount, container, &list, errors);
     }
-    for (index, device) in items(&container["volumeDevices"]).iter().enumerate() {
-        let path = path.child("volumeDevices").index(index);
-        for field in ["name", "devicePath"] {
-            if text(&device[field]).is_empty() {
-                errors.push(path.child(field).required(""));
-            }
+    devices(container, spec, &path.child("volumeDevices"), errors);
+}
+
+/// Volumes that a container sees as devices, not as directories: `ValidateVolumeDevices`.
+fn devices(container: &Value, spec: &Value, list: &Path, errors: &mut Errors) {
+    let devices = items(&container["volumeDevices"]);
+    let mounts = items(&container["volumeMounts"]);
+    for (index, device) in devices.iter().enumerate() {
+        let path = list.index(index);
+        let (name, at) = (text(&device["name"]), text(&device["devicePath"]));
+        let volume = items(&spec["volumes"]).iter().find(|volume| text(&volume["name"]) == name);
+        let of_name = path.child("name");
+        if name.is_empty() {
+            errors.push(of_name.required(""));
         }
-        let name = text(&device["name"]);
-        if !name.is_empty() && !known(name) {
-            errors.push(path.child("name").not_found(name));
+        if devices[..index].iter().any(|earlier| text(&earlier["name"]) == name) {
+            errors.push(of_name.invalid(name, "must be unique"));
+        }
+        match volume {
+            Some(volume) if !volume["persistentVolumeClaim"].is_object() && !volume["ephemeral"].is_object() => {
+                let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
+                errors.push(of_name.invalid(name, detail));
+            }
+            Some(_) => {}
+            None => errors.push(of_name.not_found(name)),
+        }
+        let of_path = path.child("devicePath");
+        if at.is_empty() {
+            errors.push(of_path.required(""));
+        }
+        if devices[..index].iter().any(|earlier| text(&earlier["devicePath"]) == at) {
+            errors.push(of_path.invalid(at, "must be unique"));
+        }
+        if at.split('/').any(|part| part == "..") {
+            errors.push(of_path.invalid(at, "can not contain backsteps ('..')"));
+        }
+        if mounts.iter().any(|mount| text(&mount["name"]) == name) {
+            errors.push(of_name.invalid(name, "must not already exist in volumeMounts"));
+        }
+        if mounts.iter().any(|mount| text(&mount["mountPath"]) == at) {
+            errors.push(of_path.invalid(at, "must not already exist as a path in volumeMounts"));
         }
     }
 }
@@ -299,5 +380,54 @@ fn propagation(mount: &Value, container: &Value, list: &Path, errors: &mut Error
             errors.push(path.forbidden("Bidirectional mount propagation is available only to privileged containers"));
         }
         Some(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_volume_is_mounted_or_a_device_and_not_both() {
+        let spec = json!({"volumes": [
+            {"name": "claim", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "dir", "emptyDir": {}},
+        ]});
+        for (container, fields) in [
+            (json!({"volumeDevices": [{"name": "claim", "devicePath": "/dev/a"}]}), vec![]),
+            (json!({"volumeDevices": [{"name": "dir", "devicePath": "/dev/a"}]}), vec!["c.volumeDevices[0].name"]),
+            (
+                json!({"volumeDevices": [{"name": "no", "devicePath": "/a/../b"}]}),
+                vec!["c.volumeDevices[0].name", "c.volumeDevices[0].devicePath"],
+            ),
+            (
+                json!({"volumeDevices": [{"name": "claim", "devicePath": "/a"}], "volumeMounts": [{"name": "claim", "mountPath": "/a"}]}),
+                vec![
+                    "c.volumeMounts[0].name",
+                    "c.volumeMounts[0].mountPath",
+                    "c.volumeDevices[0].name",
+                    "c.volumeDevices[0].devicePath",
+                ],
+            ),
+        ] {
+            let mut errors = Errors::new();
+            mounts(&container, &spec, &Path::new("c"), &mut errors);
+            let found: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+            assert_eq!(found, fields, "{container}");
+        }
+    }
+
+    #[test]
+    fn the_claim_that_a_volume_makes_is_checked_as_a_claim() {
+        let claim = json!({"accessModes": [], "resources": {"requests": {"storage": "0"}}});
+        let mut errors = Errors::new();
+        source(
+            &json!({"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": claim}}}),
+            &Path::new("v"),
+            &mut errors,
+        );
+        let found: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+        let spec = "v.ephemeral.volumeClaimTemplate.spec";
+        assert_eq!(found, [format!("{spec}.accessModes"), format!("{spec}.resources.requests[storage]")]);
     }
 }

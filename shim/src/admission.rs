@@ -8,6 +8,7 @@ pub mod node_restriction;
 pub mod pod_security;
 pub mod policy;
 pub mod priority;
+pub mod resource_quota;
 pub mod runtime_class;
 pub mod service_account;
 
@@ -47,6 +48,27 @@ pub struct Review<'a> {
     /// The classes that the object chooses from, when it names none.
     pub classes: &'a [Object],
     pub old: Option<&'a Object>,
+}
+
+impl<'a> Review<'a> {
+    /// One for plugins that look at nothing but the request; the caller fills in what else there is.
+    pub fn bare(user: &'a User, def: &'a ResourceDef, operation: Operation, sub: Option<Sub>) -> Self {
+        Self {
+            user,
+            operation,
+            def,
+            sub,
+            namespace: "",
+            name: "",
+            namespace_object: None,
+            service_account: None,
+            priority_classes: &[],
+            runtime_class: None,
+            limit_ranges: &[],
+            classes: &[],
+            old: None,
+        }
+    }
 }
 
 /// Runs the plugins in upstream's order. `object` is the storage form, defaulted; deletes have none.

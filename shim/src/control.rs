@@ -12,6 +12,7 @@ mod node_lifecycle;
 mod per_namespace;
 mod pod_gc;
 mod queue;
+mod resource_quota;
 mod root_ca;
 mod scheduler;
 mod service_account;
@@ -120,6 +121,12 @@ const CONTROLLERS: &[Controller] = &[
         alias: "garbagecollector",
         identity: Identity::ServiceAccount("generic-garbage-collector"),
         run: |client, _| Box::pin(garbage::run(client)),
+    },
+    Controller {
+        name: "resourcequota-controller",
+        alias: "resourcequota",
+        identity: Identity::ServiceAccount("resourcequota-controller"),
+        run: |client, _| Box::pin(resource_quota::run(client)),
     },
     Controller {
         name: "pod-garbage-collector-controller",

@@ -16,6 +16,7 @@ mod identity;
 mod managed;
 mod owners;
 mod policies;
+mod quotas;
 mod read;
 mod review;
 mod scale;

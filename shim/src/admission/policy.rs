@@ -319,21 +319,7 @@ mod tests {
         let def = crate::registry::find("", "v1", "configmaps").unwrap();
         let namespace = json!({"metadata": {"name": "n", "labels": {"env": "prod"}}});
         let name = object.name().to_owned();
-        let review = Review {
-            user: &user,
-            operation: Operation::Create,
-            def,
-            sub: None,
-            namespace: "n",
-            name: &name,
-            namespace_object: None,
-            service_account: None,
-            priority_classes: &[],
-            runtime_class: None,
-            limit_ranges: &[],
-            classes: &[],
-            old: None,
-        };
+        let review = Review { namespace: "n", name: &name, ..Review::bare(&user, def, Operation::Create, None) };
         let request = Request { review: &review, object: Some(&object), namespace: Some(&namespace), dry_run: false };
         let policy = json!({"metadata": {"name": "p"}, "spec": spec});
         let binding = json!({"metadata": {"name": "b"}, "spec": binding});

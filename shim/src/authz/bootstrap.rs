@@ -74,6 +74,15 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     (
+        // Quotas may count anything.
+        "resourcequota-controller",
+        &[
+            rule(&["*"], &["*"], &["list", "watch"]),
+            rule(&[""], &["resourcequotas"], READ),
+            rule(&[""], &["resourcequotas/status"], &["update"]),
+        ],
+    ),
+    (
         "pod-garbage-collector",
         &[
             rule(&[""], &["pods"], &["delete", "get", "list", "watch"]),

@@ -106,3 +106,45 @@ pub(super) fn type_of(expr: &IdedExpr) -> Option<&'static str> {
         | Expr::Unspecified => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::cel::Program;
+
+    #[test]
+    fn the_first_name_that_nothing_declares_is_found() {
+        for (source, wanted) in [
+            ("self.a > 1", None),
+            ("other.a > 1", Some("other")),
+            ("self.all(x, x > 1)", None),
+            ("self.all(x, x > y)", Some("y")),
+            ("self.all(x, true) && x", Some("x")),
+            ("type(self) == string", None),
+            ("[self, {'a': that}]", Some("that")),
+            ("self.startsWith(missing)", Some("missing")),
+        ] {
+            let program = Program::compile(source).unwrap();
+            assert_eq!(program.undeclared(&["self"]).as_deref(), wanted, "{source}");
+        }
+    }
+
+    #[test]
+    fn a_type_is_told_only_where_the_expression_alone_tells() {
+        for (source, wanted) in [
+            ("1", Some("int")),
+            ("1u", Some("uint")),
+            ("'a' + 'b'", Some("string")),
+            ("1 + self", None),
+            ("-1.5", Some("double")),
+            ("self > 1", Some("bool")),
+            ("has(self.a)", Some("bool")),
+            ("size(self)", Some("int")),
+            ("self ? 1 : 2", Some("int")),
+            ("self ? 1 : 'a'", None),
+            ("self", None),
+            ("null", Some("null_type")),
+        ] {
+            assert_eq!(Program::compile(source).unwrap().type_name(), wanted, "{source}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::managed::{self, Ownership};
 use super::stored::{Stored, Written};
-use super::{Answer, ObjectAnswer, Outcome, Stage, decode, form, owners, policies, services};
+use super::{Answer, ObjectAnswer, Outcome, Stage, decode, form, owners, policies, quotas, services};
 use crate::admission::{self, Operation, Review, suffix};
 use crate::clock;
 use crate::error::ApiError;
@@ -69,6 +69,9 @@ pub(super) async fn create_object(
         let mut texts = check(stage, &object, None).await?;
         let asked = policies::check(stage, Operation::Create, (Some(&object), None), options.dry_run);
         texts.extend(asked.await?);
+        if attempt == 1 {
+            quotas::charge(stage, Operation::Create, &object, None, options.dry_run).await?;
+        }
         let held = services::allocate(stage.api, def, &mut object, options.dry_run).await?;
         texts.extend((def.strategy.warnings)(&object, None));
         let name = object.name().to_owned();

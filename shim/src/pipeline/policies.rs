@@ -41,21 +41,8 @@ pub(super) async fn check(
         ("", Some(object)) => object.name().to_owned(),
         (name, _) => name.to_owned(),
     };
-    let review = Review {
-        user: stage.user,
-        operation,
-        def: &stage.target.def,
-        sub: stage.target.sub,
-        namespace: stage.namespace(),
-        name: &name,
-        namespace_object: None,
-        service_account: None,
-        priority_classes: &[],
-        runtime_class: None,
-        limit_ranges: &[],
-        classes: &[],
-        old,
-    };
+    let bare = Review::bare(stage.user, &stage.target.def, operation, stage.target.sub);
+    let review = Review { namespace: stage.namespace(), name: &name, old, ..bare };
     let request = Request { review: &review, object, namespace: namespace.as_ref(), dry_run };
     let mut bound = Vec::new();
     for entry in bindings.map.values() {

@@ -3,13 +3,13 @@
 use super::create::{admit, check, create_object, parse_version, place, rfc3339, version_required};
 use super::managed::{self, Ownership};
 use super::stored::{ATTEMPTS, Stored, Written, splice_version};
-use super::{Answer, ObjectAnswer, Outcome, Stage, authorize, decode, form, owners, policies, services};
+use super::{Answer, ObjectAnswer, Outcome, Stage, authorize, decode, form, owners, policies, quotas, services};
 use crate::admission::Operation;
 use crate::authz::Attributes;
 use crate::error::{ApiError, Qualified};
 use crate::meta::{Meta, Object};
 use crate::registry::certificates::certificatesigningrequest;
-use crate::registry::core::{namespace, pod};
+use crate::registry::core::{namespace, persistentvolume, pod};
 use crate::registry::field::{Cause, quoted};
 use crate::request::Sub;
 use crate::request::options::{PatchType, WriteOptions};
@@ -208,6 +208,7 @@ async fn change(
         warnings.extend(check(stage, &new, Some(&old.value)).await?);
         let asked = policies::check(stage, Operation::Update, (Some(&new), Some(&old.value)), options.dry_run);
         warnings.extend(asked.await?);
+        quotas::charge(stage, Operation::Update, &new, Some(&old.value), options.dry_run).await?;
         let held = match target.sub {
             None => services::allocate(api, def, &mut new, options.dry_run).await?,
             Some(_) => None,
@@ -418,6 +419,9 @@ fn prepare(sub: Option<Sub>, stage: &Stage<'_>, new: &mut Object, old: &Object) 
         Some(Sub::EphemeralContainers) => pod::update::prepare_ephemeral(new, old),
         Some(Sub::Resize) => pod::update::prepare_resize(new, old),
         _ => (strategy.prepare_update)(new, old),
+    }
+    if sub == Some(Sub::Status) && stage.target.def.resource == persistentvolume::DEF.resource {
+        persistentvolume::stamp_phase(new, old, &rfc3339());
     }
     if stage.target.def.resource == certificatesigningrequest::DEF.resource {
         certificatesigningrequest::stamp_conditions(new, old, &rfc3339());

@@ -60,3 +60,44 @@ fn approval(object: &Object) -> Approval {
         _ => Approval::Invalid,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::field::Cause;
+    use serde_json::json;
+
+    fn definition(group: &str, approval: &str) -> Object {
+        let annotations = if approval.is_empty() { json!({}) } else { json!({ANNOTATION: approval}) };
+        json!({"metadata": {"annotations": annotations}, "spec": {"group": group}})
+    }
+
+    #[test]
+    fn a_protected_group_says_who_approved_it() {
+        for (group, said, wanted) in [
+            ("example.com", "", None),
+            ("notk8s.io", "", None),
+            ("k8s.io", "", Some(Cause::Required)),
+            ("apps.k8s.io", "", Some(Cause::Required)),
+            ("a.kubernetes.io", "surely", Some(Cause::Invalid)),
+            ("a.kubernetes.io", "/pull/1", Some(Cause::Invalid)),
+            ("a.kubernetes.io", "https://github.com/kubernetes/kubernetes/pull/78458", None),
+            ("a.kubernetes.io", "unapproved, an experiment", None),
+        ] {
+            let mut errors = Errors::new();
+            rules(&definition(group, said), None, &mut errors);
+            assert_eq!(errors.first().map(|error| error.cause), wanted, "{group} {said}");
+            assert!(errors.iter().all(|error| error.field == format!("metadata.annotations[{ANNOTATION}]")));
+        }
+    }
+
+    #[test]
+    fn what_was_not_approved_before_need_not_be() {
+        for (before, after, wanted) in [("", "", 0), ("surely", "perhaps", 0), ("unapproved", "", 1), ("", "surely", 1)]
+        {
+            let mut errors = Errors::new();
+            rules(&definition("a.k8s.io", after), Some(&definition("a.k8s.io", before)), &mut errors);
+            assert_eq!(errors.len(), wanted, "{before} -> {after}");
+        }
+    }
+}

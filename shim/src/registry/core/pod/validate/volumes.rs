@@ -30,7 +30,7 @@ const REQUIRED: [(&str, &[&str]); 17] = [
     ("configMap", &["name"]),
     ("flexVolume", &["driver"]),
     ("vsphereVolume", &["volumePath"]),
-    ("csi", &[]),
+    ("csi", &["driver"]),
     ("image", &["reference"]),
 ];
 
@@ -155,7 +155,9 @@ fn one_source<'a>(mut kinds: impl Iterator<Item = (&'a String, &'a Value)>, path
             meta::annotations(&template["metadata"]["annotations"], &metadata.child("annotations"), errors);
             persistentvolumeclaim::validate_spec(&template["spec"], &path.child("spec"), errors);
         }
-        "csi" => driver_name(text(&source["driver"]), &path.child("driver"), errors),
+        "csi" if !text(&source["driver"]).is_empty() => {
+            driver_name(text(&source["driver"]), &path.child("driver"), errors)
+        }
         _ => {}
     }
 }

@@ -8,6 +8,7 @@ pub mod image_gc;
 pub mod images;
 pub mod mirrors;
 pub mod node;
+pub mod plugins;
 pub mod pod_worker;
 pub mod pods;
 pub mod probes;

@@ -8,6 +8,7 @@ use crate::actors::image_gc::{self, ImageGc};
 use crate::actors::images::{ImagesHandle, PullLimits};
 use crate::actors::mirrors::MirrorsTask;
 use crate::actors::node::{self, NodeDeps, NodeError, NodeHandle};
+use crate::actors::plugins::PluginsTask;
 use crate::actors::pod_worker::{SandboxPace, WorkerContext, WorkerPaths};
 use crate::actors::pods::{Inputs, PodsHandle, PodsTask};
 use crate::actors::probes::ProbesHandle;
@@ -37,7 +38,7 @@ use crate::server::{self, ServeError};
 use crate::stats::Stats;
 use crate::supervisor::Supervisor;
 use crate::units::{Bytes, Millicores};
-use crate::volumes::Volumes;
+use crate::volumes::{CsiState, Volumes};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use node_config::agent::AgentConfig;
 use node_config::credential_provider::CredentialConfigError;
@@ -108,12 +109,17 @@ impl Agent {
             tracing::warn!(%error, cidr, "pod CIDR not set in the runtime");
         }
         let (distress, in_distress) = watch::channel(Distress::default());
+        let csi = CsiState::recall(&config.root_dir).unwrap_or_else(|error| {
+            tracing::warn!(%error, "volumes of the pods on disk not read");
+            CsiState::default()
+        });
         let (node, node_task) = node::new(NodeDeps {
             config: config.clone(),
             cluster: cluster.clone(),
             runtime: runtime.clone(),
             recorder: recorder.clone(),
             distress: in_distress.clone(),
+            volumes_in_use: csi.in_use.subscribe(),
         })?;
         tasks.spawn("node", node_task);
         let certificates = Certificates { config: config.clone(), connection, facts: node.facts.clone() };
@@ -124,7 +130,8 @@ impl Agent {
             tasks.spawn("serving_certificate", certificates.keep_serving());
         }
         let cgroups = cgroups(&config, &info, &node.facts).await?;
-        let volumes = Volumes::new(&config.root_dir, &config.cluster_domain, cluster.clone(), node.facts.clone());
+        let facts = node.facts.clone();
+        let volumes = Volumes::new(&config.root_dir, &config.cluster_domain, cluster.clone(), facts, csi.clone());
         let (status, status_task) = StatusHandle::new(cluster.clone());
         tasks.spawn("status", status_task);
         let (dirty, runtime_events, watch_task) = runtime_watch(runtime.clone());
@@ -223,6 +230,14 @@ impl Agent {
             started: clock::now(),
         };
         server::start(&config, serving).await?;
+        let plugins = PluginsTask {
+            root_dir: config.root_dir.clone(),
+            node_name: config.node_name.clone(),
+            cluster: cluster.clone(),
+            drivers: csi.drivers,
+            tasks: tasks.child(),
+        };
+        tasks.spawn("plugins", plugins.run());
         let content = ContentTask {
             cluster: cluster.clone(),
             volumes: volumes.clone(),

@@ -24,6 +24,7 @@ use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, VolumeAttachment};
 use std::sync::Arc;
 
 /// What a caller can branch on.
@@ -95,6 +96,19 @@ pub trait Cluster: Send + Sync + 'static {
     async fn persistent_volume_claim(&self, namespace: &str, name: &str)
     -> Result<PersistentVolumeClaim, ClusterError>;
     async fn persistent_volume(&self, name: &str) -> Result<PersistentVolume, ClusterError>;
+    /// Strategic merge patch on a claim's `/status`.
+    async fn patch_claim_status(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &serde_json::Value,
+    ) -> Result<(), ClusterError>;
+    /// `None`: nobody has described the driver.
+    async fn csi_driver(&self, name: &str) -> Result<Option<CSIDriver>, ClusterError>;
+    async fn volume_attachment(&self, name: &str) -> Result<Option<VolumeAttachment>, ClusterError>;
+    async fn csi_node(&self, name: &str) -> Result<Option<CSINode>, ClusterError>;
+    async fn create_csi_node(&self, node: &CSINode) -> Result<(), ClusterError>;
+    async fn patch_csi_node(&self, name: &str, patch: &serde_json::Value) -> Result<(), ClusterError>;
     /// The handler of a runtime class (`node.k8s.io`).
     async fn runtime_handler(&self, class: &str) -> Result<String, ClusterError>;
     /// Mirror pods only: everything else is made by others.

@@ -7,14 +7,14 @@
 //! | base | `ids` `units` `clock` `metrics` (what is counted) |
 //! | model | `model` (data only) |
 //! | decide | `decide` (pure: wanted, seen, memory, now → plan) |
-//! | edge | `runtime` `cluster` `identity` `volumes` `probe` `cgroups` `images` `logs` `disk` `stats` `logind` |
+//! | edge | `runtime` `cluster` `identity` `volumes` `plugins` `probe` `cgroups` `images` `logs` `disk` `stats` `logind` |
 //! | spawn | `supervisor` (the only one that does) |
 //! | actors | `actors`, one a file |
 //! | serve | `server` (the kubelet HTTP API on :10250) |
 //! | top | `app` (wiring); in the binary: `cli` |
 //!
-//! Never: `decide` sees `runtime`, a clock or an await; only `runtime/` names tonic or prost; only `cluster/` names
-//! the kube client; only `server` names hyper; nothing here imports `skiff_shim` (they meet over the API; only
+//! Never: `decide` sees `runtime`, a clock or an await; only `runtime/`, `plugins/` and `probe/grpc.rs` name tonic or
+//! prost; only `cluster/` names the kube client; only `server` names hyper; nothing here imports `skiff_shim` (they meet over the API; only
 //! the binary's `cli` composes both).
 
 pub mod actors;
@@ -31,6 +31,7 @@ pub mod logind;
 pub mod logs;
 pub mod metrics;
 pub mod model;
+pub mod plugins;
 pub mod probe;
 pub mod runtime;
 pub mod server;

@@ -5,6 +5,7 @@ mod backing;
 mod collect;
 mod container;
 mod content;
+mod csi;
 mod downward;
 mod empty_dir;
 mod env_file;
@@ -19,9 +20,10 @@ mod tests;
 mod tokens;
 
 use self::atomic::Payload;
-use self::backing::Backing;
+use self::backing::{Backing, Source};
 use self::collect::{Sources, fs_group};
 use self::container::{MountJob, container_mounts, termination_log};
+pub use self::csi::CsiState;
 use self::empty_dir::Medium;
 pub use self::mounts::unmount_below;
 
@@ -52,6 +54,15 @@ const DISK_DEADLINE: Duration = Duration::from_secs(120);
 pub enum VolumeError {
     #[error("MountVolume.SetUp failed for volume {volume:?} : {message}")]
     SetUp { volume: String, message: String },
+    /// The driver could not make the volume ready on this node.
+    #[error("MountVolume.MountDevice failed for volume {volume:?} : {message}")]
+    MountDevice { volume: String, message: String },
+    /// The attach/detach controller or the driver's attacher is not done: the kubelet says nothing for two minutes.
+    #[error(
+        "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[{volume}], \
+         failed to process volumes=[]: timed out waiting for the condition"
+    )]
+    NotAttached { volume: String },
     /// What a claim stands for cannot be found out (`WaitForAttachAndMount`).
     #[error(
         "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], \
@@ -102,6 +113,7 @@ struct Inner {
     cluster: Arc<dyn Cluster>,
     facts: watch::Receiver<NodeFacts>,
     tokens: Tokens,
+    csi: CsiState,
 }
 
 impl Volumes {
@@ -111,6 +123,7 @@ impl Volumes {
         cluster_domain: &str,
         cluster: Arc<dyn Cluster>,
         facts: watch::Receiver<NodeFacts>,
+        csi: CsiState,
     ) -> Self {
         let inner = Inner {
             root_dir: root_dir.to_owned(),
@@ -118,6 +131,7 @@ impl Volumes {
             cluster,
             facts,
             tokens: Tokens::default(),
+            csi,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -144,11 +158,17 @@ impl Volumes {
         Ok(all)
     }
 
-    /// Idempotent: refreshes configMap, secret, downwardAPI and projected content of a running pod.
+    /// Idempotent: refreshes configMap, secret, downwardAPI and projected content of a running pod, and has drivers
+    /// publish and expand anew what wants that.
     pub async fn refresh(&self, pod: &Arc<Pod>) -> Result<(), VolumeError> {
         let dir = self.pod_dir(pod)?;
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
-        let content = volumes.iter().filter(|volume| content_plugin(volume).is_some());
+        let has_csi = self.has_csi(&dir);
+        let may_be_csi = |volume: &Volume| {
+            volume.csi.is_some() || volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
+        };
+        let changes = |volume: &&Volume| content_plugin(volume).is_some() || (has_csi && may_be_csi(volume));
+        let content = volumes.iter().filter(changes);
         let all = futures::future::join_all(content.map(|volume| self.place_one(pod, &dir, volume))).await;
         all.into_iter().try_for_each(|placed| placed.map(drop))
     }
@@ -213,6 +233,7 @@ impl Volumes {
     pub async fn remove(&self, uid: &PodUid) -> Result<(), VolumeError> {
         self.inner.tokens.forget(uid);
         let Some(dir) = PodDir::new(&self.inner.root_dir, uid) else { return Ok(()) };
+        self.tear_down_csi(&dir).await?;
         let path = dir.path().to_owned();
         let stuck = |path: PathBuf, error: io::Error| VolumeError::Remove { path, message: error.to_string() };
         self.on_disk(move || Ok(remove_tree(dir.path())))
@@ -224,6 +245,10 @@ impl Volumes {
     /// Idempotent: unmounts what was mounted for that pod and leaves its files.
     pub async fn unmount(&self, uid: &PodUid) -> Result<(), VolumeError> {
         let Some(dir) = PodDir::new(&self.inner.root_dir, uid) else { return Ok(()) };
+        if let Err(error) = self.tear_down_csi(&dir).await {
+            // Its driver may have been a pod that has ended before it.
+            tracing::warn!(%uid, %error, "volume not taken back by its driver");
+        }
         let path = dir.path().to_owned();
         let stuck = |path: PathBuf, error: io::Error| VolumeError::Remove { path, message: error.to_string() };
         self.on_disk(move || Ok(mounts::unmount_below(dir.path())))
@@ -287,6 +312,14 @@ impl Volumes {
             return Ok((name, path, false));
         }
         match Backing::of(volume, pod, &*self.inner.cluster).await {
+            Some(Ok(Backing { source: Source::Csi(wanted), read_only, .. })) => {
+                let path = self.place_csi(pod, dir, &wanted).await.map_err(|error| match error {
+                    // Of which the pod speaks by its own name.
+                    VolumeError::NotAttached { .. } => VolumeError::NotAttached { volume: name.clone() },
+                    error => error,
+                })?;
+                return Ok((name, path, read_only));
+            }
             Some(Ok(backing)) => {
                 let (dir, owner, read_only) = (dir.clone(), Owner::of(pod), backing.read_only);
                 let place = move || backing.place(&dir, owner);

@@ -219,16 +219,35 @@ async fn decide_by_pods(api: &Api, user: &User, attributes: &Attributes<'_>, age
         "persistentvolumes" => claim_of(api, attributes.name, age).await?,
         _ => None,
     };
-    let related = |node: &str, a: &Attributes<'_>| {
-        let (namespace, resource, name) = match (a.resource, &holder) {
-            ("persistentvolumes", Some((namespace, name))) => (&**namespace, "persistentvolumeclaims", &**name),
-            ("persistentvolumes", None) => return false,
-            _ => (a.namespace, a.resource, a.name),
-        };
+    // A volume's driver is given secrets that no pod names.
+    let volumes = match attributes.resource {
+        "secrets" => Some(snapshot(api, "persistentvolumes", age).await?),
+        _ => None,
+    };
+    let attached_to = match attributes.resource {
+        "volumeattachments" => attached_to(api, attributes.name, age).await?,
+        _ => None,
+    };
+    let uses = |node: &str, namespace: &str, resource: &str, name: &str| {
         let prefix = crate::store::key::StoreKey::prefix("pods", Some(namespace));
         let scope = Scope::Field { prefix, value: node.into() };
         pods.within(&scope, None)
             .any(|entry| stored::value(&entry.bytes).is_ok_and(|pod| authz::node::pod_uses(&pod, resource, name)))
+    };
+    let related = |node: &str, a: &Attributes<'_>| match (a.resource, &holder) {
+        ("persistentvolumes", Some((namespace, name))) => uses(node, namespace, "persistentvolumeclaims", name),
+        ("persistentvolumes", None) => false,
+        ("volumeattachments", _) => attached_to.as_deref() == Some(node),
+        ("secrets", _) if uses(node, a.namespace, a.resource, a.name) => true,
+        ("secrets", _) => volumes.iter().any(|volumes| {
+            let all = Scope::Prefix(crate::store::key::StoreKey::prefix("persistentvolumes", None));
+            volumes.within(&all, None).any(|entry| {
+                let volume = stored::value(&entry.bytes);
+                let claim = volume.ok().and_then(|v| authz::node::claim_with_secret(&v, a.namespace, a.name));
+                claim.is_some_and(|(namespace, name)| uses(node, &namespace, "persistentvolumeclaims", &name))
+            })
+        }),
+        _ => uses(node, a.namespace, a.resource, a.name),
     };
     Ok(authz::decide(user, attributes, &related))
 }
@@ -241,6 +260,14 @@ async fn claim_of(api: &Api, volume: &str, age: Age) -> Result<Option<(String, S
     let volume = stored::value(&entry.bytes)?;
     let text = |field: &str| volume["spec"]["claimRef"][field].as_str().map(str::to_owned);
     Ok(text("namespace").zip(text("name")))
+}
+
+/// The node that an attachment is for.
+async fn attached_to(api: &Api, attachment: &str, age: Age) -> Result<Option<String>, ApiError> {
+    let attachments = snapshot(api, "volumeattachments", age).await?;
+    let key = crate::store::key::StoreKey::object("volumeattachments", None, attachment);
+    let Some(entry) = attachments.get(&key) else { return Ok(None) };
+    Ok(stored::value(&entry.bytes)?["spec"]["nodeName"].as_str().map(str::to_owned))
 }
 
 async fn authorize(api: &Api, user: &User, attributes: &Attributes<'_>) -> Result<(), ApiError> {

@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use node_config::agent::AgentConfig;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -65,6 +65,8 @@ pub struct NodeDeps {
     pub recorder: Recorder,
     /// What its conditions tell of: shortages, and that it is being switched off.
     pub distress: watch::Receiver<Distress>,
+    /// Volumes that must not be detached from it.
+    pub volumes_in_use: watch::Receiver<BTreeSet<String>>,
 }
 
 /// What others read; cheap to clone.
@@ -275,6 +277,7 @@ impl NodeTask {
             () = self.runtime_lost.notified() => tokio::time::sleep(RUNTIME_RESTART).await,
             // Without eviction nothing changes any more.
             Ok(()) = self.deps.distress.changed() => {}
+            Ok(()) = self.deps.volumes_in_use.changed() => {}
         }
     }
 
@@ -350,6 +353,7 @@ impl NodeTask {
     fn status(&self, last: Option<&NodeStatus>, now: Now) -> NodeStatus {
         let runtime = self.runtime.borrow().clone();
         let distress = self.deps.distress.borrow();
+        let volumes_in_use = self.deps.volumes_in_use.borrow();
         status::build(&Inputs {
             config: &self.deps.config,
             machine: &self.machine,
@@ -358,6 +362,7 @@ impl NodeTask {
             runtime: runtime.as_deref().ok_or("does not answer"),
             images: &self.images,
             distress: &distress,
+            volumes_in_use: &volumes_in_use,
             last,
             now: now.wall,
         })
@@ -393,6 +398,7 @@ impl NodeTask {
                 .is_none_or(|info| info.supplemental_groups_policy),
             taints,
             app_armor: self.machine.app_armor,
+            volumes_in_use: status.volumes_in_use.iter().flatten().cloned().collect(),
         };
         self.facts.send_if_modified(|known| {
             let changed = *known != facts;

@@ -13,12 +13,15 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
 };
 use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, VolumeAttachment};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch as channel};
+
+const STORAGE: &str = "/apis/storage.k8s.io/v1";
 
 /// The API server behind a kubeconfig.
 pub struct KubeCluster {
@@ -176,6 +179,31 @@ impl Cluster for KubeCluster {
 
     async fn persistent_volume(&self, name: &str) -> Result<PersistentVolume, ClusterError> {
         self.api.get(&format!("/api/v1/persistentvolumes/{}", watch::encode(name))).await
+    }
+
+    async fn patch_claim_status(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), ClusterError> {
+        let (ns, name) = (watch::encode(namespace), watch::encode(name));
+        self.api.patch_object(&format!("/api/v1/namespaces/{ns}/persistentvolumeclaims/{name}/status"), patch).await
+    }
+
+    async fn csi_driver(&self, name: &str) -> Result<Option<CSIDriver>, ClusterError> {
+        self.api.find(&format!("{STORAGE}/csidrivers/{}", watch::encode(name))).await
+    }
+
+    async fn volume_attachment(&self, name: &str) -> Result<Option<VolumeAttachment>, ClusterError> {
+        self.api.find(&format!("{STORAGE}/volumeattachments/{}", watch::encode(name))).await
+    }
+
+    async fn csi_node(&self, name: &str) -> Result<Option<CSINode>, ClusterError> {
+        self.api.find(&format!("{STORAGE}/csinodes/{}", watch::encode(name))).await
+    }
+
+    async fn create_csi_node(&self, node: &CSINode) -> Result<(), ClusterError> {
+        self.api.post::<serde::de::IgnoredAny>(&format!("{STORAGE}/csinodes"), node).await.map(drop)
+    }
+
+    async fn patch_csi_node(&self, name: &str, patch: &Value) -> Result<(), ClusterError> {
+        self.api.patch_object(&format!("{STORAGE}/csinodes/{}", watch::encode(name)), patch).await
     }
 
     async fn runtime_handler(&self, class: &str) -> Result<String, ClusterError> {

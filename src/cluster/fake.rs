@@ -9,6 +9,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
 };
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, VolumeAttachment};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -31,6 +32,8 @@ struct State {
     services: Vec<Arc<Service>>,
     nodes: BTreeMap<String, Node>,
     leases: BTreeMap<String, Lease>,
+    /// Storage's objects, by resource and name.
+    objects: BTreeMap<(&'static str, String), Value>,
     events: BTreeMap<(String, String), Event>,
     followers: Vec<mpsc::UnboundedSender<PodChange>>,
     failures: BTreeMap<&'static str, VecDeque<ClusterError>>,
@@ -89,6 +92,17 @@ impl FakeCluster {
         self.state().services = services.into_iter().map(Arc::new).collect();
     }
 
+    /// A claim, volume, driver, … by its resource (`csidrivers`) and name.
+    pub fn put_object(&self, resource: &'static str, object: Value) {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        self.state().objects.insert((resource, name), object);
+    }
+
+    /// That object as it is now.
+    pub fn get_object(&self, resource: &'static str, name: &str) -> Option<Value> {
+        self.state().objects.get(&(resource, name.to_owned())).cloned()
+    }
+
     pub fn put_node(&self, node: Node) {
         self.state().nodes.insert(node.metadata.name.clone().unwrap_or_default(), node);
     }
@@ -136,6 +150,17 @@ impl State {
         self.revision.to_string()
     }
 
+    fn object<T: DeserializeOwned>(&self, resource: &'static str, name: &str) -> Result<Option<T>, ClusterError> {
+        let found = self.objects.get(&(resource, name.to_owned())).cloned().map(serde_json::from_value);
+        found.transpose().map_err(|error| ClusterError::Rejected(error.to_string()))
+    }
+
+    fn patch(&mut self, resource: &'static str, name: &str, patch: &Value) -> Result<(), ClusterError> {
+        let object = self.objects.get_mut(&(resource, name.to_owned())).ok_or_else(|| absent(resource, name))?;
+        merge(object, patch);
+        Ok(())
+    }
+
     fn tell(&mut self, change: PodChange) {
         self.followers.retain(|follower| follower.send(change.clone()).is_ok());
     }
@@ -164,6 +189,7 @@ pub fn merge(target: &mut Value, patch: &Value) {
         }
         let merge_key = match name.as_str() {
             "conditions" | "addresses" => Some("type"),
+            "drivers" => Some("name"),
             "podIPs" | "hostIPs" => Some("ip"),
             _ => None,
         };
@@ -274,13 +300,41 @@ impl Cluster for FakeCluster {
         namespace: &str,
         name: &str,
     ) -> Result<PersistentVolumeClaim, ClusterError> {
-        drop(self.enter("persistent_volume_claim", &format!("{namespace}/{name}"))?);
-        Err(absent("persistentvolumeclaims", name))
+        let state = self.enter("persistent_volume_claim", &format!("{namespace}/{name}"))?;
+        state.object("persistentvolumeclaims", name)?.ok_or_else(|| absent("persistentvolumeclaims", name))
     }
 
     async fn persistent_volume(&self, name: &str) -> Result<PersistentVolume, ClusterError> {
-        drop(self.enter("persistent_volume", name)?);
-        Err(absent("persistentvolumes", name))
+        let state = self.enter("persistent_volume", name)?;
+        state.object("persistentvolumes", name)?.ok_or_else(|| absent("persistentvolumes", name))
+    }
+
+    async fn patch_claim_status(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), ClusterError> {
+        self.enter("patch_claim_status", &format!("{namespace}/{name}"))?.patch("persistentvolumeclaims", name, patch)
+    }
+
+    async fn csi_driver(&self, name: &str) -> Result<Option<CSIDriver>, ClusterError> {
+        self.enter("csi_driver", name)?.object("csidrivers", name)
+    }
+
+    async fn volume_attachment(&self, name: &str) -> Result<Option<VolumeAttachment>, ClusterError> {
+        self.enter("volume_attachment", name)?.object("volumeattachments", name)
+    }
+
+    async fn csi_node(&self, name: &str) -> Result<Option<CSINode>, ClusterError> {
+        self.enter("csi_node", name)?.object("csinodes", name)
+    }
+
+    async fn create_csi_node(&self, node: &CSINode) -> Result<(), ClusterError> {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let mut state = self.enter("create_csi_node", &name)?;
+        let value = serde_json::to_value(node).map_err(|error| ClusterError::Rejected(error.to_string()))?;
+        state.objects.insert(("csinodes", name), value);
+        Ok(())
+    }
+
+    async fn patch_csi_node(&self, name: &str, patch: &Value) -> Result<(), ClusterError> {
+        self.enter("patch_csi_node", name)?.patch("csinodes", name, patch)
     }
 
     async fn runtime_handler(&self, class: &str) -> Result<String, ClusterError> {

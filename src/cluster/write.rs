@@ -63,6 +63,16 @@ impl Api {
         self.call(Method::POST, path, JSON, encode_body(body)?).await
     }
 
+    /// `None`: there is no such object.
+    pub(super) async fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ClusterError> {
+        absent_is_none(self.get(path).await)
+    }
+
+    /// Strategic merge patch of what the caller does not need back.
+    pub(super) async fn patch_object(&self, path: &str, patch: &Value) -> Result<(), ClusterError> {
+        self.patch::<serde::de::IgnoredAny>(path, patch).await.map(drop)
+    }
+
     async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClusterError> {
         self.call(Method::PUT, path, JSON, encode_body(body)?).await
     }

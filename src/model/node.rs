@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// What admission, volumes and environment variables ask of the node.
@@ -20,6 +20,8 @@ pub struct NodeFacts {
     pub taints: Vec<Taint>,
     /// Whether the kernel enforces AppArmor profiles.
     pub app_armor: bool,
+    /// `status.volumesInUse` as the API has it.
+    pub volumes_in_use: BTreeSet<String>,
 }
 
 /// The machine as it is while we run.

@@ -6,6 +6,7 @@ use crate::ids::{ContainerName, SandboxId};
 use crate::model::node::NodeFacts;
 use crate::model::observed::{ObservedContainer, ObservedSandbox};
 use crate::runtime::fake::FakeRuntime;
+use crate::volumes::CsiState;
 use serde_json::json;
 use std::fs;
 
@@ -31,7 +32,13 @@ impl Tree {
 
     fn stats(&self) -> Stats {
         let (_, facts) = tokio::sync::watch::channel(NodeFacts::default());
-        let volumes = Volumes::new(self.dir.path(), "cluster.local", Arc::new(FakeCluster::default()), facts);
+        let volumes = Volumes::new(
+            self.dir.path(),
+            "cluster.local",
+            Arc::new(FakeCluster::default()),
+            facts,
+            CsiState::default(),
+        );
         let cgroups = Cgroups::detect(self.dir.path(), "cgroupfs").unwrap();
         let runtime = Arc::new(FakeRuntime::default());
         Stats::new(cgroups, runtime, volumes, self.dir.path(), &self.dir.path().join("logs"))

@@ -1,6 +1,7 @@
 //! What lies behind a volume that is not made by us: a directory of the host, a local disk, an NFS export, or a claim
 //! that is bound to one of these.
 
+use super::csi::Wanted;
 use super::layout::PodDir;
 use super::ownership::Owner;
 use super::{host_path, mounts};
@@ -17,7 +18,7 @@ use std::process::Command;
 /// Filesystem of a local block device where the volume names none.
 const DEFAULT_FS_TYPE: &str = "ext4";
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Source {
     HostPath {
         path: PathBuf,
@@ -33,10 +34,12 @@ pub(super) enum Source {
         export: String,
         read_only: bool,
     },
+    /// Whatever a driver makes of it.
+    Csi(Box<Wanted>),
 }
 
 /// Where a volume's content is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Backing {
     pub source: Source,
     /// Name of its directory among the pod's volumes: the volume's, or the persistent volume's.
@@ -55,6 +58,9 @@ impl Backing {
         }
         if let Some(source) = &volume.nfs {
             return Some(Ok(plain(nfs(source))));
+        }
+        if let Some(source) = &volume.csi {
+            return Some(Ok(plain(Source::Csi(Box::new(Wanted::inline(pod, volume, source))))));
         }
         let (claim, read_only) = match (&volume.persistent_volume_claim, &volume.ephemeral) {
             (Some(claim), _) => (claim.claim_name.clone(), claim.read_only.unwrap_or(false)),
@@ -94,6 +100,7 @@ impl Backing {
                 }
                 Ok(Ok(target))
             }
+            Source::Csi(wanted) => Ok(Err(format!("driver {} places it", wanted.driver))),
             Source::Nfs { server, export, read_only } => {
                 let target = dir.volume("kubernetes.io~nfs", &self.name);
                 make_target(&target)?;
@@ -166,8 +173,9 @@ fn of_volume(volume: &PersistentVolume, claim: &PersistentVolumeClaim, read_only
     if spec.volume_mode.as_deref() == Some("Block") {
         return Err(format!("PV {name} has volumeMode Block, which this node does not support"));
     }
-    let source = source_of(spec).ok_or_else(|| {
-        format!("PV {name} is of a kind that this node does not support: only hostPath, local and nfs are")
+    let csi = || Wanted::of_volume(volume, claim, read_only).map(|wanted| Source::Csi(Box::new(wanted)));
+    let source = source_of(spec).or_else(csi).ok_or_else(|| {
+        format!("PV {name} is of a kind that this node does not support: only hostPath, local, nfs and csi are")
     })?;
     let mount_options = spec.mount_options.clone().unwrap_or_default();
     Ok(Backing { source, name, read_only, mount_options })
@@ -235,9 +243,9 @@ mod tests {
             "Nfs { server: \"s\", export: \"/e\", read_only: true }",
         );
         check(
-            volume("u", json!({"csi": {"driver": "d", "volumeHandle": "h"}})),
+            volume("u", json!({"iscsi": {"targetPortal": "t", "iqn": "i", "lun": 0}})),
             claim("Bound"),
-            "PV pv is of a kind that this node does not support: only hostPath, local and nfs are",
+            "PV pv is of a kind that this node does not support: only hostPath, local, nfs and csi are",
         );
     }
 

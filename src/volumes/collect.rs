@@ -107,7 +107,7 @@ impl Sources<'_> {
         // One hour is what the API server fills in.
         let seconds = wanted.expiration_seconds.unwrap_or(3600);
         let audience = wanted.audience.as_deref().filter(|audience| !audience.is_empty());
-        let token = self
+        let (token, _) = self
             .tokens
             .get(self.cluster, self.pod, audience, seconds, clock::now())
             .await

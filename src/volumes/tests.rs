@@ -18,7 +18,7 @@ impl Node {
         let root = tempfile::tempdir().unwrap();
         let cluster = Arc::new(FakeCluster::default());
         let (facts, reader) = watch::channel(NodeFacts::default());
-        let volumes = Volumes::new(root.path(), "cluster.local", cluster.clone(), reader);
+        let volumes = Volumes::new(root.path(), "cluster.local", cluster.clone(), reader, CsiState::default());
         Self { root, cluster, volumes, _facts: facts }
     }
 

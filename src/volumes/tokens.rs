@@ -30,7 +30,7 @@ struct Held {
 }
 
 impl Tokens {
-    /// A token that is good for a while yet. Where renewal fails, the old one serves until it expires.
+    /// A token that is good for a while yet, and until when. Where renewal fails, the old one serves until it expires.
     pub(super) async fn get(
         &self,
         cluster: &dyn Cluster,
@@ -38,14 +38,14 @@ impl Tokens {
         audience: Option<&str>,
         seconds: i64,
         now: Now,
-    ) -> Result<Arc<str>, ClusterError> {
+    ) -> Result<(Arc<str>, Timestamp), ClusterError> {
         let key = (PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default()), audience.map(str::to_owned), seconds);
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(held) = &held
             && now.mono < held.renew_at
             && now.wall < held.expires
         {
-            return Ok(held.token.clone());
+            return Ok((held.token.clone(), held.expires));
         }
         match (cluster.service_account_token(pod, audience, seconds).await, held) {
             (Ok((token, expires)), _) => {
@@ -53,11 +53,11 @@ impl Tokens {
                 let held = Held { token: token.into(), renew_at: now.mono + use_for(expires, now.wall), expires };
                 let token = held.token.clone();
                 self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(key, held);
-                Ok(token)
+                Ok((token, expires))
             }
             (Err(error), Some(held)) if now.wall < held.expires => {
                 tracing::warn!(%error, "service account token not renewed, the old one still serves");
-                Ok(held.token)
+                Ok((held.token, held.expires))
             }
             (Err(error), _) => Err(error),
         }

@@ -6,6 +6,7 @@
 mod adopt;
 mod bad_input;
 mod boot;
+mod csi;
 mod eviction;
 mod exposition;
 mod faults;

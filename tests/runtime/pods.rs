@@ -18,7 +18,7 @@ use skiff::model::node::NodeFacts;
 use skiff::runtime::Runtime;
 use skiff::runtime::cri::CriRuntime;
 use skiff::supervisor::Supervisor;
-use skiff::volumes::Volumes;
+use skiff::volumes::{CsiState, Volumes};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -83,7 +83,13 @@ impl Node {
             images: ImagesHandle::new(runtime.clone(), cluster.clone(), recorder.clone(), PullLimits::new(true, 5, 10)),
             probes: ProbesHandle::new(tasks.child(), runtime.clone(), recorder.clone(), dirty),
             services: watch::channel(Some(Arc::default())).1,
-            volumes: Volumes::new(&self.folder.join("kubelet"), "cluster.local", cluster.clone(), node.clone()),
+            volumes: Volumes::new(
+                &self.folder.join("kubelet"),
+                "cluster.local",
+                cluster.clone(),
+                node.clone(),
+                CsiState::default(),
+            ),
             cgroups: Some(Cgroups::detect(Path::new("/sys/fs/cgroup"), "cgroupfs")?.under(&self.cgroup_root)),
             runtime,
             cluster,

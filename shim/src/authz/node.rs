@@ -12,6 +12,11 @@ pub fn decide(node: &str, a: &Attributes<'_>, related: Related<'_>) -> Decision 
     }
     match (a.group, a.resource, a.subresource) {
         ("", "secrets" | "configmaps" | "persistentvolumeclaims" | "persistentvolumes", "") => used(node, a, related),
+        // A node that has made a claim's file system grow says so.
+        ("", "persistentvolumeclaims", "status") if matches!(a.verb, "get" | "patch" | "update") => {
+            by_relation(node, a, related)
+        }
+        ("storage.k8s.io", "volumeattachments", "") if a.verb == "get" => by_relation(node, a, related),
         ("", "serviceaccounts", "token") if a.verb == "create" => by_relation(node, a, related),
         ("coordination.k8s.io", "leases", "") => lease(node, a),
         ("", "nodes", "") => node_object(node, a),
@@ -110,6 +115,7 @@ pub fn pod_uses(pod: &Value, resource: &str, name: &str) -> bool {
             volumes.iter().any(|v| {
                 is(&v["secret"]["secretName"])
                     || list(&v["projected"]["sources"]).iter().any(|s| is(&s["secret"]["name"]))
+                    || is(&v["csi"]["nodePublishSecretRef"]["name"])
             }) || list(&spec["imagePullSecrets"]).iter().any(|s| is(&s["name"]))
                 || in_environment(spec, "secretKeyRef", "secretRef", name)
         }
@@ -121,6 +127,16 @@ pub fn pod_uses(pod: &Value, resource: &str, name: &str) -> bool {
         }
         _ => false,
     }
+}
+
+/// The claim, by namespace and name, whose volume's driver is given that secret on a node.
+pub fn claim_with_secret(volume: &Value, namespace: &str, name: &str) -> Option<(String, String)> {
+    let csi = &volume["spec"]["csi"];
+    let mut secrets =
+        ["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"].iter().map(|key| &csi[*key]);
+    let given = secrets.any(|secret| secret["namespace"] == namespace && secret["name"] == name);
+    let claim = |field: &str| volume["spec"]["claimRef"][field].as_str().map(str::to_owned);
+    claim("namespace").zip(claim("name")).filter(|_| given)
 }
 
 fn in_environment(spec: &Value, key_ref: &str, whole_ref: &str, name: &str) -> bool {

@@ -99,12 +99,13 @@ fn a_pod_uses_what_its_volumes_environment_and_pulls_name() {
     let pod = json!({"spec": {
         "serviceAccountName": "sa",
         "imagePullSecrets": [{"name": "pull"}],
-        "volumes": [{"secret": {"secretName": "s"}}, {"projected": {"sources": [{"configMap": {"name": "c"}}]}}],
+        "volumes": [{"secret": {"secretName": "s"}}, {"csi": {"driver": "d", "nodePublishSecretRef": {"name": "k"}}}, {"projected": {"sources": [{"configMap": {"name": "c"}}]}}],
         "initContainers": [{"envFrom": [{"configMapRef": {"name": "e"}}]}],
     }});
     for (resource, name, used) in [
         ("secrets", "s", true),
         ("secrets", "pull", true),
+        ("secrets", "k", true),
         ("secrets", "c", false),
         ("configmaps", "c", true),
         ("configmaps", "e", true),
@@ -113,4 +114,15 @@ fn a_pod_uses_what_its_volumes_environment_and_pulls_name() {
     ] {
         assert_eq!(node::pod_uses(&pod, resource, name), used, "{resource}/{name}");
     }
+}
+
+#[test]
+fn a_secret_that_a_volumes_driver_needs_on_the_node_leads_to_its_claim() {
+    let volume = json!({"spec": {"claimRef": {"namespace": "a", "name": "c"}, "csi": {
+        "controllerPublishSecretRef": {"namespace": "sys", "name": "attach"},
+        "nodeStageSecretRef": {"namespace": "sys", "name": "stage"},
+    }}});
+    let claim = |namespace, name| node::claim_with_secret(&volume, namespace, name);
+    assert_eq!(claim("sys", "stage"), Some(("a".to_owned(), "c".to_owned())));
+    assert_eq!((claim("a", "stage"), claim("sys", "attach")), (None, None));
 }

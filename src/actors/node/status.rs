@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use node_config::agent::AgentConfig;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// The kubelet that we stand in for.
@@ -40,6 +40,7 @@ pub(super) struct Inputs<'a> {
     pub runtime: Result<&'a RuntimeInfo, &'a str>,
     pub images: &'a [ImageInfo],
     pub distress: &'a Distress,
+    pub volumes_in_use: &'a BTreeSet<String>,
     /// The status as the API has it: transition times and others' resources are kept.
     pub last: Option<&'a NodeStatus>,
     pub now: Timestamp,
@@ -62,8 +63,15 @@ pub(super) fn build(inputs: &Inputs<'_>) -> NodeStatus {
         images: Some(images(inputs.images)),
         node_info: Some(node_info(inputs)),
         runtime_handlers: runtime.filter(|info| !info.handlers.is_empty()).map(handlers),
+        volumes_in_use: volumes_in_use(inputs),
         ..Default::default()
     }
+}
+
+/// An empty list takes back what was shown.
+fn volumes_in_use(inputs: &Inputs<'_>) -> Option<Vec<String>> {
+    let shown = inputs.last.is_some_and(|last| last.volumes_in_use.as_ref().is_some_and(|shown| !shown.is_empty()));
+    (shown || !inputs.volumes_in_use.is_empty()).then(|| inputs.volumes_in_use.iter().cloned().collect())
 }
 
 fn addresses(inputs: &Inputs<'_>) -> Vec<NodeAddress> {

@@ -119,6 +119,7 @@ impl Bench {
             runtime: self.health.clone(),
             recorder,
             distress: watch::channel(Default::default()).1,
+            volumes_in_use: watch::channel(Default::default()).1,
         };
         let (handle, task) = new(deps).unwrap();
         tokio::select! {

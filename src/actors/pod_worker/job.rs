@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 /// Failures to read a claim of which nothing is said: three and a half seconds.
 const QUIET_TRIES: u32 = 3;
+/// Tries to find a volume attached of which nothing is said: two minutes, as the kubelet waits.
+const ATTACH_TRIES: u32 = 8;
 
 /// A job that ended.
 pub(super) struct Done {
@@ -154,7 +156,12 @@ fn done(call: &'static str, result: Result<(), RuntimeError>) -> Outcome {
 async fn place(context: &WorkerContext, pod: &DesiredPod, tries: u32) -> Result<Placed, String> {
     context.volumes.place(&pod.pod).await.map_err(|error| {
         let message = error.to_string();
-        if matches!(error, VolumeError::Claim { .. }) && tries < QUIET_TRIES {
+        let quiet = match error {
+            VolumeError::Claim { .. } => tries < QUIET_TRIES,
+            VolumeError::NotAttached { .. } => tries < ATTACH_TRIES,
+            _ => false,
+        };
+        if quiet {
             return message;
         }
         context.recorder.pod(&pod.pod, None, true, "FailedMount", message.clone());

@@ -19,7 +19,7 @@ use crate::model::node::NodeFacts;
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::{Runtime, RuntimeError};
 use crate::supervisor::Supervisor;
-use crate::volumes::Volumes;
+use crate::volumes::{CsiState, Volumes};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
@@ -83,7 +83,7 @@ impl World {
             images: ImagesHandle::new(runtime.clone(), cluster.clone(), recorder.clone(), PullLimits::new(true, 0, 0)),
             probes: ProbesHandle::new(tasks.child(), runtime.clone(), recorder.clone(), dirty),
             services,
-            volumes: Volumes::new(self.dir.path(), "cluster.local", cluster.clone(), node.clone()),
+            volumes: Volumes::new(self.dir.path(), "cluster.local", cluster.clone(), node.clone(), CsiState::default()),
             runtime,
             cluster,
             cgroups: None,

@@ -4,6 +4,7 @@ use super::*;
 use expect_test::expect;
 
 /// A node that lacks nothing.
+static NONE: BTreeSet<String> = BTreeSet::new();
 static CALM: Distress = Distress { short: std::collections::BTreeSet::new(), shutting_down: false };
 
 /// What the defaults of a KubeletConfiguration resolve to, as far as the node's status reads them.
@@ -48,6 +49,7 @@ fn status(runtime: Result<&RuntimeInfo, &str>, last: Option<&NodeStatus>, second
         runtime,
         images: &[],
         distress: &CALM,
+        volumes_in_use: &NONE,
         last,
         now: Timestamp::from_second(second).unwrap(),
     })

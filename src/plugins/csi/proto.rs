@@ -1,0 +1,182 @@
+//! Messages of the Container Storage Interface's Node service (`csi.v1`, csi.proto), as far as a node calls it.
+
+use std::collections::BTreeMap;
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Empty {}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NodeStageVolumeRequest {
+    #[prost(string, tag = "1")]
+    pub volume_id: String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub publish_context: BTreeMap<String, String>,
+    #[prost(string, tag = "3")]
+    pub staging_target_path: String,
+    #[prost(message, optional, tag = "4")]
+    pub volume_capability: Option<VolumeCapability>,
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub secrets: BTreeMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "6")]
+    pub volume_context: BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NodeUnstageVolumeRequest {
+    #[prost(string, tag = "1")]
+    pub volume_id: String,
+    #[prost(string, tag = "2")]
+    pub staging_target_path: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NodePublishVolumeRequest {
+    #[prost(string, tag = "1")]
+    pub volume_id: String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub publish_context: BTreeMap<String, String>,
+    #[prost(string, tag = "3")]
+    pub staging_target_path: String,
+    #[prost(string, tag = "4")]
+    pub target_path: String,
+    #[prost(message, optional, tag = "5")]
+    pub volume_capability: Option<VolumeCapability>,
+    #[prost(bool, tag = "6")]
+    pub readonly: bool,
+    #[prost(btree_map = "string, string", tag = "7")]
+    pub secrets: BTreeMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "8")]
+    pub volume_context: BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NodeUnpublishVolumeRequest {
+    #[prost(string, tag = "1")]
+    pub volume_id: String,
+    #[prost(string, tag = "2")]
+    pub target_path: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NodeExpandVolumeRequest {
+    #[prost(string, tag = "1")]
+    pub volume_id: String,
+    #[prost(string, tag = "2")]
+    pub volume_path: String,
+    #[prost(message, optional, tag = "3")]
+    pub capacity_range: Option<CapacityRange>,
+    #[prost(string, tag = "4")]
+    pub staging_target_path: String,
+    #[prost(message, optional, tag = "5")]
+    pub volume_capability: Option<VolumeCapability>,
+    #[prost(btree_map = "string, string", tag = "6")]
+    pub secrets: BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NodeExpandVolumeResponse {
+    #[prost(int64, tag = "1")]
+    pub capacity_bytes: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct CapacityRange {
+    #[prost(int64, tag = "1")]
+    pub required_bytes: i64,
+    #[prost(int64, tag = "2")]
+    pub limit_bytes: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct VolumeCapability {
+    #[prost(oneof = "AccessType", tags = "1, 2")]
+    pub access_type: Option<AccessType>,
+    #[prost(message, optional, tag = "3")]
+    pub access_mode: Option<AccessMode>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum AccessType {
+    #[prost(message, tag = "1")]
+    Block(Empty),
+    #[prost(message, tag = "2")]
+    Mount(MountVolume),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct MountVolume {
+    #[prost(string, tag = "1")]
+    pub fs_type: String,
+    #[prost(string, repeated, tag = "2")]
+    pub mount_flags: Vec<String>,
+    #[prost(string, tag = "3")]
+    pub volume_mount_group: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct AccessMode {
+    #[prost(enumeration = "Mode", tag = "1")]
+    pub mode: i32,
+}
+
+/// `VolumeCapability.AccessMode.Mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Mode {
+    Unknown = 0,
+    SingleNodeWriter = 1,
+    SingleNodeReaderOnly = 2,
+    MultiNodeReaderOnly = 3,
+    MultiNodeSingleWriter = 4,
+    MultiNodeMultiWriter = 5,
+    SingleNodeSingleWriter = 6,
+    SingleNodeMultiWriter = 7,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NodeGetCapabilitiesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub capabilities: Vec<NodeServiceCapability>,
+}
+
+/// Its only sort yet is `rpc`.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct NodeServiceCapability {
+    #[prost(message, optional, tag = "1")]
+    pub rpc: Option<NodeRpc>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct NodeRpc {
+    #[prost(enumeration = "NodeRpcType", tag = "1")]
+    pub kind: i32,
+}
+
+/// `NodeServiceCapability.RPC.Type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum NodeRpcType {
+    Unknown = 0,
+    StageUnstageVolume = 1,
+    GetVolumeStats = 2,
+    ExpandVolume = 3,
+    VolumeCondition = 4,
+    SingleNodeMultiWriter = 5,
+    VolumeMountGroup = 6,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NodeGetInfoResponse {
+    #[prost(string, tag = "1")]
+    pub node_id: String,
+    #[prost(int64, tag = "2")]
+    pub max_volumes_per_node: i64,
+    #[prost(message, optional, tag = "3")]
+    pub accessible_topology: Option<Topology>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Topology {
+    #[prost(btree_map = "string, string", tag = "1")]
+    pub segments: BTreeMap<String, String>,
+}

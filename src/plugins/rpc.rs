@@ -1,0 +1,136 @@
+//! gRPC over unix sockets, both ends: the generated code for these few calls would be longer than they are.
+
+use futures::stream;
+use hyper_util::rt::TokioIo;
+use prost::Message;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tonic::body::Body;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::codegen::{Service, http};
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
+
+/// As long as the kubelet waits for a plugin's socket.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Devices by the thousand with long ids exceed gRPC's 4 MiB: as much as the kubelet takes of lists.
+const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// A call that failed; worded as grpc-go prints it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PluginError {
+    #[error("failed to dial plugin: {0}")]
+    Dial(String),
+    #[error("{call} did not answer within {after:?}")]
+    Deadline { call: &'static str, after: Duration },
+    #[error("rpc error: code = {code:?} desc = {message}")]
+    Rpc { code: tonic::Code, message: String },
+}
+
+impl From<Status> for PluginError {
+    fn from(status: Status) -> Self {
+        Self::Rpc { code: status.code(), message: cause(&status).unwrap_or_else(|| status.message().to_owned()) }
+    }
+}
+
+/// The innermost reason of a connection that could not be made, as grpc-go words it.
+fn cause(status: &Status) -> Option<String> {
+    let mut inner = std::error::Error::source(status).filter(|_| status.code() == tonic::Code::Unavailable)?;
+    while let Some(next) = inner.source() {
+        inner = next;
+    }
+    Some(format!("connection error: desc = \"transport: Error while dialing: {inner}\""))
+}
+
+/// Connects to a socket that somebody listens at; the channel connects again by itself.
+pub(super) async fn connect(socket: &Path) -> Result<Channel, PluginError> {
+    let path = socket.to_owned();
+    let connector = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    let endpoint = Endpoint::from_static("http://localhost").connect_timeout(CONNECT_TIMEOUT);
+    endpoint.connect_with_connector(connector).await.map_err(|error| {
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        PluginError::Dial(format!("{}: {}", socket.display(), source.unwrap_or_else(|| error.to_string())))
+    })
+}
+
+/// Makes one call and waits for its answer at most `within`.
+pub(super) async fn unary<Q, A>(
+    channel: &Channel,
+    path: &'static str,
+    request: Q,
+    within: Duration,
+) -> Result<A, PluginError>
+where
+    Q: Message + 'static,
+    A: Message + Default + 'static,
+{
+    let call = async {
+        let mut client = Grpc::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let codec: ProstCodec<Q, A> = ProstCodec::default();
+        client.unary(Request::new(request), PathAndQuery::from_static(path), codec).await
+    };
+    match tokio::time::timeout(within, call).await {
+        Ok(answer) => Ok(answer?.into_inner()),
+        Err(_) => Err(PluginError::Deadline { call: path, after: within }),
+    }
+}
+
+/// Binds a socket in a folder that is made for it; one that was left behind is replaced.
+pub fn listen(socket: &Path) -> io::Result<UnixListener> {
+    if let Some(dir) = socket.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(dir)?;
+    }
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    UnixListener::bind(socket)
+}
+
+/// Serves until dropped; says why it could not go on.
+pub(super) async fn serve<S, F>(listener: UnixListener, service: S) -> Result<(), tonic::transport::Error>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = std::convert::Infallible, Future = F>
+        + Clone
+        + Send
+        + 'static,
+    F: Future<Output = Result<http::Response<Body>, std::convert::Infallible>> + Send,
+{
+    let incoming = stream::unfold(listener, |listener| async move {
+        let accepted = listener.accept().await.map(|(stream, _)| stream);
+        Some((accepted, listener))
+    });
+    Server::builder().serve_with_incoming(service, incoming).await
+}
+
+/// Answers one request by `handle`.
+pub(super) async fn answer<Q, A, H, F>(request: http::Request<Body>, handle: H) -> http::Response<Body>
+where
+    Q: Message + Default + 'static,
+    A: Message + Default + 'static,
+    H: Fn(Q) -> F,
+    F: Future<Output = Result<A, Status>>,
+{
+    let codec: ProstCodec<A, Q> = ProstCodec::default();
+    let service = tower::service_fn(move |request: Request<Q>| {
+        let answer = handle(request.into_inner());
+        async move { answer.await.map(Response::new) }
+    });
+    tonic::server::Grpc::new(codec).unary(service, request).await
+}
+
+/// The answer to a call that there is not.
+pub(super) fn unknown(path: &str) -> http::Response<Body> {
+    let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
+    Status::unimplemented(format!("unknown method {method} for service {service}")).into_http()
+}

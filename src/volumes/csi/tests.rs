@@ -1,0 +1,348 @@
+//! Volumes of a driver behind a real socket, with real mounts where the tests run as root.
+
+use super::*;
+use crate::cluster::fake::FakeCluster;
+use crate::ids::PodUid;
+use crate::model::node::NodeFacts;
+use crate::plugins::csi::fake::FakeDriver;
+use crate::plugins::csi::proto::{AccessType, Mode, NodeRpcType};
+use crate::supervisor::Supervisor;
+use serde_json::{Value, json};
+use std::fs;
+
+const DRIVER: &str = "d.ex.org";
+
+struct Node {
+    root: tempfile::TempDir,
+    cluster: Arc<FakeCluster>,
+    csi: CsiState,
+    facts: watch::Sender<NodeFacts>,
+    volumes: Volumes,
+    fake: FakeDriver,
+    tasks: Supervisor,
+}
+
+impl Node {
+    fn new(capabilities: &[NodeRpcType]) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let (cluster, csi) = (Arc::new(FakeCluster::default()), CsiState::default());
+        let (facts, reader) = watch::channel(NodeFacts::default());
+        let volumes = Volumes::new(root.path(), "cluster.local", cluster.clone(), reader, csi.clone());
+        let fake = FakeDriver::new(DRIVER, &root.path().join("disk"), capabilities);
+        let tasks = Supervisor::new();
+        let socket = root.path().join("csi.sock");
+        tasks.spawn("driver", fake.clone().listen(&socket).unwrap());
+        csi.drivers.add(DRIVER, &socket);
+        Self { root, cluster, csi, facts, volumes, fake, tasks }
+    }
+
+    /// The same after the agent's restart.
+    fn restart(&mut self) {
+        self.volumes = Volumes::new(
+            self.root.path(),
+            "cluster.local",
+            self.cluster.clone(),
+            self.facts.subscribe(),
+            self.csi.clone(),
+        );
+    }
+
+    fn describe(&self, spec: Value) {
+        self.cluster.put_object("csidrivers", json!({"metadata": {"name": DRIVER}, "spec": spec}));
+    }
+
+    /// A claim `c` that is bound to a volume `pv` of the driver.
+    fn claim(&self, source: Value) {
+        let mut volume = json!({"metadata": {"name": "pv"}, "spec": {
+            "claimRef": {"name": "c", "uid": "c-u"}, "accessModes": ["ReadWriteOnce"], "mountOptions": ["noatime"],
+            "capacity": {"storage": "2Gi"}, "csi": {"driver": DRIVER, "volumeHandle": "h-1", "fsType": "ext4"}}});
+        volume["spec"]["csi"].as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+        self.cluster.put_object("persistentvolumes", volume);
+        let claim = json!({"metadata": {"namespace": "ns", "name": "c", "uid": "c-u"}, "spec": {"volumeName": "pv"},
+            "status": {"phase": "Bound", "capacity": {"storage": "2Gi"}}});
+        self.cluster.put_object("persistentvolumeclaims", claim);
+    }
+
+    async fn remove(&self, uid: &str) -> Result<(), String> {
+        self.volumes.remove(&PodUid::new(uid)).await.map_err(|error| error.to_string())
+    }
+
+    async fn fails(&self, pod: &Arc<Pod>) -> String {
+        self.volumes.place(pod).await.unwrap_err().to_string()
+    }
+
+    fn staging(&self) -> PathBuf {
+        wanted::staging(self.root.path(), DRIVER, "h-1")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+        mounts::unmount_below(self.root.path()).unwrap();
+    }
+}
+
+fn pod(uid: &str, volume: Value) -> Arc<Pod> {
+    let pod = json!({
+        "metadata": {"name": "p", "namespace": "ns", "uid": uid},
+        "spec": {"nodeName": "n", "serviceAccountName": "robot", "securityContext": {"fsGroup": 2222}, "containers": [],
+            "volumes": [volume]},
+    });
+    Arc::new(serde_json::from_value(pod).unwrap())
+}
+
+fn by_claim(uid: &str) -> Arc<Pod> {
+    pod(uid, json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}}))
+}
+
+fn inline(uid: &str) -> Arc<Pod> {
+    pod(uid, json!({"name": "v", "csi": {"driver": DRIVER, "volumeAttributes": {"size": "small"}}}))
+}
+
+fn can_mount() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: needs root to mount");
+    }
+    root
+}
+
+#[tokio::test]
+async fn a_volume_is_staged_once_and_published_to_each_pod_and_goes_with_the_last() {
+    if !can_mount() {
+        return;
+    }
+    let mut node = Node::new(&[NodeRpcType::StageUnstageVolume]);
+    node.describe(json!({"attachRequired": false}));
+    node.claim(
+        json!({"volumeAttributes": {"kind": "fast"}, "nodeStageSecretRef": {"namespace": "sys", "name": "key"}}),
+    );
+    node.cluster.put_secret(
+        serde_json::from_value(json!({"metadata": {"namespace": "sys", "name": "key"}, "data": {"k": "cw=="}}))
+            .unwrap(),
+    );
+    let placed = node.volumes.place(&by_claim("u-1")).await.unwrap();
+    let path = node.root.path().join("pods/u-1/volumes/kubernetes.io~csi/pv/mount");
+    assert_eq!(placed.paths["v"], path);
+    assert_eq!(node.fake.asked(), ["stage h-1", "publish h-1"]);
+    let staged = node.fake.staged().unwrap();
+    assert_eq!(
+        (staged.staging_target_path.as_str(), staged.secrets["k"].as_str()),
+        (node.staging().to_str().unwrap(), "s")
+    );
+    assert_eq!(staged.volume_context, Map::from([("kind".to_owned(), "fast".to_owned())]));
+    let capability = staged.volume_capability.unwrap();
+    assert_eq!(capability.access_mode.unwrap().mode(), Mode::SingleNodeWriter);
+    let Some(AccessType::Mount(mount)) = capability.access_type else { panic!("not to be mounted") };
+    assert_eq!(
+        (mount.fs_type.as_str(), mount.mount_flags, mount.volume_mount_group),
+        ("ext4", vec!["noatime".into()], String::new())
+    );
+    let published = node.fake.published().unwrap();
+    assert_eq!((published.target_path.as_str(), published.readonly), (path.to_str().unwrap(), false));
+    assert_eq!(published.staging_target_path, node.staging().display().to_string());
+    let meta = fs::metadata(&path).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::gid(&meta), 2222, "a file system with one writer is the group's");
+    fs::write(path.join("kept"), "x").unwrap();
+    let record: Value =
+        serde_json::from_slice(&fs::read(path.parent().unwrap().join("vol_data.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&record["driverName"], &record["volumeHandle"], &record["specVolID"], &record["volumeLifecycleMode"]),
+        (&json!(DRIVER), &json!("h-1"), &json!("pv"), &json!("Persistent"))
+    );
+
+    // A restart changes nothing, and the second pod needs no stage.
+    node.restart();
+    node.volumes.place(&by_claim("u-1")).await.unwrap();
+    assert_eq!(node.fake.asked(), [""; 0]);
+    node.volumes.place(&by_claim("u-2")).await.unwrap();
+    assert_eq!(node.fake.asked(), ["publish h-1"]);
+    node.restart();
+    node.remove("u-1").await.unwrap();
+    assert_eq!(node.fake.asked(), ["unpublish h-1"]);
+    node.restart();
+
+    // Without its driver the volume stays, and so does the pod.
+    node.csi.drivers.remove(DRIVER);
+    let stuck = node.remove("u-2").await.unwrap_err();
+    assert!(
+        stuck.ends_with("Unmounter.TearDownAt failed to get CSI client: driver name d.ex.org not found in the list of registered CSI drivers"),
+        "{stuck}"
+    );
+    node.csi.drivers.add(DRIVER, &node.root.path().join("csi.sock"));
+    node.remove("u-2").await.unwrap();
+    assert_eq!(node.fake.asked(), ["unpublish h-1", "unstage h-1"]);
+    assert!(!node.root.path().join("pods/u-2").exists() && !node.staging().parent().unwrap().exists());
+    assert_eq!(fs::read_to_string(node.root.path().join("disk/h-1/kept")).unwrap(), "x");
+}
+
+#[tokio::test]
+async fn an_inline_volume_is_published_with_what_the_driver_asks_to_know() {
+    if !can_mount() {
+        return;
+    }
+    let node = Node::new(&[NodeRpcType::StageUnstageVolume, NodeRpcType::VolumeMountGroup]);
+    node.describe(json!({"attachRequired": false, "podInfoOnMount": true, "volumeLifecycleModes": ["Ephemeral"],
+        "tokenRequests": [{"audience": "vault", "expirationSeconds": 600}]}));
+    node.volumes.place(&inline("u-1")).await.unwrap();
+    let published = node.fake.published().unwrap();
+    let expected = format!("csi-{}", sha256("u-1v"));
+    assert_eq!(node.fake.asked(), [format!("publish {expected}")]);
+    assert_eq!(published.staging_target_path, "");
+    let mut context = published.volume_context;
+    let tokens: Value =
+        serde_json::from_str(&context.remove("csi.storage.k8s.io/serviceAccount.tokens").unwrap()).unwrap();
+    assert_eq!(tokens["vault"]["token"], "token-for-vault");
+    let shown: Vec<String> = context.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(
+        shown,
+        [
+            "csi.storage.k8s.io/ephemeral=true",
+            "csi.storage.k8s.io/pod.name=p",
+            "csi.storage.k8s.io/pod.namespace=ns",
+            "csi.storage.k8s.io/pod.uid=u-1",
+            "csi.storage.k8s.io/serviceAccount.name=robot",
+            "size=small",
+        ]
+    );
+    let Some(AccessType::Mount(mount)) = published.volume_capability.unwrap().access_type else { panic!("no mount") };
+    assert_eq!(mount.volume_mount_group, "2222", "the driver gives it to the group itself");
+    node.remove("u-1").await.unwrap();
+    assert_eq!(node.fake.asked(), [format!("unpublish {expected}")]);
+}
+
+fn sha256(text: &str) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn a_volume_that_must_be_attached_waits_for_that_and_is_in_use_meanwhile() {
+    if !can_mount() {
+        return;
+    }
+    let node = Node::new(&[NodeRpcType::StageUnstageVolume]);
+    node.claim(json!({}));
+    let unique = "kubernetes.io/csi/d.ex.org^h-1";
+    node.facts.send_if_modified(|facts| facts.volumes_in_use.insert(unique.to_owned()));
+    let waits = "Unable to attach or mount volumes: unmounted volumes=[v], unattached volumes=[v], failed to process volumes=[]: timed out waiting for the condition";
+    assert_eq!(node.fails(&by_claim("u-1")).await, waits);
+    assert!(node.csi.in_use.borrow().contains(unique));
+    let name = format!("csi-{}", sha256("h-1d.ex.orgn"));
+    let attachment = |attached: bool| {
+        json!({"metadata": {"name": name}, "spec": {"attacher": DRIVER, "nodeName": "n", "source": {}},
+            "status": {"attached": attached, "attachmentMetadata": {"device": "/dev/sdx"}}})
+    };
+    node.cluster.put_object("volumeattachments", attachment(false));
+    assert_eq!(node.fails(&by_claim("u-1")).await, waits);
+    assert_eq!(node.fake.asked(), [""; 0]);
+    node.cluster.put_object("volumeattachments", attachment(true));
+    node.volumes.place(&by_claim("u-1")).await.unwrap();
+    assert_eq!(node.fake.staged().unwrap().publish_context["device"], "/dev/sdx");
+    let recalled = CsiState::recall(node.root.path()).unwrap();
+    assert_eq!(*recalled.in_use.borrow(), BTreeSet::from([unique.to_owned()]), "what a restart finds");
+    node.remove("u-1").await.unwrap();
+    assert!(node.csi.in_use.borrow().is_empty());
+}
+
+#[tokio::test]
+async fn a_volume_that_has_grown_is_expanded_and_the_claim_told() {
+    if !can_mount() {
+        return;
+    }
+    let node = Node::new(&[NodeRpcType::StageUnstageVolume, NodeRpcType::ExpandVolume]);
+    node.describe(json!({"attachRequired": false}));
+    node.claim(json!({}));
+    node.volumes.place(&by_claim("u-1")).await.unwrap();
+    assert_eq!(node.fake.asked(), ["stage h-1", "publish h-1"]);
+    let mut claim = node.cluster.get_object("persistentvolumeclaims", "c").unwrap();
+    claim["status"]["capacity"]["storage"] = json!("1Gi");
+    claim["status"]["conditions"] = json!([{"type": "FileSystemResizePending", "status": "True"}]);
+    node.cluster.put_object("persistentvolumeclaims", claim);
+    node.volumes.refresh(&by_claim("u-1")).await.unwrap();
+    assert_eq!(node.fake.asked(), ["expand h-1 to 2147483648"]);
+    let status = node.cluster.get_object("persistentvolumeclaims", "c").unwrap()["status"].clone();
+    assert_eq!((&status["capacity"]["storage"], &status["conditions"]), (&json!("2Gi"), &json!([])));
+    node.volumes.refresh(&by_claim("u-1")).await.unwrap();
+    assert_eq!(node.fake.asked(), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_a_driver_cannot_do_is_said_in_the_kubelets_words() {
+    let node = Node::new(&[NodeRpcType::StageUnstageVolume]);
+    node.claim(json!({"volumeHandle": "broken"}));
+    assert_eq!(
+        node.fails(&inline("u-1")).await,
+        "MountVolume.SetUp failed for volume \"v\" : kubernetes.io/csi: mounter.SetupAt failed to check volume lifecycle \
+         mode: volume mode \"Ephemeral\" not supported by driver d.ex.org (no CSIDriver object)"
+    );
+    node.describe(json!({"attachRequired": false, "volumeLifecycleModes": ["Persistent"]}));
+    assert!(
+        node.fails(&inline("u-1")).await.ends_with("not supported by driver d.ex.org (only supports [\"Persistent\"])")
+    );
+    assert_eq!(
+        node.fails(&by_claim("u-1")).await,
+        "MountVolume.MountDevice failed for volume \"pv\" : rpc error: code = Internal desc = the disk is broken"
+    );
+    fs::remove_file(node.root.path().join("csi.sock")).unwrap();
+    node.csi.drivers.add(DRIVER, &node.root.path().join("csi.sock"));
+    let gone = node.fails(&by_claim("u-1")).await;
+    assert!(
+        gone.contains("code = Unavailable desc = connection error: desc = \"transport: Error while dialing: "),
+        "{gone}"
+    );
+    node.csi.drivers.remove(DRIVER);
+    assert_eq!(
+        node.fails(&by_claim("u-1")).await,
+        "MountVolume.MountDevice failed for volume \"pv\" : kubernetes.io/csi: attacher.MountDevice failed to create \
+         newCsiDriverClient: driver name d.ex.org not found in the list of registered CSI drivers"
+    );
+}
+
+#[test]
+fn the_policy_says_whose_volumes_are_given_to_the_group() {
+    let wanted = |fs_type: &str, mode: &str, read_only: bool| {
+        let volume = json!({"metadata": {"name": "pv"}, "spec": {"accessModes": [mode],
+            "csi": {"driver": DRIVER, "volumeHandle": "h", "fsType": fs_type}}});
+        Wanted::of_volume(&serde_json::from_value(volume).unwrap(), &Default::default(), read_only).unwrap()
+    };
+    for (policy, fs_type, mode, read_only, taken) in [
+        (None, "ext4", "ReadWriteOnce", false, true),
+        (None, "", "ReadWriteOnce", false, false),
+        (None, "ext4", "ReadWriteMany", false, false),
+        (None, "ext4", "ReadWriteOnce", true, false),
+        (Some("File"), "", "ReadWriteMany", false, true),
+        (Some("None"), "ext4", "ReadWriteOnce", false, false),
+    ] {
+        let driver = policy.map(|policy| {
+            serde_json::from_value(json!({"metadata": {"name": DRIVER}, "spec": {"fsGroupPolicy": policy}})).unwrap()
+        });
+        let wanted = wanted(fs_type, mode, read_only);
+        assert_eq!(
+            Policy::of(driver.as_ref()).takes_group(&wanted),
+            taken,
+            "{policy:?} {fs_type:?} {mode} {read_only}"
+        );
+    }
+}
+
+#[test]
+fn the_first_access_mode_is_what_the_driver_is_told() {
+    for (mode, multi_writer, told) in [
+        ("ReadWriteOnce", false, Mode::SingleNodeWriter),
+        ("ReadWriteOnce", true, Mode::SingleNodeMultiWriter),
+        ("ReadOnlyMany", false, Mode::MultiNodeReaderOnly),
+        ("ReadWriteMany", true, Mode::MultiNodeMultiWriter),
+        ("ReadWriteOncePod", false, Mode::SingleNodeWriter),
+        ("ReadWriteOncePod", true, Mode::SingleNodeSingleWriter),
+    ] {
+        let volume = json!({"metadata": {"name": "pv"}, "spec": {"accessModes": [mode],
+            "csi": {"driver": DRIVER, "volumeHandle": "h"}}});
+        let wanted = Wanted::of_volume(&serde_json::from_value(volume).unwrap(), &Default::default(), false).unwrap();
+        let able = Capabilities { multi_writer, ..Capabilities::default() };
+        let call = Call { wanted: &wanted, able, attachment: &Map::new(), group: None };
+        let request = call.stage(Path::new("/s"), Map::new());
+        assert_eq!(request.volume_capability.unwrap().access_mode.unwrap().mode(), told, "{mode} {multi_writer}");
+    }
+}

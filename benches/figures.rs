@@ -148,6 +148,7 @@ impl RawCri {
             dns: DnsConfig::default(),
             cgroup_parent: self.parent(n),
             runtime_handler: String::new(),
+            user_namespace: None,
         };
         let container = ContainerInput {
             pod,

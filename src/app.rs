@@ -14,13 +14,14 @@ use crate::actors::pods::{Inputs, PodsHandle, PodsTask};
 use crate::actors::probes::ProbesHandle;
 use crate::actors::runtime_watch::runtime_watch;
 use crate::actors::shutdown::ShutdownTask;
-use crate::actors::static_pods::{StaticPods, StaticPodsTask};
+use crate::actors::static_pods::{ManifestUrl, StaticPods, StaticPodsTask};
 use crate::actors::status::StatusHandle;
 
 use crate::cgroups::{CgroupError, CgroupResources, Cgroups};
 use crate::clock;
 use crate::cluster::{Cluster, ClusterError, Connection, KnownPods, KubeCluster, Recorder};
-use crate::decide::sandbox::parse_resolv_conf;
+use crate::decide::backoff::Delays;
+use crate::decide::dns::parse_resolv_conf;
 use crate::decide::shutdown;
 use crate::decide::static_pod::MirrorView;
 use crate::ids::PodUid;
@@ -32,13 +33,13 @@ use crate::model::eviction::Distress;
 use crate::model::node::NodeFacts;
 use crate::model::observed::ContainerState;
 use crate::runtime::cri::CriRuntime;
-use crate::runtime::translate::cpu_shares;
+use crate::runtime::translate::{HostFacts, cpu_shares};
 use crate::runtime::{Runtime, RuntimeError, RuntimeInfo};
 use crate::server::{self, ServeError};
 use crate::stats::Stats;
 use crate::supervisor::Supervisor;
 use crate::units::{Bytes, Millicores};
-use crate::volumes::{CsiState, Volumes};
+use crate::volumes::{CsiState, IdSettings, Volumes};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use node_config::agent::AgentConfig;
 use node_config::credential_provider::CredentialConfigError;
@@ -95,7 +96,7 @@ impl Agent {
             Some(sources) => CredentialProviders::load(sources)?,
             None => CredentialProviders::default(),
         };
-        let (runtime, info) = connect_runtime(&config.runtime_endpoint).await?;
+        let (runtime, info) = connect_runtime(&config).await?;
         let connection = Arc::new(Connection::open(&config.kubeconfig).await?);
         let cluster: Arc<dyn Cluster> = Arc::new(KubeCluster::over(connection.clone(), &config.node_name));
         let reload = ReloadTask::new(connection.clone(), &config.kubeconfig, &config.cert_dir);
@@ -131,7 +132,8 @@ impl Agent {
         }
         let cgroups = cgroups(&config, &info, &node.facts).await?;
         let facts = node.facts.clone();
-        let volumes = Volumes::new(&config.root_dir, &config.cluster_domain, cluster.clone(), facts, csi.clone());
+        let volumes = Volumes::new(&config.root_dir, &config.cluster_domain, cluster.clone(), facts, csi.clone())
+            .with_ids(id_settings(&config));
         let (status, status_task) = StatusHandle::new(cluster.clone());
         tasks.spawn("status", status_task);
         let (dirty, runtime_events, watch_task) = runtime_watch(runtime.clone());
@@ -139,13 +141,8 @@ impl Agent {
         let pods = PodsHandle::default();
         let probes = ProbesHandle::new(tasks.child(), runtime.clone(), recorder.clone(), dirty);
         let context = WorkerContext {
-            images: ImagesHandle::new(
-                runtime.clone(),
-                cluster.clone(),
-                recorder.clone(),
-                PullLimits::new(config.serialize_image_pulls, config.registry_pull_qps, config.registry_burst),
-            )
-            .with_providers(providers),
+            images: ImagesHandle::new(runtime.clone(), cluster.clone(), recorder.clone(), PullLimits::new(&config))
+                .with_providers(providers),
             probes: probes.clone(),
             services: follow_services(&tasks, &cluster),
             runtime: runtime.clone(),
@@ -164,6 +161,7 @@ impl Agent {
             },
             paths: WorkerPaths { pod_logs: config.pod_logs_dir.clone() },
             known: KnownPods::new(&config.root_dir),
+            restart_delays: restart_delays(&config),
             tasks: tasks.clone(),
         };
         let changes = follow_pods(&tasks, &cluster);
@@ -320,14 +318,20 @@ impl Agent {
 }
 
 /// Waits for the runtime to answer, and for what it says of itself.
-async fn connect_runtime(endpoint: &Path) -> Result<(Arc<dyn Runtime>, RuntimeInfo), AgentError> {
-    let runtime: Arc<dyn Runtime> = Arc::new(CriRuntime::lazy(endpoint));
+async fn connect_runtime(config: &AgentConfig) -> Result<(Arc<dyn Runtime>, RuntimeInfo), AgentError> {
+    let endpoint = &config.runtime_endpoint;
+    let facts = HostFacts {
+        seccomp_profiles: config.root_dir.join("seccomp"),
+        seccomp_default: config.kubelet.seccomp_default.unwrap_or(false),
+        ..HostFacts::detect()
+    };
+    let runtime: Arc<dyn Runtime> = Arc::new(CriRuntime::lazy(endpoint).with_facts(facts));
     let deadline = clock::now().mono + RUNTIME_WAIT;
     loop {
         match runtime.info().await {
             Ok(info) => return Ok((runtime, info)),
             Err(source) if clock::now().mono >= deadline => {
-                return Err(AgentError::Runtime { endpoint: endpoint.to_owned(), source });
+                return Err(AgentError::Runtime { endpoint: endpoint.clone(), source });
             }
             Err(_) => tokio::time::sleep(RUNTIME_RETRY).await,
         }
@@ -376,6 +380,20 @@ async fn cgroups(
     Ok(cgroups)
 }
 
+/// The size of pods' user namespaces, and how many there may be.
+fn id_settings(config: &AgentConfig) -> IdSettings {
+    let ids = config.kubelet.user_namespaces.as_ref().and_then(|namespaces| namespaces.ids_per_pod);
+    let default = IdSettings::default();
+    let per_pod = ids.and_then(|ids| u32::try_from(ids).ok()).unwrap_or(default.per_pod);
+    IdSettings { per_pod, max_pods: config.max_pods }
+}
+
+/// How long containers that end again and again wait (`crashLoopBackOff`).
+fn restart_delays(config: &AgentConfig) -> Delays {
+    let longest = config.kubelet.crash_loop_back_off.max_container_restart_period;
+    longest.map_or_else(Delays::default, |longest| Delays::up_to(longest.to_std()))
+}
+
 fn follow_services(tasks: &Supervisor, cluster: &Arc<dyn Cluster>) -> crate::actors::pod_worker::Services {
     let (sender, receiver) = watch::channel(None);
     let cluster = cluster.clone();
@@ -384,8 +402,14 @@ fn follow_services(tasks: &Supervisor, cluster: &Arc<dyn Cluster>) -> crate::act
 }
 
 fn follow_manifests(config: &AgentConfig, tasks: &Supervisor, recorder: Recorder) -> watch::Receiver<StaticPods> {
-    let (path, url) = (config.static_pod_path.clone(), config.static_pod_url.clone());
-    let reader = StaticPodsTask::new(path, url, config.http_check_frequency, &config.node_name, recorder);
+    let headers = config.kubelet.static_pod_url_header.iter();
+    let headers = headers.flat_map(|(name, values)| values.iter().map(|value| (name.clone(), value.clone())));
+    let url = config.static_pod_url.as_ref().map(|url| ManifestUrl {
+        url: url.clone(),
+        headers: headers.collect(),
+        period: config.http_check_frequency,
+    });
+    let reader = StaticPodsTask::new(config.static_pod_path.clone(), url, &config.node_name, recorder);
     let (static_pods, task) = reader.start();
     tasks.spawn("static_pods", task);
     static_pods

@@ -2,7 +2,8 @@
 //!
 //! | part | decides |
 //! |---|---|
-//! | `sandbox` | keep or replace the sandbox; its host name, DNS and cgroup parent |
+//! | `sandbox` | keep or replace the sandbox; its host name and user namespace |
+//! | `dns` | a pod's resolv.conf |
 //! | `init` | which init container or sidecar is next |
 //! | `containers` | start, restart and kill of containers; restart policies |
 //! | `backoff` | when a container that ended may start again |
@@ -17,6 +18,7 @@
 //! | `static_pod` | pods from files, and the mirrors that show them |
 //! | `probes` | when a failing probe begins to count |
 //! | `evict` | which pods give way when the node runs short |
+//! | `preempt` | which pods make room for one that the node must have |
 //! | `image_gc` | which images go |
 //! | `shutdown` | in which order pods end when the machine does |
 //! | `gc` | which dead containers and sandboxes go |
@@ -35,6 +37,7 @@ pub mod admit;
 pub mod backoff;
 pub mod conditions;
 pub mod containers;
+pub mod dns;
 pub mod env;
 mod env_file;
 pub mod evict;
@@ -42,6 +45,7 @@ pub mod gc;
 pub mod image_gc;
 pub mod init;
 pub mod patch;
+pub mod preempt;
 pub mod probes;
 pub mod requests;
 pub mod resize;
@@ -66,6 +70,8 @@ pub struct Scene<'a> {
     pub memory: &'a PodMemory,
     pub now: Now,
     pub node_ips: &'a [std::net::IpAddr],
+    /// How long containers that end again and again wait.
+    pub delays: backoff::Delays,
 }
 
 /// What parts of the decision add to.
@@ -177,10 +183,12 @@ impl Out {
     }
 }
 
-/// A duration as Go prints whole seconds: `10s`, `1m20s`, `5m0s`.
+/// A duration as Go prints it, to milliseconds: `10s`, `1m20s`, `5m0s`, `2.5s`.
 pub(crate) fn go_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let rest = format!("{}.{:03}", seconds % 60, duration.subsec_millis());
+    let rest = rest.trim_end_matches('0').trim_end_matches('.');
     match (hours, minutes) {
         (0, 0) => format!("{rest}s"),
         (0, _) => format!("{minutes}m{rest}s"),

@@ -5,6 +5,7 @@ pub mod cri;
 mod events;
 mod facts;
 pub mod fake;
+mod newer;
 mod observe;
 mod rpc;
 pub mod translate;
@@ -47,6 +48,15 @@ pub struct SandboxInput {
     pub cgroup_parent: String,
     /// Runtime handler (RuntimeClass); empty is the default.
     pub runtime_handler: String,
+    /// What the pod's user and group ids are on the node, where it has a user namespace of its own.
+    pub user_namespace: Option<IdBlock>,
+}
+
+/// Ids of the node that a pod's become, from 0 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdBlock {
+    pub first: u32,
+    pub length: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,6 +98,8 @@ pub struct Mount {
     pub recursive_read_only: bool,
     /// Name of the image to mount; then there is no path of the host.
     pub image: Option<String>,
+    /// A path within that image; empty: all of it.
+    pub image_sub_path: String,
     pub selinux_relabel: bool,
 }
 

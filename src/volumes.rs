@@ -18,6 +18,7 @@ mod sub_path;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod user_namespace;
 
 use self::atomic::Payload;
 use self::backing::{Backing, Source};
@@ -26,6 +27,7 @@ use self::container::{MountJob, container_mounts, termination_log};
 pub use self::csi::CsiState;
 use self::empty_dir::Medium;
 pub use self::mounts::unmount_below;
+pub use self::user_namespace::IdSettings;
 
 use self::layout::{PodDir, is_file_name};
 use self::ownership::Owner;
@@ -35,14 +37,14 @@ use crate::cluster::{Cluster, ClusterError};
 use crate::ids::PodUid;
 use crate::metrics::catalog;
 use crate::model::node::NodeFacts;
-use crate::runtime::Mount;
+use crate::runtime::{IdBlock, Mount};
 use crate::units::Bytes;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -105,6 +107,7 @@ type One = (String, PathBuf, bool);
 #[derive(Clone)]
 pub struct Volumes {
     inner: Arc<Inner>,
+    ids: IdSettings,
 }
 
 struct Inner {
@@ -114,6 +117,8 @@ struct Inner {
     facts: watch::Receiver<NodeFacts>,
     tokens: Tokens,
     csi: CsiState,
+    /// Held while a pod is given ids: two at once would take the same.
+    allocates_ids: Mutex<()>,
 }
 
 impl Volumes {
@@ -132,8 +137,27 @@ impl Volumes {
             facts,
             tokens: Tokens::default(),
             csi,
+            allocates_ids: Mutex::default(),
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), ids: IdSettings::default() }
+    }
+
+    /// The same, with other user namespaces than the kubelet's by default.
+    pub fn with_ids(self, ids: IdSettings) -> Self {
+        Self { ids, ..self }
+    }
+
+    /// Idempotent: the ids of a pod with a user namespace of its own; they are free again once the pod is removed.
+    pub async fn user_namespace(&self, uid: &PodUid) -> Result<IdBlock, String> {
+        let root = &self.inner.root_dir;
+        let dir = PodDir::new(root, uid).ok_or_else(|| format!("pod uid {:?} is no file name", uid.as_str()))?;
+        let (pods, ids, inner) = (root.join("pods"), self.ids, self.inner.clone());
+        let allocate = move || {
+            make_pod_dirs(&dir)?;
+            let _alone = inner.allocates_ids.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(user_namespace::of_pod(&pods, &dir, ids))
+        };
+        self.on_disk(allocate).await.map_err(|error| error.to_string())?
     }
 
     /// Idempotent: renders and places every volume of the pod, makes the pod's directories as the kubelet lays them out.

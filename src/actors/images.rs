@@ -7,10 +7,11 @@ use crate::model::pod::{DesiredPod, Wanted};
 use crate::runtime::{Runtime, RuntimeError};
 use base64::Engine;
 use k8s_openapi::api::core::v1::Secret;
+use node_config::agent::AgentConfig;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
-/// Pulls at once where they are not serialised (`maxParallelImagePulls` has no limit of its own).
+/// Pulls at once where they are not serialised and no limit is set: more would only slow one another down.
 const PARALLEL_PULLS: usize = 5;
 
 /// Ensures images; cheap to clone.
@@ -37,8 +38,13 @@ pub struct PullLimits {
 }
 
 impl PullLimits {
-    pub fn new(serialize: bool, qps: u32, burst: u32) -> Self {
-        Self { parallel: if serialize { 1 } else { PARALLEL_PULLS }, qps, burst }
+    pub fn new(config: &AgentConfig) -> Self {
+        let most = config.kubelet.max_parallel_image_pulls.and_then(|most| usize::try_from(most).ok());
+        let parallel = match config.serialize_image_pulls {
+            true => 1,
+            false => most.filter(|most| *most > 0).unwrap_or(PARALLEL_PULLS),
+        };
+        Self { parallel, qps: config.registry_pull_qps, burst: config.registry_burst }
     }
 }
 

@@ -4,6 +4,7 @@ pub mod claim;
 mod lease;
 mod machine;
 mod status;
+
 #[cfg(test)]
 mod tests;
 
@@ -391,12 +392,14 @@ impl NodeTask {
             labels: labels.cloned().unwrap_or_else(own_labels),
             ips: self.ips.clone(),
             recursive_read_only_mounts: default_handler.is_some_and(|(read_only, _)| read_only),
+            user_namespaces: self.runtime.borrow().as_ref().map(|info| user_namespaces(info)).unwrap_or_default(),
             supplemental_groups_policy: self
                 .runtime
                 .borrow()
                 .as_ref()
                 .is_none_or(|info| info.supplemental_groups_policy),
             taints,
+            allowed_unsafe_sysctls: self.deps.config.kubelet.allowed_unsafe_sysctls.clone(),
             app_armor: self.machine.app_armor,
             volumes_in_use: status.volumes_in_use.iter().flatten().cloned().collect(),
         };
@@ -444,4 +447,9 @@ fn adoption_patch(known: &Node, wanted: &Node) -> Option<serde_json::Value> {
         return None;
     }
     Some(json!({"metadata": {"labels": labels, "annotations": {MANAGED_ATTACH: "true"}}}))
+}
+
+/// Which runtime handlers can make user namespaces.
+fn user_namespaces(info: &RuntimeInfo) -> BTreeMap<String, bool> {
+    info.handlers.iter().map(|(name, (_, can))| (name.clone(), *can)).collect()
 }

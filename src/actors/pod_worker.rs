@@ -174,7 +174,8 @@ impl PodWorker {
         decide::learn(&mut self.memory, &self.pod, &self.seen, now);
         self.context.probes.view(&self.pod.uid, &mut self.memory.probes);
         let node = self.context.node.borrow().clone();
-        let scene = Scene { pod: &self.pod, seen: &self.seen, memory: &self.memory, now, node_ips: &node.ips };
+        let (node_ips, delays) = (&*node.ips, self.context.restart_delays);
+        let scene = Scene { pod: &self.pod, seen: &self.seen, memory: &self.memory, now, node_ips, delays };
         let plan = decide::plan(scene);
         self.adopt(plan)
     }
@@ -437,7 +438,7 @@ fn failed_pull(before: Option<&ImageState>, failure: ImageFailure, now: Instant)
         Some(ImageState::Failed { retry, .. }) => retry.failures + 1,
         Some(ImageState::Present { .. }) | None => 1,
     };
-    let retry = Retry { message: failure.message, failures, at: now + backoff::delay(failures) };
+    let retry = Retry { message: failure.message, failures, at: now + backoff::Delays::default().after(failures) };
     ImageState::Failed { reason: failure.reason, retry, since: now }
 }
 

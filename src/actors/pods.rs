@@ -6,10 +6,10 @@ use crate::actors::static_pods::StaticPods;
 use crate::cluster::PodChange;
 use crate::decide::resize::{self, Verdict};
 use crate::decide::static_pod::{self, MirrorView};
-use crate::decide::{admit, evict};
+use crate::decide::{admit, evict, preempt};
 use crate::ids::{PodKey, PodUid};
 use crate::metrics::catalog;
-use crate::model::eviction::Distress;
+use crate::model::eviction::{Distress, Removal};
 use crate::model::memory::Rejection;
 use crate::model::observed::{ObservedPod, Shape};
 use crate::model::pod::{CONFIG_MIRROR, DesiredPod};
@@ -366,7 +366,10 @@ impl PodsTask {
     async fn begin(&mut self, pod: DesiredPod) {
         self.remember(&pod);
         let mut memory = pod_worker::remembered(&pod);
-        memory.rejected = self.admit(&pod).await;
+        memory.rejected = match self.admit(&pod).await {
+            None => None,
+            Some(rejection) => self.make_room(&pod, rejection),
+        };
         if let Some(rejection) = &memory.rejected {
             self.context.recorder.pod(&pod.pod, None, true, rejection.reason.clone(), rejection.message.clone());
         }
@@ -460,6 +463,20 @@ impl PodsTask {
             Err(error) => tracing::warn!(%error, pod = %pod.key, "labels and taints of the node not read again"),
         }
         admit::admit(&pod.pod, &others, &node).err()
+    }
+
+    /// Others leave for a pod that the node must have; it starts while they end.
+    fn make_room(&self, pod: &DesiredPod, rejection: Rejection) -> Option<Rejection> {
+        let others = self.others(&pod.uid);
+        let leaving = match preempt::make_room(&pod.pod, &others, &self.context.node.borrow(), rejection) {
+            Ok(leaving) => leaving,
+            Err(rejection) => return Some(rejection),
+        };
+        for other in leaving.into_iter().filter_map(DesiredPod::new) {
+            let removal = Removal::preempted(other.grace());
+            self.remove(Eviction { uid: other.uid, removal });
+        }
+        None
     }
 
     fn gone(&mut self, mut pod: DesiredPod) {

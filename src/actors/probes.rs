@@ -15,10 +15,15 @@ use crate::supervisor::Supervisor;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Probe};
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+/// Tries of one probe that cannot be run (`maxProbeRetries`).
+const MAX_TRIES: u32 = 3;
 
 /// Starts, stops and remembers probes; cheap to clone.
 #[derive(Clone)]
@@ -26,6 +31,8 @@ pub struct ProbesHandle {
     supervisor: Supervisor,
     runtime: Arc<dyn Runtime>,
     recorder: Recorder,
+    /// When the agent did.
+    began: Instant,
     /// The same channel as the runtime's own events: a probe that changed its mind makes its pod dirty.
     changed: mpsc::Sender<RuntimeEvent>,
     state: Arc<Mutex<BTreeMap<ContainerId, Probed>>>,
@@ -52,6 +59,8 @@ pub struct Counted {
 struct Probed {
     pod: PodUid,
     view: ProbeView,
+    /// `view.started`, for the probes that wait for it.
+    started: watch::Sender<bool>,
     tasks: Supervisor,
     /// Liveness and startup end when the pod stops; readiness goes on.
     restarts: Supervisor,
@@ -85,6 +94,7 @@ impl ProbesHandle {
             supervisor,
             runtime,
             recorder,
+            began: clock::now().mono,
             changed,
             state: Arc::default(),
             counts: Arc::default(),
@@ -179,6 +189,8 @@ impl ProbesHandle {
         let node_ip = context.node.borrow().ips.first().copied();
         let sandbox_ip = seen.sandboxes.iter().find(|s| s.id == container.sandbox).and_then(|s| s.ips.first().copied());
         let ip = if pod.host_network() { node_ip } else { sandbox_ip };
+        let started = view.started || spec.startup_probe.is_none();
+        let (gate, gated) = watch::channel(started);
         let probes = [
             (Kind::Startup, &spec.startup_probe, &restarts),
             (Kind::Liveness, &spec.liveness_probe, &restarts),
@@ -195,12 +207,11 @@ impl ProbesHandle {
                 id: container.id.clone(),
                 since,
                 ip,
-                has_startup: spec.startup_probe.is_some(),
+                started: gated.clone(),
             };
             supervisor.spawn("probe", prober.run());
         }
-        let started = view.started || spec.startup_probe.is_none();
-        Probed { pod: pod.uid.clone(), view: ProbeView { started, ..view }, tasks, restarts }
+        Probed { pod: pod.uid.clone(), view: ProbeView { started, ..view }, started: gate, tasks, restarts }
     }
 
     /// Changes one container's view; wakes the worker if that changed anything.
@@ -209,6 +220,7 @@ impl ProbesHandle {
         let Some(probed) = state.get_mut(id) else { return };
         let before = probed.view.clone();
         change(&mut probed.view);
+        probed.started.send_replace(probed.view.started);
         if probed.view != before {
             // Full: a relist is on its way, which looks at every pod.
             let _ = self.changed.try_send(RuntimeEvent::Dirty(probed.pod.clone()));
@@ -242,49 +254,77 @@ struct Prober {
     /// When the container started.
     since: Timestamp,
     ip: Option<IpAddr>,
-    has_startup: bool,
+    /// Whether the startup probe, if there is one, has succeeded.
+    started: watch::Receiver<bool>,
 }
 
 impl Prober {
-    async fn run(self) {
+    async fn run(mut self) {
         let seconds = |value: Option<i32>, default: u64| {
             Duration::from_secs(value.and_then(|v| u64::try_from(v).ok()).unwrap_or(default))
         };
         let period = seconds(self.probe.period_seconds, 10).max(Duration::from_secs(1));
         let timeout = seconds(self.probe.timeout_seconds, 1).max(Duration::from_secs(1));
-        tokio::time::sleep(seconds(self.probe.initial_delay_seconds, 0)).await;
+        let delay = seconds(self.probe.initial_delay_seconds, 0);
+        let agent = self.handle.began.elapsed();
+        tokio::time::sleep(probes::first(delay, period, self.age(), agent, self.lot())).await;
         let mut in_row = (0_i32, 0_i32);
         loop {
             let begun = clock::now().mono;
-            if self.kind == Kind::Startup || self.is_started() {
+            let started = *self.started.borrow();
+            if self.kind == Kind::Startup || started {
                 let verdict = self.settled(timeout).await;
                 self.count(&verdict, begun.elapsed());
                 if self.judge(verdict, &mut in_row) {
                     return;
+                }
+            } else if self.kind == Kind::Readiness {
+                // What waits to be ready is asked as soon as it has started, not a period later; without a sender the
+                // container is gone, and so is this task in a moment.
+                if self.started.wait_for(|started| *started).await.is_ok() {
+                    continue;
                 }
             }
             tokio::time::sleep_until(begun + period).await;
         }
     }
 
-    /// Liveness and readiness wait for the startup probe.
-    fn is_started(&self) -> bool {
-        !self.has_startup || self.handle.state().get(&self.id).is_some_and(|probed| probed.view.started)
+    /// How long the container has run. A start that lies in the future is a clock set back: whatever ran then has settled.
+    fn age(&self) -> Duration {
+        Duration::try_from(clock::now().wall.duration_since(self.since)).unwrap_or(probes::SETTLING)
+    }
+
+    /// A number for this probe by which those that begin together are spread.
+    fn lot(&self) -> u32 {
+        let mut hasher = DefaultHasher::new();
+        (self.id.as_str(), self.kind.title()).hash(&mut hasher);
+        // The lower half is as good as any.
+        hasher.finish() as u32
     }
 
     /// The first verdict that counts: a container that has just started is asked again.
     async fn settled(&self, timeout: Duration) -> Verdict {
         let mut tries = 0;
         loop {
-            let verdict = self.once(timeout).await;
-            // A start that lies in the future is a clock set back: whatever ran then has settled.
-            let age = Duration::try_from(clock::now().wall.duration_since(self.since)).unwrap_or(probes::SETTLING);
-            match probes::again(self.probe.exec.is_some(), age, tries) {
+            let verdict = self.tried(timeout).await;
+            match probes::again(self.probe.exec.is_some(), self.age(), tries) {
                 Some(wait) if matches!(verdict, Verdict::Failed(_)) => tokio::time::sleep(wait).await,
                 Some(_) | None => return verdict,
             }
             tries += 1;
         }
+    }
+
+    /// One that could not be run is run again at once.
+    async fn tried(&self, timeout: Duration) -> Verdict {
+        let mut verdict = self.once(timeout).await;
+        for _ in 1..MAX_TRIES {
+            if !matches!(verdict, Verdict::Unknown(_)) {
+                break;
+            }
+            verdict = self.once(timeout).await;
+        }
+        verdict
     }
 
     async fn once(&self, timeout: Duration) -> Verdict {
@@ -296,21 +336,17 @@ impl Prober {
         if let Some(http) = &self.probe.http_get {
             let target = match probe::http::Target::of(http, &self.spec, ip) {
                 Ok(target) => target,
-                Err(error) => return Verdict::Failed(error),
+                Err(error) => return Verdict::Unknown(error),
             };
-            let get = probe::http::get(&target, probe::http::Caller::Probe);
-            return match tokio::time::timeout(timeout, get).await {
-                Ok(Ok(_)) => Verdict::Passed,
-                Ok(Err(error)) => Verdict::Failed(error),
-                Err(_) => Verdict::Failed(
-                    "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned(),
-                ),
-            };
+            return probe::http::verdict(probe::http::get(&target, probe::http::Caller::Probe, timeout).await);
         }
         if let Some(tcp) = &self.probe.tcp_socket {
             return match probe::port(&tcp.port, &self.spec) {
-                Ok(port) => probe::tcp::run(ip, port, timeout).await,
-                Err(error) => Verdict::Failed(error),
+                Ok(port) => {
+                    let host = tcp.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| ip.to_string());
+                    probe::tcp::run(&host, port, timeout).await
+                }
+                Err(error) => Verdict::Unknown(error),
             };
         }
         if let Some(grpc) = &self.probe.grpc {
@@ -330,7 +366,7 @@ impl Prober {
             container: self.spec.name.clone(),
             probe: self.kind.title(),
             result: match verdict {
-                Verdict::Passed => "successful",
+                Verdict::Passed | Verdict::Warned(_) => "successful",
                 Verdict::Failed(_) => "failed",
                 Verdict::Unknown(_) => "unknown",
             },
@@ -343,17 +379,21 @@ impl Prober {
 
     /// Applies the thresholds; true when this probe has nothing more to say.
     fn judge(&self, verdict: Verdict, (passed, failed): &mut (i32, i32)) -> bool {
-        let unhealthy = |message: String| {
+        let warn = |reason, message: String| {
             let path = Some(self.pod.field_path(&self.spec.name));
-            self.handle.recorder.pod(&self.pod.pod, path, true, "Unhealthy", message);
+            self.handle.recorder.pod(&self.pod.pod, path, true, reason, message);
         };
+        let unhealthy = |message: String| warn("Unhealthy", message);
+        if let Verdict::Warned(message) = &verdict {
+            warn("ProbeWarning", format!("{} probe warning: {message}", self.kind.title()));
+        }
         match verdict {
             Verdict::Unknown(error) => {
                 let title = self.kind.title();
                 unhealthy(format!("{title} probe errored and resulted in unknown state: {error}"));
                 false
             }
-            Verdict::Passed => {
+            Verdict::Passed | Verdict::Warned(_) => {
                 (*passed, *failed) = (passed.saturating_add(1), 0);
                 if *passed < self.probe.success_threshold.unwrap_or(1) {
                     return false;

@@ -21,13 +21,21 @@ const FILE_CHECK: Duration = Duration::from_secs(20);
 /// All static pods that are wanted now.
 pub type StaticPods = Arc<Vec<Arc<Pod>>>;
 
+/// A web server that has manifests.
+#[derive(Clone, Debug)]
+pub struct ManifestUrl {
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    /// How often it is asked.
+    pub period: Duration,
+}
+
 /// The reader; `run` it under the supervisor.
 pub struct StaticPodsTask {
-    pub path: Option<PathBuf>,
-    pub url: Option<String>,
-    pub url_period: Duration,
-    pub node_name: String,
-    pub recorder: Recorder,
+    path: Option<PathBuf>,
+    url: Option<ManifestUrl>,
+    node_name: String,
+    recorder: Recorder,
     found: Found,
 }
 
@@ -41,14 +49,8 @@ struct Found {
 }
 
 impl StaticPodsTask {
-    pub fn new(
-        path: Option<PathBuf>,
-        url: Option<String>,
-        url_period: Duration,
-        node_name: &str,
-        recorder: Recorder,
-    ) -> Self {
-        Self { path, url, url_period, node_name: node_name.to_owned(), recorder, found: Found::default() }
+    pub fn new(path: Option<PathBuf>, url: Option<ManifestUrl>, node_name: &str, recorder: Recorder) -> Self {
+        Self { path, url, node_name: node_name.to_owned(), recorder, found: Found::default() }
     }
 
     /// Reads the files once, so that what runs of them is known from the start, and returns what follows them.
@@ -67,6 +69,7 @@ impl StaticPodsTask {
         let changed = Arc::new(Notify::new());
         let mut watcher = None;
         let mut url_at = clock::now().mono;
+        let period = self.url.as_ref().map_or(FILE_CHECK, |url| url.period);
         loop {
             if watcher.is_none() {
                 watcher = self.path.as_deref().and_then(|path| follow(path, changed.clone()));
@@ -74,7 +77,7 @@ impl StaticPodsTask {
             self.read_files();
             if clock::now().mono >= url_at {
                 self.read_url().await;
-                url_at = clock::now().mono + self.url_period;
+                url_at = clock::now().mono + period;
             }
             let all = self.all();
             out.send_if_modified(|old| {
@@ -84,7 +87,7 @@ impl StaticPodsTask {
                 }
                 differs
             });
-            let wait = FILE_CHECK.min(self.url_period);
+            let wait = FILE_CHECK.min(period);
             // Both arms are cancel-safe: a notification is kept until it is taken.
             tokio::select! {
                 () = changed.notified() => {}
@@ -120,8 +123,8 @@ impl StaticPodsTask {
     }
 
     async fn read_url(&mut self) {
-        let Some(url) = self.url.clone() else { return };
-        match http::fetch(&url).await {
+        let Some(ManifestUrl { url, headers, .. }) = self.url.clone() else { return };
+        match http::fetch(&url, headers).await {
             Ok(text) => {
                 let pods = self.parse(&text, Origin::Http, &url);
                 self.found.from_url = keep(&self.found.from_url, pods);
@@ -236,7 +239,7 @@ mod tests {
         let tasks = Supervisor::new();
         tasks.spawn("recorder", recording);
         let path = Some(dir.path().to_owned());
-        let (mut pods, task) = StaticPodsTask::new(path, None, Duration::from_secs(20), "n", recorder).start();
+        let (mut pods, task) = StaticPodsTask::new(path, None, "n", recorder).start();
         assert_eq!(names(&pods.borrow()), ["a-n"]);
         tasks.spawn("static_pods", task);
 
@@ -255,5 +258,53 @@ mod tests {
         tasks.stop().await;
         let told = cluster.events().iter().filter(|e| e.reason.as_deref() == Some("InvalidStaticPod")).count();
         assert!(told <= 1, "told {told} times");
+    }
+
+    /// A server of one manifest for those who show the header.
+    async fn manifest_server() -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/pods", listener.local_addr().unwrap());
+        let serve = async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut asked = vec![0; 4096];
+                let length = stream.read(&mut asked).await.unwrap_or(0);
+                let asked = String::from_utf8_lossy(&asked[..length]).to_lowercase();
+                let (status, body) = match asked.contains("x-node: n") {
+                    true => ("200 OK", manifest("u")),
+                    false => ("403 Forbidden", "no".to_owned()),
+                };
+                let length = body.len();
+                let answer =
+                    format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+                // The client may have gone.
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        };
+        Supervisor::new().spawn("server", serve);
+        url
+    }
+
+    #[tokio::test]
+    async fn manifests_come_from_a_url_with_its_headers_and_a_refusal_is_told() {
+        for (header, expected, refused) in [("n", vec!["u-n"], false), ("other", vec![], true)] {
+            let url = manifest_server().await;
+            let headers = vec![("X-Node".to_owned(), header.to_owned())];
+            let source = ManifestUrl { url: url.clone(), headers, period: Duration::from_secs(20) };
+            let cluster = Arc::new(FakeCluster::default());
+            let writer: Arc<dyn Cluster> = cluster.clone();
+            let (recorder, recording) = Recorder::new(writer, "n", 0, 1000);
+            let tasks = Supervisor::new();
+            tasks.spawn("recorder", recording);
+            let mut task = StaticPodsTask::new(None, Some(source), "n", recorder);
+            task.read_url().await;
+            assert_eq!(names(&task.all()), expected);
+            assert_eq!(task.found.told.get(&url).is_some_and(|why| why.contains("status 403")), refused);
+            for pod in task.all().iter() {
+                let source = pod.metadata.annotations.as_ref().and_then(|all| all.get("kubernetes.io/config.source"));
+                assert_eq!(source.map(String::as_str), Some("http"));
+            }
+            tasks.stop().await;
+        }
     }
 }

@@ -18,7 +18,7 @@ const APP_ARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.
 /// Admits `pod` beside `others` (those of this node that have not ended), or says why not, in the kubelet's words.
 pub fn admit(pod: &Pod, others: &[Arc<Pod>], node: &NodeFacts) -> Result<(), Rejection> {
     let Some(spec) = &pod.spec else { return Ok(()) };
-    super::sysctl::admit(spec)?;
+    super::sysctl::admit(spec, &node.allowed_unsafe_sysctls)?;
     runs_here(pod, spec, node)?;
     fits(spec, others, node)?;
     if !matches_node(spec, node) {
@@ -101,21 +101,45 @@ fn wants_app_armor(pod: &Pod, spec: &PodSpec) -> bool {
     annotated || of_pod.into_iter().chain(of_containers).any(|profile| profile.type_ != "Unconfined")
 }
 
+/// A resource of which the node has too little left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lack {
+    pub(crate) name: String,
+    requested: i64,
+    used: i64,
+    capacity: i64,
+}
+
+impl Lack {
+    /// How much would have to be given back.
+    pub(crate) fn missing(&self) -> i64 {
+        self.requested - (self.capacity - self.used)
+    }
+}
+
 /// Is there room for what the pod asks for?
 pub(crate) fn fits(spec: &PodSpec, others: &[Arc<Pod>], node: &NodeFacts) -> Result<(), Rejection> {
-    let refuse = |name: &str, requested: i64, used: i64, capacity: i64| {
-        Err(Rejection {
-            reason: format!("OutOf{name}").into(),
-            message: format!(
-                "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
-            ),
-        })
+    let Some(Lack { name, requested, used, capacity }) = lacks(spec, others, node).into_iter().next() else {
+        return Ok(());
+    };
+    Err(Rejection {
+        reason: format!("OutOf{name}").into(),
+        message: format!(
+            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+        ),
+    })
+}
+
+/// All of which there is too little for the pod, in the order in which the kubelet looks.
+pub(crate) fn lacks(spec: &PodSpec, others: &[Arc<Pod>], node: &NodeFacts) -> Vec<Lack> {
+    let mut lacks = Vec::new();
+    let mut look = |name: &str, requested: i64, used: i64, capacity: i64| {
+        if requested > 0 && requested > capacity.saturating_sub(used) {
+            lacks.push(Lack { name: name.to_owned(), requested, used, capacity });
+        }
     };
     let running = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    let max_pods = Requests::bytes(&node.allocatable, "pods").0;
-    if running >= max_pods {
-        return refuse("pods", 1, running, max_pods);
-    }
+    look("pods", 1, running, Requests::bytes(&node.allocatable, "pods").0);
     let allocatable = Requests::in_list(Some(&node.allocatable));
     let asked = requests::of(spec);
     let specs = || others.iter().filter_map(|other| other.spec.as_ref());
@@ -131,25 +155,20 @@ pub(crate) fn fits(spec: &PodSpec, others: &[Arc<Pod>], node: &NodeFacts) -> Res
         ),
     ];
     for (name, requested, used, capacity) in table {
-        if requested > 0 && requested > capacity.saturating_sub(used) {
-            return refuse(name, requested, used, capacity);
-        }
+        look(name, requested, used, capacity);
     }
     // Amounts that cannot be read were refused by the API server, or fail the pod's start.
     let pieces = |spec: &PodSpec| pod_requests(spec, true).unwrap_or_default();
     for (name, requested) in pieces(spec) {
         let known = node.allocatable.contains_key(&name) || name.starts_with("hugepages-");
         // As the kubelet: extended resources that the node does not have at all are none of its business.
-        if requested <= 0 || !known || table.iter().any(|(counted, ..)| *counted == name) {
+        if !known || table.iter().any(|(counted, ..)| *counted == name) {
             continue;
         }
         let used: i64 = specs().filter_map(|spec| pieces(spec).get(&name).copied()).sum();
-        let capacity = Requests::bytes(&node.allocatable, &name).0;
-        if requested > capacity.saturating_sub(used) {
-            return refuse(&name, requested, used, capacity);
-        }
+        look(&name, requested, used, Requests::bytes(&node.allocatable, &name).0);
     }
-    Ok(())
+    lacks
 }
 
 fn matches_node(spec: &PodSpec, node: &NodeFacts) -> bool {

@@ -7,10 +7,37 @@ use tokio::time::Instant;
 
 /// First delay; doubles with each restart (`pkg/kubelet/kubelet.go` `backOffPeriod`).
 pub const FIRST_DELAY_SECONDS: u64 = 10;
-/// The delay never exceeds this (`MaxCrashLoopBackOff`, `MaxImageBackOff`).
+/// The delay never exceeds this (`MaxCrashLoopBackOff`, `MaxImageBackOff`), unless the node is configured to be quicker.
 pub const MAX_DELAY_SECONDS: u64 = 300;
-/// A run at least this long makes the backoff begin anew (twice the maximum, `flowcontrol.Backoff`).
+/// A run at least this long makes the backoff begin anew, whatever the longest delay is (`kubelet.go` `HasExpiredFunc`).
 pub const RESET_AFTER_SECONDS: i64 = 600;
+
+/// How long retries wait: twice as long each time, up to the longest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delays {
+    first: Duration,
+    longest: Duration,
+}
+
+impl Default for Delays {
+    fn default() -> Self {
+        Self::up_to(Duration::from_secs(MAX_DELAY_SECONDS))
+    }
+}
+
+impl Delays {
+    /// Of a node that waits no longer than that (`crashLoopBackOff.maxContainerRestartPeriod`).
+    pub fn up_to(longest: Duration) -> Self {
+        Self { first: Duration::from_secs(FIRST_DELAY_SECONDS).min(longest), longest }
+    }
+
+    /// The delay before retry number `failures` + 1, counted from 1: 10 s, 20 s, … 5 min.
+    pub fn after(self, failures: u32) -> Duration {
+        let Some(doublings) = failures.checked_sub(1) else { return Duration::ZERO };
+        // Ten doublings of a second are beyond any longest delay.
+        self.first.saturating_mul(1 << doublings.min(10)).min(self.longest)
+    }
+}
 
 /// When to start a container again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,22 +50,35 @@ pub enum Due {
     },
 }
 
-/// The delay before retry number `failures` + 1, counted from 1: 10 s, 20 s, … 5 min.
-pub fn delay(failures: u32) -> Duration {
-    let Some(doublings) = failures.checked_sub(1) else { return Duration::ZERO };
-    let seconds = FIRST_DELAY_SECONDS.saturating_mul(1 << doublings.min(10));
-    Duration::from_secs(seconds.min(MAX_DELAY_SECONDS))
-}
-
 /// The first restart is prompt; each later one waits, counted from the end of the run before.
 pub(crate) fn restart_due(scene: &Scene<'_>, container: &ObservedContainer) -> Due {
     let ContainerState::Exited { finished_at, .. } = &container.state else { return Due::Now };
     let base = scene.memory.backoff_base.get(&container.name).copied().unwrap_or(0);
-    let delay = delay(restart_count(container).saturating_sub(base));
+    let delay = scene.delays.after(restart_count(container).saturating_sub(base));
     // Both clocks: a wall clock set back must not lengthen the wait, a restart of ours must not begin it anew.
     let by_wall = Duration::try_from(scene.now.wall.duration_since(*finished_at)).unwrap_or_default();
     let by_mono =
         scene.memory.ended.get(&container.id).map_or(Duration::ZERO, |seen| scene.now.mono.duration_since(*seen));
     let waited = by_wall.max(by_mono);
     if waited >= delay { Due::Now } else { Due::At { at: scene.now.mono + (delay - waited), delay } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_the_nodes_longest() {
+        for (longest, expected) in [
+            (300, [0, 10, 20, 40, 80, 160, 300, 300]),
+            (60, [0, 10, 20, 40, 60, 60, 60, 60]),
+            (10, [0, 10, 10, 10, 10, 10, 10, 10]),
+            (3, [0, 3, 3, 3, 3, 3, 3, 3]),
+        ] {
+            let delays = Delays::up_to(Duration::from_secs(longest));
+            let seconds: Vec<u64> = (0..8).map(|failures| delays.after(failures).as_secs()).collect();
+            assert_eq!(seconds, expected, "up to {longest} s");
+        }
+        assert_eq!(Delays::default().after(u32::MAX).as_secs(), MAX_DELAY_SECONDS);
+    }
 }

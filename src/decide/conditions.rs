@@ -40,7 +40,7 @@ pub(crate) fn set(scene: &Scene<'_>, stage: Stage, status: &mut PodStatus) {
         merge(scene, &mut list, fresh);
     }
     if let Some(removal) = scene.memory.removal.as_ref().filter(|removal| removal.disrupted && stage > Stage::Sync) {
-        let (reason, message) = (Some("TerminationByKubelet"), Some(removal.message.clone()));
+        let (reason, message) = (Some("TerminationByKubelet"), Some(removal.disruption().to_owned()));
         merge(scene, &mut list, Fresh { name: patch::SHARED_CONDITION, truth: true, reason, message });
     }
     resize_conditions(scene, stage, &mut list);

@@ -6,8 +6,10 @@ use crate::model::node::NodeFacts;
 use crate::model::pod::DesiredPod;
 use crate::units::{Bytes, Millicores};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, EnvVarSource, FileKeySelector, ObjectFieldSelector, ResourceFieldSelector, Secret, Service,
+    ConfigMap, Container, EnvVarSource, FileKeySelector, ObjectFieldSelector, PodSpec, ResourceFieldSelector, Secret,
+    Service,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -277,6 +279,8 @@ fn resource_value(
         _ => return Err(unsupported()),
     };
     let quantity = quantities.and_then(|list| list.get(resource));
+    // Without a limit of its own a container is limited by the pod's.
+    let quantity = quantity.or_else(|| pod_limit(pod.spec(), resource).filter(|_| list == "limits"));
     let allocatable = Requests::in_list(Some(&node.allocatable));
     let bytes = |fallback: Bytes| quantity.map_or(Ok(fallback), Bytes::parse).map_err(|_| unsupported());
     let default = |allocatable: Bytes| if list == "limits" { allocatable } else { Bytes(0) };
@@ -296,6 +300,11 @@ fn resource_value(
     };
     let divisor = divisor.map_or(Ok(Bytes(1)), Bytes::parse).map_err(|_| unsupported())?;
     Ok(divide(value.0, divisor.0).to_string())
+}
+
+/// What the pod as a whole may use (`defaultPodLimitsForDownwardAPI`).
+pub fn pod_limit<'a>(spec: &'a PodSpec, resource: &str) -> Option<&'a Quantity> {
+    spec.resources.as_ref()?.limits.as_ref()?.get(resource).filter(|quantity| quantity.0 != "0")
 }
 
 /// `SVC_SERVICE_HOST` and the rest for the services of the pod's namespace, and for `default/kubernetes` always

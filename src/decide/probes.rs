@@ -1,4 +1,4 @@
-//! How soon after a container's start a failing probe counts against it.
+//! When a container is probed first, and how soon after its start a failing probe counts against it.
 
 use std::time::Duration;
 
@@ -16,9 +16,31 @@ pub fn again(is_exec: bool, age: Duration, tries: u32) -> Option<Duration> {
     Some(if is_exec { left } else { left.min(FIRST_RETRY.saturating_mul(1 << tries.min(5))) })
 }
 
+/// How long the first probe of a container waits that has run for `age`: what is left of its initial delay; and where the
+/// container was started before the agent, which runs for `agent`, some part of a period, which `lot` says: all of these begin now.
+pub fn first(delay: Duration, period: Duration, age: Duration, agent: Duration, lot: u32) -> Duration {
+    let left = delay.saturating_sub(age);
+    if age <= agent { left } else { left + period.mul_f64(f64::from(lot % 1000) / 1000.0) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_probe_waits_for_the_delay_and_adopted_containers_are_spread_over_a_period() {
+        let s = Duration::from_secs;
+        for (what, delay, age, lot, expected) in [
+            ("at once", s(0), s(0), 500, s(0)),
+            ("the delay counts from the start", s(8), s(3), 500, s(5)),
+            ("after a long hook", s(0), s(50), 500, s(0)),
+            ("adopted", s(0), s(600), 500, s(5)),
+            ("adopted, drawn first", s(0), s(600), 3000, s(0)),
+            ("adopted within its delay", s(700), s(600), 500, s(105)),
+        ] {
+            assert_eq!(first(delay, s(10), age, s(60), lot), expected, "{what}");
+        }
+    }
 
     #[test]
     fn a_failure_counts_once_the_container_has_had_a_second() {

@@ -1,5 +1,6 @@
 //! In-place resize (KEP-1287): whether the node grants other resources, how they reach containers that run, what shows.
 
+use super::env::pod_limit;
 use super::requests::{self, Requests};
 use super::{Out, Scene, admit, terminate};
 use crate::ids::ContainerName;
@@ -113,7 +114,11 @@ pub(crate) fn steps(scene: &Scene<'_>, out: &mut Out) {
     }
     let (restart, update): (Vec<_>, Vec<_>) = changed.into_iter().partition(|changed| changed.restarts);
     if !resize.pod_done || !update.is_empty() {
-        let containers = update.iter().map(|c| (c.container.name.clone(), c.container.id.clone())).collect();
+        let under_pod = under_pod_limits(scene).filter(|_| !resize.pod_done);
+        let containers = update.iter().map(|changed| changed.container).chain(under_pod);
+        let mut containers: Vec<_> = containers.map(|c| (c.name.clone(), c.id.clone())).collect();
+        containers.sort();
+        containers.dedup();
         out.steps.push(Step::Resize { containers });
         return;
     }
@@ -137,6 +142,26 @@ fn changed<'a>(scene: &Scene<'a>) -> Vec<Changed<'a>> {
         (!differing.is_empty()).then_some(Changed { container, restarts })
     };
     scene.pod.all_containers().filter_map(look).collect()
+}
+
+/// Containers that run without a limit of their own, and so under the pod's, which may be another now.
+fn under_pod_limits<'a>(scene: &Scene<'a>) -> impl Iterator<Item = &'a ObservedContainer> {
+    let spec = scene.pod.spec();
+    let has_own = |wanted: &Wanted<'_>, name: &str| {
+        let limits = wanted.spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+        limits.is_some_and(|limits| limits.contains_key(name))
+    };
+    let under = move |wanted: &Wanted<'a>| {
+        ["cpu", "memory"].into_iter().any(|name| pod_limit(spec, name).is_some() && !has_own(wanted, name))
+    };
+    let sandbox = scene.sandbox();
+    let running = move |wanted: Wanted<'a>| {
+        let container = scene.seen.containers.iter().find(|seen| {
+            seen.name.as_str() == wanted.spec.name && sandbox.is_some_and(|sandbox| seen.sandbox == sandbox.id)
+        })?;
+        matches!(container.state, ContainerState::Running { .. }).then_some(container)
+    };
+    scene.pod.all_containers().filter(move |wanted| under(wanted)).filter_map(running)
 }
 
 /// What a container has once a resize has reached it.

@@ -1,10 +1,10 @@
-//! The sandbox: keep it or make a new one; its host name, DNS and cgroup parent.
+//! The sandbox: keep it or make a new one; its host name and user namespace.
 
 use super::{Out, Scene, containers};
-use crate::model::dns::{Dns, NodeDns};
 use crate::model::observed::ObservedSandbox;
 use crate::model::pod::DesiredPod;
 use crate::model::step::Step;
+use std::collections::BTreeMap;
 
 /// The host's name may have at most this many bytes (`hostnameMaxLen`).
 const HOSTNAME_MAX_BYTES: usize = 63;
@@ -75,75 +75,19 @@ pub fn check_hostname(pod: &DesiredPod, hostname: &str) -> Result<(), String> {
     ))
 }
 
-/// The pod's resolv.conf (`pkg/kubelet/network/dns` `GetPodDNS`).
-pub fn dns(pod: &DesiredPod, node: &NodeDns) -> Dns {
-    let spec = pod.spec();
-    let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
-    let cluster = match policy {
-        "ClusterFirstWithHostNet" => true,
-        "ClusterFirst" => !pod.host_network(),
-        _ => false,
+/// Can the runtime give the pod a user namespace of its own? (`GetOrCreateUserNamespaceMappings`)
+pub fn check_user_namespace(handler: &str, handlers: &BTreeMap<String, bool>) -> Result<(), String> {
+    let whose = match handler {
+        "" => "runtime".to_owned(),
+        handler => format!("RuntimeClass handler {handler:?}"),
     };
-    let mut dns = if policy == "None" {
-        Dns::default()
-    } else if cluster && !node.cluster_servers.is_empty() {
-        cluster_first(pod, node)
-    } else {
-        node.host.clone()
-    };
-    if let Some(own) = &spec.dns_config {
-        append_new(&mut dns.servers, own.nameservers.iter().flatten());
-        append_new(&mut dns.searches, own.searches.iter().flatten());
-        for option in own.options.iter().flatten() {
-            let name = option.name.as_deref().unwrap_or("");
-            dns.options.retain(|known| known.split(':').next() != Some(name));
-            dns.options.push(match option.value.as_deref() {
-                Some(value) if !value.is_empty() => format!("{name}:{value}"),
-                Some(_) | None => name.to_owned(),
-            });
-        }
+    let refused = format!("can't set `spec.hostUsers: false`, {whose} does not support user namespaces");
+    match handlers.get(handler) {
+        Some(true) => Ok(()),
+        Some(false) => Err(refused),
+        None if handlers.is_empty() => Err(format!("{refused}: runtime handlers are not set")),
+        None => Err(format!("{refused}: the handler {handler:?} is not known")),
     }
-    dns
-}
-
-fn cluster_first(pod: &DesiredPod, node: &NodeDns) -> Dns {
-    let domain = &node.cluster_domain;
-    let mut searches = Vec::new();
-    if !domain.is_empty() {
-        searches.extend([format!("{}.svc.{domain}", pod.key.namespace), format!("svc.{domain}"), domain.clone()]);
-    }
-    append_new(&mut searches, node.host.searches.iter());
-    Dns {
-        servers: node.cluster_servers.iter().map(ToString::to_string).collect(),
-        searches,
-        options: vec!["ndots:5".to_owned()],
-    }
-}
-
-fn append_new<'a>(list: &mut Vec<String>, more: impl Iterator<Item = &'a String>) {
-    for item in more {
-        if !list.contains(item) {
-            list.push(item.clone());
-        }
-    }
-}
-
-/// Reads resolv.conf as the kubelet does: nameserver, search (the last one counts), options (the last one counts).
-pub fn parse_resolv_conf(text: &str) -> Dns {
-    let mut dns = Dns::default();
-    for line in text.lines() {
-        let line = line.split(['#', ';']).next().unwrap_or("");
-        let mut words = line.split_whitespace();
-        match words.next() {
-            Some("nameserver") => dns.servers.extend(words.next().map(str::to_owned)),
-            Some("search") => {
-                dns.searches = words.map(|word| word.strip_suffix('.').unwrap_or(word).to_owned()).collect();
-            }
-            Some("options") => dns.options = words.map(str::to_owned).collect(),
-            Some(_) | None => {}
-        }
-    }
-    dns
 }
 
 #[cfg(test)]
@@ -151,6 +95,22 @@ mod tests {
     use super::*;
     use serde_json::json;
     use std::sync::Arc;
+
+    #[test]
+    fn user_namespaces_need_a_runtime_handler_that_makes_them() {
+        let handlers = |list: &[(&str, bool)]| list.iter().map(|(name, can)| ((*name).to_owned(), *can)).collect();
+        let refused = "can't set `spec.hostUsers: false`, runtime does not support user namespaces";
+        let named = "can't set `spec.hostUsers: false`, RuntimeClass handler \"kata\" does not support user namespaces";
+        for (handler, known, expected) in [
+            ("", handlers(&[("", true), ("kata", false)]), Ok(())),
+            ("", handlers(&[("", false)]), Err(refused.to_owned())),
+            ("kata", handlers(&[("", true), ("kata", false)]), Err(named.to_owned())),
+            ("kata", handlers(&[("", true)]), Err(format!("{named}: the handler \"kata\" is not known"))),
+            ("", handlers(&[]), Err(format!("{refused}: runtime handlers are not set"))),
+        ] {
+            assert_eq!(check_user_namespace(handler, &known), expected, "{handler:?} of {known:?}");
+        }
+    }
 
     #[test]
     fn a_name_with_the_clusters_domain_may_be_too_long_for_the_kernel() {

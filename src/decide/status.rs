@@ -62,8 +62,25 @@ pub(crate) fn make(scene: &Scene<'_>, stop: Option<&Stop>, stage: Stage, out: &m
             Some(StopCause::Finished | StopCause::Deleted | StopCause::Gone) | None => {}
         }
     }
+    shorten_messages(scene, &mut status);
     conditions::set(scene, stage, &mut status);
     status
+}
+
+/// Termination messages of a pod share 12 KiB equally (`MaxPodTerminationMessageLogLength`, `normalizeStatus`).
+fn shorten_messages(scene: &Scene<'_>, status: &mut api::PodStatus) {
+    let containers = scene.pod.all_containers().count() + scene.pod.ephemeral_containers().count();
+    let each = 12 * 1024 / containers.max(1);
+    let lists =
+        [&mut status.init_container_statuses, &mut status.container_statuses, &mut status.ephemeral_container_statuses];
+    for shown in lists.into_iter().flatten().flatten() {
+        for state in [&mut shown.state, &mut shown.last_state].into_iter().flatten() {
+            if let Some(message) = state.terminated.as_mut().and_then(|end| end.message.as_mut()) {
+                let within = (0..=each).rev().find(|end| message.is_char_boundary(*end));
+                message.truncate(within.filter(|_| message.len() > each).unwrap_or(message.len()));
+            }
+        }
+    }
 }
 
 /// Times of the API have whole seconds.

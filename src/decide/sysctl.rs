@@ -26,18 +26,33 @@ const SAFE: [(&str, Namespace); 12] = [
     ("net.ipv4.tcp_wmem", Namespace::Net),
 ];
 
-/// Admits the pod's sysctls, or names the first that it may not set.
-pub(crate) fn admit(spec: &PodSpec) -> Result<(), Rejection> {
+/// What else has a namespace, by the beginnings of its names.
+const OTHERS: [(&str, Namespace); 5] = [
+    ("kernel.sem", Namespace::Ipc),
+    ("kernel.shm", Namespace::Ipc),
+    ("kernel.msg", Namespace::Ipc),
+    ("fs.mqueue.", Namespace::Ipc),
+    ("net.", Namespace::Net),
+];
+
+/// Admits the pod's sysctls, or names the first that it may not set. `allowed` are those that the node allows beyond the
+/// safe ones (`allowedUnsafeSysctls`): names, or beginnings of names followed by `*`.
+pub(crate) fn admit(spec: &PodSpec, allowed: &[String]) -> Result<(), Rejection> {
     let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.as_ref());
     sysctls.into_iter().flatten().try_for_each(|sysctl| {
-        check(&sysctl.name, spec.host_network == Some(true), spec.host_ipc == Some(true))
+        check(&sysctl.name, allowed, spec.host_network == Some(true), spec.host_ipc == Some(true))
             .map_err(|why| Rejection { reason: "SysctlForbidden".into(), message: format!("forbidden sysctl: {why}") })
     })
 }
 
-fn check(name: &str, host_net: bool, host_ipc: bool) -> Result<(), String> {
+fn check(name: &str, allowed: &[String], host_net: bool, host_ipc: bool) -> Result<(), String> {
     let dotted = with_dots(name);
-    match SAFE.iter().find(|(safe, _)| *safe == dotted) {
+    let is_allowed = allowed.iter().map(|pattern| with_dots(pattern)).any(|pattern| match pattern.strip_suffix('*') {
+        Some(beginning) => dotted.starts_with(beginning),
+        None => dotted == pattern,
+    });
+    let other = || OTHERS.iter().find(|(beginning, _)| is_allowed && dotted.starts_with(beginning));
+    match SAFE.iter().find(|(safe, _)| *safe == dotted).or_else(other) {
         Some((_, Namespace::Ipc)) if host_ipc => Err(format!("{dotted:?} not allowed with host ipc enabled")),
         Some((_, Namespace::Net)) if host_net => Err(format!("{dotted:?} not allowed with host net enabled")),
         Some(_) => Ok(()),
@@ -71,11 +86,20 @@ mod tests {
 
     #[test]
     fn only_safe_sysctls_of_the_pods_own_namespaces_are_admitted() {
+        let allowed = ["kernel.msg*".to_owned(), "net/core/somaxconn".to_owned(), "vm.swappiness".to_owned()];
         for (name, host, expected) in [
             ("net.ipv4.tcp_syncookies", "", "admitted"),
             ("net/ipv4/tcp_syncookies", "", "admitted"),
             ("kernel.shm_rmid_forced", "hostNetwork", "admitted"),
-            ("kernel.msgmax", "", "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted"),
+            ("kernel.sem", "", "SysctlForbidden: forbidden sysctl: \"kernel.sem\" not allowlisted"),
+            ("kernel.msgmax", "", "admitted"),
+            ("net.core.somaxconn", "", "admitted"),
+            (
+                "kernel.msgmax",
+                "hostIPC",
+                "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowed with host ipc enabled",
+            ),
+            ("vm.swappiness", "", "SysctlForbidden: forbidden sysctl: \"vm.swappiness\" not allowlisted"),
             (
                 "net.ipv4.tcp_rmem",
                 "hostNetwork",
@@ -91,7 +115,7 @@ mod tests {
             if !host.is_empty() {
                 spec[host] = json!(true);
             }
-            let answer = match admit(&serde_json::from_value(spec).unwrap()) {
+            let answer = match admit(&serde_json::from_value(spec).unwrap(), &allowed) {
                 Ok(()) => "admitted".to_owned(),
                 Err(rejection) => format!("{}: {}", rejection.reason, rejection.message),
             };

@@ -32,6 +32,7 @@ struct Case {
     gone: bool,
     seen: ObservedPod,
     memory: PodMemory,
+    delays: backoff::Delays,
 }
 
 fn time(second: i64) -> Timestamp {
@@ -96,7 +97,7 @@ fn healthy() -> Case {
         containers: vec![container("a", 0, running()), container("b", 0, running())],
     };
     let memory = PodMemory { volumes: VolumesState::Placed, ..Default::default() };
-    Case { pod, gone: false, seen, memory }
+    Case { pod, gone: false, seen, memory, delays: Default::default() }
 }
 
 impl Case {
@@ -139,7 +140,14 @@ fn check(change: impl FnOnce(&mut Case), expected: &Expect) {
         let now = Now { wall: time(NOW), mono: Instant::now() };
         learn(&mut case.memory, &pod, &case.seen, now);
         let node_ips = ["192.0.2.1".parse().expect("an address")];
-        let plan = plan(Scene { pod: &pod, seen: &case.seen, memory: &case.memory, now, node_ips: &node_ips });
+        let plan = plan(Scene {
+            pod: &pod,
+            seen: &case.seen,
+            memory: &case.memory,
+            now,
+            node_ips: &node_ips,
+            delays: case.delays,
+        });
         expected.assert_eq(&render(&plan, now));
     });
 }

@@ -216,10 +216,26 @@ pub struct Removal {
 
 /// `status.reason` of a pod that gave way.
 pub const EVICTED: &str = "Evicted";
+/// `status.reason` of a pod that made room for a critical one.
+pub const PREEMPTING: &str = "Preempting";
 /// An evicted pod gets this (`immediateEvictionGracePeriodSeconds`).
 pub const IMMEDIATE_GRACE: Duration = Duration::from_secs(1);
 
 impl Removal {
+    /// What the condition `DisruptionTarget` says.
+    pub fn disruption(&self) -> &str {
+        match self.reason {
+            PREEMPTING => "Pod was preempted by Kubelet to accommodate a critical pod.",
+            _ => &self.message,
+        }
+    }
+
+    /// It makes room for a pod that the node must have; `grace` is its own.
+    pub fn preempted(grace: Duration) -> Self {
+        let message = "Preempted in order to admit critical pod".to_owned();
+        Self { reason: PREEMPTING, message, grace, disrupted: true, told: true }
+    }
+
     /// It used more of the disk than it may.
     pub fn over_limit(message: String) -> Self {
         Self { reason: EVICTED, message, grace: IMMEDIATE_GRACE, disrupted: false, told: true }

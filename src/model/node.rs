@@ -15,9 +15,13 @@ pub struct NodeFacts {
     pub ips: Vec<IpAddr>,
     /// Whether the default runtime handler can mount read-only recursively.
     pub recursive_read_only_mounts: bool,
+    /// Runtime handlers (the default one has no name), and whether each can make user namespaces.
+    pub user_namespaces: BTreeMap<String, bool>,
     /// Whether the runtime takes `supplementalGroupsPolicy`, as far as is known.
     pub supplemental_groups_policy: bool,
     pub taints: Vec<Taint>,
+    /// Sysctls that pods may set beyond the safe ones.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// Whether the kernel enforces AppArmor profiles.
     pub app_armor: bool,
     /// `status.volumesInUse` as the API has it.

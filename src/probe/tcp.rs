@@ -1,15 +1,20 @@
 //! A connection opened and closed.
 
 use super::Verdict;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-pub async fn run(ip: IpAddr, port: u16, timeout: Duration) -> Verdict {
-    let address = SocketAddr::new(ip, port);
-    match tokio::time::timeout(timeout, tokio::net::TcpStream::connect(address)).await {
+/// `host` is an address or a name.
+pub async fn run(host: &str, port: u16, timeout: Duration) -> Verdict {
+    let dialled = async {
+        let mut found = tokio::net::lookup_host((host, port)).await.ok().into_iter().flatten();
+        let address = found.next().ok_or_else(|| format!("dial tcp: lookup {host}: no such host"))?;
+        tokio::net::TcpStream::connect(address).await.map_err(|error| dial_error(address, &error))
+    };
+    match tokio::time::timeout(timeout, dialled).await {
         Ok(Ok(_)) => Verdict::Passed,
-        Ok(Err(error)) => Verdict::Failed(dial_error(address, &error)),
-        Err(_) => Verdict::Failed(format!("dial tcp {address}: i/o timeout")),
+        Ok(Err(error)) => Verdict::Failed(error),
+        Err(_) => Verdict::Failed(format!("dial tcp {host}:{port}: i/o timeout")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `CriRuntime`: the trait `Runtime` over CRI v1 on a Unix socket.
 
+use super::newer::{self, CreateContainer, More};
 use super::observe::Observations;
 use super::rpc::{self, MAX_MESSAGE_BYTES, call};
 use super::translate::{self, HostFacts};
@@ -258,7 +259,13 @@ impl Runtime for CriRuntime {
             config: Some(translate::container_config(input, &about, &self.facts)?),
             sandbox_config: Some(translate::sandbox_config(&input.sandbox, &self.facts, clock::now().wall)?),
         };
-        let answer = call("CreateContainer", REQUEST_TIMEOUT, self.client().create_container(request)).await?;
+        let answer = match More::new(translate::parts_of_images(input)) {
+            None => call("CreateContainer", REQUEST_TIMEOUT, self.client().create_container(request)).await?,
+            Some(more) => {
+                let created = newer::create_container(self.channel(), CreateContainer { request, more });
+                call("CreateContainer", REQUEST_TIMEOUT, created).await?
+            }
+        };
         Ok(ContainerId::new(answer.container_id))
     }
 

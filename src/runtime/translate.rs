@@ -6,6 +6,7 @@ mod security;
 pub use super::facts::HostFacts;
 pub use resources::{CPU_PERIOD_MICROSECONDS, cpu_quota, cpu_shares};
 
+use super::newer::PartOfImage;
 use super::{ContainerInput, Propagation, RuntimeError, SandboxInput};
 use crate::model::pod::{as_container, container_hash};
 use crate::model::resources::BadQuantity;
@@ -21,7 +22,7 @@ pub enum TranslateError {
     NoSpec,
     #[error("container {0:?} is not in the pod's spec")]
     NoSuchContainer(String),
-    #[error("user namespaces (hostUsers: false) are not supported by this node")]
+    #[error("no ids are set aside for the pod's user namespace")]
     UserNamespace,
     #[error(transparent)]
     Quantity(#[from] BadQuantity),
@@ -78,7 +79,7 @@ pub fn sandbox_config(
         annotations,
         linux: Some(pb::LinuxPodSandboxConfig {
             cgroup_parent: input.cgroup_parent.clone(),
-            security_context: Some(security::sandbox(spec)?),
+            security_context: Some(security::sandbox(spec, input.user_namespace)?),
             sysctls: spec
                 .security_context
                 .iter()
@@ -105,6 +106,13 @@ pub fn container_config(
     let container = container.as_ref();
     let mut labels: HashMap<_, _> = identity_labels(pod).into();
     labels.insert("io.kubernetes.container.name".into(), input.name.clone());
+    let security = security::container(pod, container, about, facts, input.sandbox.user_namespace)?;
+    let ids = security.namespace_options.as_ref().and_then(|options| options.userns_options.clone());
+    let ids = ids.unwrap_or_default();
+    let whole = input.mounts.iter().filter(|mount| mount.image_sub_path.is_empty()).map(|wanted| {
+        let (uid_mappings, gid_mappings) = (ids.uids.clone(), ids.gids.clone());
+        pb::Mount { uid_mappings, gid_mappings, ..mount(wanted) }
+    });
 
     Ok(pb::ContainerConfig {
         metadata: Some(pb::ContainerMetadata { name: input.name.clone(), attempt: input.attempt }),
@@ -118,7 +126,7 @@ pub fn container_config(
         args: input.args.clone(),
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: input.env.iter().map(|(key, value)| pb::KeyValue { key: key.clone(), value: value.clone() }).collect(),
-        mounts: input.mounts.iter().map(mount).collect(),
+        mounts: whole.collect(),
         labels,
         annotations: container_annotations(pod, spec, container, input.restart_count),
         log_path: format!("{}/{}.log", input.name, input.attempt),
@@ -127,10 +135,21 @@ pub fn container_config(
         tty: container.tty.unwrap_or_default(),
         linux: Some(pb::LinuxContainerConfig {
             resources: Some(resources::container(pod, container, input.node_memory, facts)?),
-            security_context: Some(security::container(pod, container, about, facts)?),
+            security_context: Some(security),
         }),
         ..Default::default()
     })
+}
+
+/// The mounts that `container_config` leaves out: of paths within images.
+pub(super) fn parts_of_images(input: &ContainerInput) -> Vec<PartOfImage> {
+    let parts = input.mounts.iter().filter(|mount| !mount.image_sub_path.is_empty());
+    parts
+        .map(|wanted| {
+            let pb::Mount { container_path, readonly, image, .. } = mount(wanted);
+            PartOfImage { container_path, readonly, image, image_sub_path: wanted.image_sub_path.clone() }
+        })
+        .collect()
 }
 
 /// `LinuxContainerResources` of one container, as an update of one that runs.

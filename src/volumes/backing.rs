@@ -151,6 +151,9 @@ async fn bound(cluster: &dyn Cluster, namespace: &str, claim: &str, read_only: b
 
 /// Name of the volume that a claim is bound to.
 fn volume_of(claim: &PersistentVolumeClaim) -> Result<&str, String> {
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Err("PVC is being deleted".to_owned());
+    }
     let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
     let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).filter(|name| !name.is_empty());
     match (phase, volume) {

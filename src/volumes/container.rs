@@ -69,7 +69,7 @@ impl MountJob {
 
     fn volume_mount(&self, index: usize, mount: &VolumeMount) -> Result<Mount, String> {
         if let Some(image) = self.placed.images.get(&mount.name) {
-            return image_mount(mount, image);
+            return Ok(image_mount(mount, image, self.sub_path(mount)?));
         }
         let volume = self.placed.paths.get(&mount.name).ok_or_else(|| {
             format!("cannot find volume {:?} to mount into container {:?}", mount.name, self.container)
@@ -97,6 +97,7 @@ impl MountJob {
             },
             recursive_read_only,
             image: None,
+            image_sub_path: String::new(),
             selinux_relabel: false,
         })
     }
@@ -118,7 +119,7 @@ impl MountJob {
     }
 
     fn bind_sub_path(&self, index: usize, mount: &VolumeMount, volume: &Path, path: &Path) -> Result<PathBuf, String> {
-        let (name, container) = (&mount.mount_path, &self.container);
+        let (name, container) = (&mount.name, &self.container);
         sub_path::make(volume, path).map_err(|error| {
             tracing::warn!(%error, volume = mount.name, "subPath directory not made");
             format!("failed to create subPath directory for volumeMount {name:?} of container {container:?}")
@@ -177,21 +178,19 @@ fn plain_mount(host_path: PathBuf, container_path: String) -> Mount {
         propagation: Propagation::Private,
         recursive_read_only: false,
         image: None,
+        image_sub_path: String::new(),
         selinux_relabel: false,
     }
 }
 
-/// An image as a volume: always read-only. CRI's field for a path within is younger than the API that we speak.
-fn image_mount(mount: &VolumeMount, image: &str) -> Result<Mount, String> {
-    let has = |path: &Option<String>| path.as_deref().is_some_and(|path| !path.is_empty());
-    if has(&mount.sub_path) || has(&mount.sub_path_expr) {
-        return Err(format!("subPath of image volume {:?} is not supported by this node", mount.name));
-    }
-    Ok(Mount {
+/// An image, or a path within it, as a volume: always read-only.
+fn image_mount(mount: &VolumeMount, image: &str, sub_path: Option<String>) -> Mount {
+    Mount {
         image: Some(image.to_owned()),
+        image_sub_path: sub_path.unwrap_or_default(),
         read_only: true,
         ..plain_mount(PathBuf::new(), absolute(&mount.mount_path))
-    })
+    }
 }
 
 /// Relative container paths count from the root.

@@ -2,6 +2,7 @@
 
 use super::atomic::{Payload, Projection};
 use super::content::bits;
+use crate::decide::env::pod_limit;
 use crate::model::node::NodeFacts;
 use crate::units::{Bytes, Millicores};
 use k8s_openapi::api::core::v1::{Container, DownwardAPIVolumeFile, Pod, ResourceFieldSelector};
@@ -90,7 +91,9 @@ fn resource_text(pod: &Pod, wanted: &ResourceFieldSelector, facts: &NodeFacts) -
     };
     let own = values.and_then(|values| values.get(resource));
     let quantity = match wanted.resource.starts_with("limits.") {
-        true => own.or_else(|| facts.allocatable.get(resource)),
+        true => own
+            .or_else(|| pod.spec.as_ref().and_then(|spec| pod_limit(spec, resource)))
+            .or_else(|| facts.allocatable.get(resource)),
         false => own,
     };
     divide(resource, quantity, wanted.divisor.as_ref()).map_err(|error| error.to_string())
@@ -155,5 +158,16 @@ mod tests {
             };
             assert_eq!(resource_text(&pod(), &wanted, &facts).unwrap(), want, "{resource}");
         }
+        let mut whole = pod();
+        let limits = [("memory".to_owned(), Quantity("64Mi".to_owned()))];
+        let resources =
+            whole.spec.as_mut().and_then(|spec| spec.resources.get_or_insert_default().limits.replace(limits.into()));
+        assert!(resources.is_none());
+        let wanted = ResourceFieldSelector {
+            container_name: Some("c".into()),
+            resource: "limits.memory".into(),
+            divisor: Some(Quantity("1Mi".into())),
+        };
+        assert_eq!(resource_text(&whole, &wanted, &facts).unwrap(), "64", "the pod's limit comes before the node's");
     }
 }

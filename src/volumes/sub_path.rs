@@ -4,6 +4,7 @@ use super::mounts;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -87,10 +88,10 @@ fn open_below(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
     openat2(root, path, how)
 }
 
-/// Replaces `$(NAME)` by the container's variables as `expansion.Expand` does; an unknown name is an error here.
+/// Replaces `$(NAME)` by the container's variables as `expansion.Expand` does; a name without a value is an error here.
 pub(super) fn expand(expression: &str, env: &[(String, String)]) -> Result<String, String> {
     let mut out = String::new();
-    let mut missing = Vec::new();
+    let mut missing = BTreeSet::new();
     let mut rest = expression;
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
@@ -99,9 +100,9 @@ pub(super) fn expand(expression: &str, env: &[(String, String)]) -> Result<Strin
             out.push('$');
             rest = tail;
         } else if let Some((name, tail)) = rest.strip_prefix('(').and_then(|tail| tail.split_once(')')) {
-            match env.iter().rev().find(|(known, _)| known == name) {
+            match env.iter().rev().find(|(known, value)| known == name && !value.is_empty()) {
                 Some((_, value)) => out.push_str(value),
-                None => missing.push(name),
+                None => drop(missing.insert(name)),
             }
             rest = tail;
         } else {
@@ -109,7 +110,8 @@ pub(super) fn expand(expression: &str, env: &[(String, String)]) -> Result<Strin
         }
     }
     out.push_str(rest);
-    if missing.is_empty() { Ok(out) } else { Err(format!("missing value for {missing:?}")) }
+    let missing: Vec<_> = missing.into_iter().collect();
+    if missing.is_empty() { Ok(out) } else { Err(format!("missing value for {}", missing.join(", "))) }
 }
 
 #[cfg(test)]
@@ -119,13 +121,15 @@ mod tests {
 
     #[test]
     fn variables_expand_and_unknown_ones_fail() {
-        let env = [("POD".to_owned(), "p".to_owned()), ("K".to_owned(), "z".to_owned())];
+        let env =
+            [("POD".to_owned(), "p".to_owned()), ("K".to_owned(), "z".to_owned()), ("EMPTY".to_owned(), String::new())];
         for (text, want) in [
             ("logs/$(POD)-$(K)", Ok("logs/p-z")),
             ("$$(POD)", Ok("$(POD)")),
             ("a$b", Ok("a$b")),
             ("$(POD", Ok("$(POD")),
-            ("$(NO)", Err("missing value for [\"NO\"]")),
+            ("$(NO)", Err("missing value for NO")),
+            ("$(ZZ)$(EMPTY)$(ZZ)", Err("missing value for EMPTY, ZZ")),
         ] {
             assert_eq!(expand(text, &env).as_deref().map_err(String::as_str), want);
         }

@@ -164,8 +164,8 @@ async fn sub_paths_never_lead_out_of_the_volume() {
         (mount("subPath", "/etc"), "error SubPath `/etc` must not be an absolute path"),
         (mount("subPath", "a/../../x"), "unable to provision SubPath `a/../../x`: must not contain '..'"),
         (mount("subPathExpr", "$(UP)/x"), "unable to provision SubPath `../x`: must not contain '..'"),
-        (mount("subPathExpr", "$(NO)"), "missing value for [\"NO\"]"),
-        (mount("subPath", "link/x"), "failed to create subPath directory for volumeMount \"/d\" of container \"c\""),
+        (mount("subPathExpr", "$(NO)"), "missing value for NO"),
+        (mount("subPath", "link/x"), "failed to create subPath directory for volumeMount \"e\" of container \"c\""),
         (json!({"name": "zz", "mountPath": "/d"}), "cannot find volume \"zz\" to mount into container \"c\""),
     ] {
         let pod = pod(json!({

@@ -195,6 +195,7 @@ fn sandbox_input(uid: &PodUid, folder: &Path) -> SandboxInput {
         dns: DnsConfig { servers: vec!["10.96.0.10".into()], ..Default::default() },
         cgroup_parent: String::new(),
         runtime_handler: String::new(),
+        user_namespace: None,
     }
 }
 

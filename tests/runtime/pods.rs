@@ -80,7 +80,12 @@ impl Node {
         let follower = cluster.clone();
         tasks.spawn("pod_watch", async move { follower.follow_pods(sender).await });
         let context = WorkerContext {
-            images: ImagesHandle::new(runtime.clone(), cluster.clone(), recorder.clone(), PullLimits::new(true, 5, 10)),
+            images: ImagesHandle::new(
+                runtime.clone(),
+                cluster.clone(),
+                recorder.clone(),
+                PullLimits { parallel: 1, qps: 5, burst: 10 },
+            ),
             probes: ProbesHandle::new(tasks.child(), runtime.clone(), recorder.clone(), dirty),
             services: watch::channel(Some(Arc::default())).1,
             volumes: Volumes::new(
@@ -101,6 +106,7 @@ impl Node {
             dns: NodeDns::default(),
             paths: WorkerPaths { pod_logs: self.folder.join("pod-logs") },
             known: KnownPods::new(&self.folder),
+            restart_delays: Default::default(),
             tasks: Supervisor::new(),
         };
         let (_static_pods, static_pods) = watch::channel(Arc::default());

@@ -4,9 +4,8 @@ use super::types::KubeletConfiguration;
 use serde_json::Value;
 
 /// Field → what it would do. A field leaves this table when the agent acts on it.
-const PENDING: [(&str, &str); 42] = [
+const PENDING: [(&str, &str); 37] = [
     ("enableServer", "switch the HTTP API off"),
-    ("staticPodURLHeader", "send headers with that request"),
     ("readOnlyPort", "serve part of the API without authentication"),
     ("tlsCipherSuites", "choose cipher suites"),
     ("imagePullCredentialsVerificationPolicy", "ask for credentials of images that are there already"),
@@ -34,19 +33,15 @@ const PENDING: [(&str, &str); 42] = [
     ("maxOpenFiles", "set the agent's limit of open files"),
     ("kubeAPIQPS", "limit requests to the API server"),
     ("kubeAPIBurst", "allow more requests at once"),
-    ("maxParallelImagePulls", "limit pulls at a time"),
     ("podsPerCore", "limit pods by the number of cores"),
     ("protectKernelDefaults", "refuse to start on other kernel settings"),
     ("failSwapOn", "run on a machine with swap"),
     ("memorySwap", "let pods swap"),
     ("containerLogMaxWorkers", "rotate several logs at a time"),
     ("reservedSystemCPUs", "keep CPUs for the system"),
-    ("allowedUnsafeSysctls", "allow pods more sysctls"),
     ("enableSystemLogQuery", "serve the machine's logs"),
     ("reservedMemory", "keep memory of NUMA nodes"),
-    ("seccompDefault", "confine pods that name no seccomp profile"),
     ("tracing", "send traces"),
-    ("userNamespaces", "size user namespaces otherwise"),
 ];
 
 pub(super) fn pending(config: &KubeletConfiguration) -> Vec<(&'static str, &'static str)> {

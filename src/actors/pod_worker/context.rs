@@ -7,6 +7,7 @@ use crate::actors::probes::ProbesHandle;
 use crate::actors::status::StatusHandle;
 use crate::cgroups::Cgroups;
 use crate::cluster::{Cluster, KnownPods, Recorder};
+use crate::decide::backoff::Delays;
 use crate::model::dns::NodeDns;
 use crate::model::node::NodeFacts;
 use crate::runtime::{Runtime, RuntimeError};
@@ -38,6 +39,8 @@ pub struct WorkerContext {
     pub dns: NodeDns,
     pub paths: WorkerPaths,
     pub known: KnownPods,
+    /// How long containers that end again and again wait.
+    pub restart_delays: Delays,
     pub tasks: Supervisor,
 }
 

@@ -1,15 +1,16 @@
 //! Runs postStart and preStop hooks: exec, HTTP and sleep.
 
 use super::WorkerContext;
-use super::job::{Done, Outcome};
+use super::job::{self, Done, Outcome};
 use crate::clock;
 use crate::ids::{ContainerId, ContainerName};
 use crate::model::pod::DesiredPod;
 use crate::model::step::{StepKey, StopContainer};
-use crate::probe;
+use crate::probe::http::{self, GetError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::LifecycleHandler;
+use k8s_openapi::api::core::v1::{HTTPGetAction, LifecycleHandler};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,18 +35,20 @@ pub(super) fn post_start(
             Some(handler) => run(&context, &pod, &name, &container, handler, UNBOUNDED).await,
             None => Ok(()),
         };
-        let failed = result.err();
-        if let Some(error) = &failed {
-            tracing::info!(pod = %pod.key, container = %name, error, "postStart hook failed");
+        let failed = result.err().map(|failure| failure.message);
+        if let Some(message) = &failed {
+            tracing::info!(pod = %pod.key, container = %name, message, "postStart hook failed");
             let path = Some(pod.field_path(name.as_str()));
-            let note = |warning, reason, message: &str| {
-                context.recorder.pod(&pod.pod, path.clone(), warning, reason, message.to_owned());
+            // Without what the hook said: that may be a secret.
+            context.recorder.pod(&pod.pod, path, true, "FailedPostStartHook", "PostStartHook failed".to_owned());
+            let step = StopContainer {
+                name: name.clone(),
+                id: container.clone(),
+                grace: pod.grace(),
+                message: "FailedPostStartHook".to_owned(),
+                pre_stop: true,
             };
-            note(true, "FailedPostStartHook", "PostStartHook failed");
-            note(false, "Killing", "FailedPostStartHook");
-            if let Err(error) = context.runtime.stop_container(&container, pod.grace()).await {
-                tracing::warn!(pod = %pod.key, container = %name, %error, "container not killed after its hook failed");
-            }
+            job::stop(&context, &pod, &step).await;
         }
         // No key of its own: nothing excludes a hook but its container's end.
         Done { key: StepKey::Remove(container.clone()), outcome: Outcome::Hook { container, name, failed } }
@@ -61,14 +64,29 @@ pub(super) async fn pre_stop(context: &WorkerContext, pod: &DesiredPod, step: &S
         .and_then(|lifecycle| lifecycle.pre_stop.as_ref());
     let Some(handler) = handler else { return step.grace };
     let begun = clock::now().mono;
-    if let Err(error) = run(context, pod, &step.name, &step.id, handler, step.grace).await {
-        tracing::info!(pod = %pod.key, container = %step.name, error, "preStop hook failed");
-        let path = Some(pod.field_path(step.name.as_str()));
-        context.recorder.pod(&pod.pod, path, true, "FailedPreStopHook", "PreStopHook failed".to_owned());
+    if let Err(failure) = run(context, pod, &step.name, &step.id, handler, step.grace).await {
+        tracing::info!(pod = %pod.key, container = %step.name, message = failure.message, "preStop hook failed");
+        if failure.told {
+            let path = Some(pod.field_path(step.name.as_str()));
+            context.recorder.pod(&pod.pod, path, true, "FailedPreStopHook", "PreStopHook failed".to_owned());
+        }
     }
     step.grace.saturating_sub(clock::now().mono.duration_since(begun)).max(MIN_GRACE)
 }
 
+/// A hook that failed: what the status says of it, and whether an event tells of it.
+struct Failure {
+    message: String,
+    told: bool,
+}
+
+impl Failure {
+    fn new(message: String) -> Self {
+        Self { message, told: true }
+    }
+}
+
+/// Failures are worded as the kubelet's (`lifecycle/handlers.go`).
 async fn run(
     context: &WorkerContext,
     pod: &DesiredPod,
@@ -76,31 +94,71 @@ async fn run(
     container: &ContainerId,
     handler: &LifecycleHandler,
     bound: Duration,
+) -> Result<(), Failure> {
+    let of = format!("for Container {:?} in Pod {:?} failed - error", name.as_str(), pod.full_name());
+    if let Some(exec) = &handler.exec {
+        let command = exec.command.clone().unwrap_or_default();
+        let ended = tokio::time::timeout(bound, context.runtime.exec_sync(container, &command, bound)).await;
+        let output = match ended {
+            Ok(Ok(output)) => output,
+            Ok(Err(error)) => return Err(Failure::new(exec_failure(&command, &of, &error.to_string(), b""))),
+            Err(_) => return Err(Failure::new(exec_failure(&command, &of, "it did not end in time", b""))),
+        };
+        if output.exit_code == 0 {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let error = format!("command '{}' exited with {}: {said}", command.join(" "), output.exit_code);
+        return Err(Failure::new(exec_failure(&command, &of, &error, &[output.stdout, output.stderr].concat())));
+    }
+    if let Some(http) = &handler.http_get {
+        let path = http.path.as_deref().unwrap_or_default();
+        let failed = |error| Failure::new(format!("HTTP lifecycle hook ({path}) {of}: {error}"));
+        return get(context, pod, name, http, bound).await.map_err(failed);
+    }
+    if let Some(sleep) = &handler.sleep {
+        let wanted = Duration::from_secs(sleep.seconds.max(0).unsigned_abs());
+        tokio::time::sleep(wanted.min(bound)).await;
+        let message = || format!("Sleep lifecycle hook ({}) {of}: it did not end in time", sleep.seconds);
+        return if wanted <= bound { Ok(()) } else { Err(Failure { message: message(), told: false }) };
+    }
+    // What validation lets pass for the sake of old objects: `tcpSocket`.
+    Err(Failure::new("Cannot run handler: invalid handler".to_owned()))
+}
+
+fn exec_failure(command: &[String], of: &str, error: &str, said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    format!("Exec lifecycle hook ([{}]) {of}: {error}, message: {said:?}", command.join(" "))
+}
+
+/// Any answer will do, whatever its status. A server that turns out to speak without TLS is asked so
+/// (`runHTTPHandler`).
+async fn get(
+    context: &WorkerContext,
+    pod: &DesiredPod,
+    name: &ContainerName,
+    hook: &HTTPGetAction,
+    bound: Duration,
 ) -> Result<(), String> {
-    let hook = async {
-        if let Some(exec) = &handler.exec {
-            let command = exec.command.clone().unwrap_or_default();
-            let output = context.runtime.exec_sync(container, &command, bound).await.map_err(|e| e.to_string())?;
-            return if output.exit_code == 0 {
-                Ok(())
-            } else {
-                Err(format!("command {command:?} exited with {}", output.exit_code))
-            };
-        }
-        if let Some(http) = &handler.http_get {
-            let ip = pod_ip(context, pod).await.ok_or("the pod has no address yet")?;
-            let wanted = pod.container(name.as_str()).ok_or("the container left the pod")?;
-            let target = probe::http::Target::of(http, wanted.spec, ip)?;
-            return probe::http::get(&target, probe::http::Caller::Lifecycle).await.map(drop);
-        }
-        if let Some(sleep) = &handler.sleep {
-            tokio::time::sleep(Duration::from_secs(sleep.seconds.max(0).unsigned_abs())).await;
-        }
-        Ok(())
+    let ip = match hook.host.as_deref().filter(|host| !host.is_empty()) {
+        // Named: the pod's own address plays no part.
+        Some(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        None => pod_ip(context, pod).await.ok_or("failed to find networking container")?,
     };
-    match tokio::time::timeout(bound, hook).await {
-        Ok(result) => result,
-        Err(_) => Err(format!("hook did not complete in {}s", bound.as_secs())),
+    let wanted = pod.container(name.as_str()).ok_or("the container left the pod")?;
+    let target = http::Target::of(hook, wanted.spec, ip)?;
+    match http::get(&target, http::Caller::Lifecycle, bound).await {
+        Ok(_) => Ok(()),
+        Err(error @ GetError::InClear { .. }) => {
+            let answer = http::get(&target.in_clear(), http::Caller::Lifecycle, bound).await;
+            answer.map_err(|_| error.to_string())?;
+            let host = target.authority();
+            let message =
+                format!("request to HTTPS lifecycle hook {host} got HTTP response, retry with HTTP succeeded");
+            context.recorder.pod(&pod.pod, None, true, "LifecycleHTTPFallback", message);
+            Ok(())
+        }
+        Err(error @ GetError::Failed { .. }) => Err(error.to_string()),
     }
 }
 

@@ -4,7 +4,7 @@ use super::start::{self, StartFailure, Started};
 use super::{WorkerContext, cleanup, hooks, resize};
 use crate::actors::images::ImageFailure;
 use crate::actors::status::Shown;
-use crate::decide::sandbox;
+use crate::decide::{dns, sandbox};
 use crate::ids::{ContainerId, ContainerName, SandboxId};
 use crate::logs::make_folder;
 use crate::metrics::catalog;
@@ -12,7 +12,7 @@ use crate::model::memory::{PodMemory, VolumesState};
 use crate::model::observed::ContainerState;
 use crate::model::pod::DesiredPod;
 use crate::model::step::{Step, StepKey, StopContainer};
-use crate::runtime::{DnsConfig, RuntimeError, SandboxInput};
+use crate::runtime::{DnsConfig, IdBlock, RuntimeError, SandboxInput};
 use crate::volumes::{Placed, VolumeError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -183,6 +183,9 @@ async fn run_sandbox(context: &WorkerContext, pod: &DesiredPod, attempt: u32) ->
             return Err(message);
         }
     };
+    for message in dns::of_pod(pod, &context.dns).1 {
+        context.recorder.pod(&pod.pod, None, true, dns::DNS_CONFIG_FORMING, message);
+    }
     // The runtime writes container logs below it and does not make it.
     let made = make_folder(&input.log_directory).await;
     let made = match (made, &context.cgroups) {
@@ -218,18 +221,33 @@ pub(super) async fn sandbox_input(
     pod: &DesiredPod,
     attempt: u32,
 ) -> Result<SandboxInput, String> {
-    let dns = sandbox::dns(pod, &context.dns);
+    let (dns, _) = dns::of_pod(pod, &context.dns);
     let hostname = sandbox::hostname(pod, &context.dns.cluster_domain);
     sandbox::check_hostname(pod, &hostname)?;
+    let runtime_handler = runtime_handler(context, pod).await?;
     Ok(SandboxInput {
+        user_namespace: user_namespace(context, pod, &runtime_handler).await?,
         pod: pod.pod.clone(),
         attempt,
         log_directory: context.paths.pod_logs.join(log_directory_name(pod)),
         hostname,
         dns: DnsConfig { servers: dns.servers, searches: dns.searches, options: dns.options },
         cgroup_parent: context.cgroups.as_ref().map(|cgroups| cgroups.pod_parent(&pod.pod)).unwrap_or_default(),
-        runtime_handler: runtime_handler(context, pod).await?,
+        runtime_handler,
     })
+}
+
+/// The ids of a pod that has a user namespace of its own.
+async fn user_namespace(
+    context: &WorkerContext,
+    pod: &DesiredPod,
+    runtime_handler: &str,
+) -> Result<Option<IdBlock>, String> {
+    if pod.spec().host_users != Some(false) {
+        return Ok(None);
+    }
+    sandbox::check_user_namespace(runtime_handler, &context.node.borrow().user_namespaces)?;
+    context.volumes.user_namespace(&pod.uid).await.map(Some)
 }
 
 /// The handler of the pod's runtime class; empty is the runtime's default.
@@ -250,7 +268,7 @@ pub(super) fn log_directory_name(pod: &DesiredPod) -> String {
 }
 
 /// The preStop hook, then the signal with what is left of the grace.
-async fn stop(context: &WorkerContext, pod: &DesiredPod, step: &StopContainer) -> Outcome {
+pub(super) async fn stop(context: &WorkerContext, pod: &DesiredPod, step: &StopContainer) -> Outcome {
     let path = pod.container(step.name.as_str()).map(|_| pod.field_path(step.name.as_str()));
     context.recorder.pod(&pod.pod, path, false, "Killing", step.message.clone());
     let grace = if step.pre_stop { hooks::pre_stop(context, pod, step).await } else { step.grace };

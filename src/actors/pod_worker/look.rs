@@ -8,8 +8,8 @@ use crate::runtime::RuntimeError;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// At most this much of a termination message is shown (`MaxContainerTerminationMessageLength`).
-const MAX_MESSAGE_BYTES: usize = 4096;
+/// At most this much of a termination message, its end, is shown (`MaxContainerTerminationMessageLength`).
+const MAX_MESSAGE_BYTES: u64 = 4096;
 /// Of a log that stands in for it: the last lines, at most this many bytes (`MaxContainerTerminationMessageLogLines`).
 const MAX_LOG_LINES: usize = 80;
 const MAX_LOG_BYTES: usize = 2048;
@@ -56,28 +56,22 @@ async fn read(context: &WorkerContext, pod: &DesiredPod, container: &ObservedCon
 }
 
 fn read_files(file: Option<&Path>, log: Option<&Path>) -> String {
-    let message = file.and_then(|path| read_start(path, MAX_MESSAGE_BYTES)).unwrap_or_default();
+    let message = file.and_then(|path| read_end(path, MAX_MESSAGE_BYTES)).unwrap_or_default();
+    let message = String::from_utf8_lossy(&message).into_owned();
     match log {
-        Some(log) if message.is_empty() => read_end(log).map(|bytes| tail(&bytes)).unwrap_or_default(),
+        Some(log) if message.is_empty() => read_end(log, LOG_TAIL_BYTES).map(|bytes| tail(&bytes)).unwrap_or_default(),
         Some(_) | None => message,
     }
 }
 
-fn read_start(path: &Path, limit: usize) -> Option<String> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-    std::fs::File::open(path).ok()?.take(limit).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn read_end(path: &Path) -> Option<Vec<u8>> {
+/// The last bytes of a file (`tail.ReadAtMost`).
+fn read_end(path: &Path, limit: u64) -> Option<Vec<u8>> {
     use std::io::{Read, Seek, SeekFrom};
     let mut file = std::fs::File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES))).ok()?;
+    file.seek(SeekFrom::Start(length.saturating_sub(limit))).ok()?;
     let mut bytes = Vec::new();
-    file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes).ok()?;
+    file.take(limit).read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }
 
@@ -107,6 +101,19 @@ fn tail(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_long_message_the_end_is_shown_and_a_log_stands_in_for_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (message, log) = (dir.path().join("message"), dir.path().join("log"));
+        std::fs::write(&message, format!("{}{}", "a".repeat(4000), "b".repeat(1000))).unwrap();
+        std::fs::write(&log, "t stdout F from the log\n").unwrap();
+        let text = read_files(Some(&message), Some(&log));
+        assert_eq!((text.len(), text.matches('a').count(), text.matches('b').count()), (4096, 3096, 1000));
+        std::fs::write(&message, "").unwrap();
+        assert_eq!(read_files(Some(&message), Some(&log)), "from the log\n");
+        assert_eq!(read_files(Some(&message), None), "");
+    }
 
     #[test]
     fn the_tail_of_a_log_is_its_last_eighty_lines_without_the_cri_prefix() {

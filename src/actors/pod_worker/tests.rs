@@ -27,6 +27,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
+mod hooks;
+mod refusals;
+
 /// The parts that outlive an agent: the machine and the API server.
 struct World {
     runtime: Arc<FakeRuntime>,
@@ -80,7 +83,12 @@ impl World {
         let (_services, services) = watch::channel(Some(Arc::default()));
         let pods = PodsHandle::default();
         let context = WorkerContext {
-            images: ImagesHandle::new(runtime.clone(), cluster.clone(), recorder.clone(), PullLimits::new(true, 0, 0)),
+            images: ImagesHandle::new(
+                runtime.clone(),
+                cluster.clone(),
+                recorder.clone(),
+                PullLimits { parallel: 1, qps: 0, burst: 0 },
+            ),
             probes: ProbesHandle::new(tasks.child(), runtime.clone(), recorder.clone(), dirty),
             services,
             volumes: Volumes::new(self.dir.path(), "cluster.local", cluster.clone(), node.clone(), CsiState::default()),
@@ -95,6 +103,7 @@ impl World {
             dns: NodeDns::default(),
             paths: WorkerPaths { pod_logs: self.dir.path().join("logs") },
             known: KnownPods::new(self.dir.path()),
+            restart_delays: Default::default(),
             tasks: Supervisor::new(),
         };
         let (static_pods, reader) = watch::channel(Arc::default());

@@ -108,7 +108,14 @@ impl World {
         }
         let pod = self.desired();
         learn(&mut self.memory, &pod, &self.seen, self.now);
-        let plan = plan(Scene { pod: &pod, seen: &self.seen, memory: &self.memory, now: self.now, node_ips: &[] });
+        let plan = plan(Scene {
+            pod: &pod,
+            seen: &self.seen,
+            memory: &self.memory,
+            now: self.now,
+            node_ips: &[],
+            delays: Default::default(),
+        });
         assert!(plan.stage >= self.stage, "a worker's life goes one way: {:?} after {:?}", plan.stage, self.stage);
         assert!(!self.stopping || plan.stop.is_some(), "a pod that stops goes on stopping");
         self.stopping = plan.stop.is_some();

@@ -80,6 +80,27 @@ fn a_policy_may_ask_for_a_restart_which_waits_for_the_pods_cgroup() {
 }
 
 #[test]
+fn another_limit_of_the_pod_reaches_the_containers_that_have_none_of_their_own() {
+    check(
+        |case| {
+            let own = json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "100m", "memory": "16Mi"}});
+            case.pod["spec"]["containers"][0]["resources"] = own.clone();
+            case.pod["spec"]["resources"] = json!({"limits": {"cpu": "300m", "memory": "64Mi"}});
+            let own = serde_json::from_value(own).expect("resources");
+            case.memory.resources.insert(ContainerId::new("a-0"), own);
+            case.memory.resize = Some(Resize { generation: Some(1), pod_done: false, error: None });
+        },
+        &expect![[r#"
+            Sync
+              Resize { containers: [(b, b-0)] }
+            Running +PRTSC +I +R +CR +PS +PRIP
+              a: running, ready, restarts 0
+              b: running, ready, restarts 0
+        "#]],
+    );
+}
+
+#[test]
 fn a_failed_resize_waits_and_says_why() {
     check(
         |case| {

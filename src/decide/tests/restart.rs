@@ -38,6 +38,25 @@ fn backs_off_before_the_second_restart() {
 }
 
 #[test]
+fn waits_no_longer_than_the_node_lets_containers_wait() {
+    check(
+        |case| {
+            case.delays = backoff::Delays::up_to(std::time::Duration::from_secs(15));
+            case.seen.containers[0] = container("a", 9, exited(1, 3));
+            case.images(&["a"]);
+        },
+        &expect![[r#"
+            Sync
+              event BackOff: Back-off restarting failed container a in pod p_d(u)
+            Running +PRTSC +I -R -CR +PS
+              a: waiting CrashLoopBackOff, restarts 9, last 1
+              b: running, ready, restarts 0
+            wake in 12s
+        "#]],
+    );
+}
+
+#[test]
 fn a_run_of_ten_minutes_makes_the_backoff_begin_anew() {
     check(
         |case| {

@@ -30,7 +30,8 @@ fn without_limits_of_its_own_a_container_shows_the_pods() {
     let pod = DesiredPod::new(Arc::new(serde_json::from_value(pod).expect("a pod"))).expect("a whole pod");
     let Case { seen, memory, .. } = healthy();
     let now = Now { wall: time(NOW), mono: Instant::now() };
-    let status = plan(Scene { pod: &pod, seen: &seen, memory: &memory, now, node_ips: &[] }).status;
+    let scene = Scene { pod: &pod, seen: &seen, memory: &memory, now, node_ips: &[], delays: Default::default() };
+    let status = plan(scene).status;
     assert_eq!(json!(status.allocated_resources), json!({"cpu": "50m", "memory": "16Mi"}));
     let shown = status.container_statuses.expect("statuses");
     assert_eq!(json!(shown[0].resources), json!(null));
@@ -84,4 +85,34 @@ fn conditions_of_others_are_as_the_api_server_has_them() {
               b: running, ready, restarts 0
         "#]],
     );
+}
+
+#[test]
+fn termination_messages_of_a_pod_share_twelve_kibibytes() {
+    for (containers, expected) in [(1, 4096), (3, 4096), (4, 3072), (6, 2048)] {
+        let names: Vec<String> = (0..containers).map(|number| format!("c{number}")).collect();
+        let list: Vec<Value> = names.iter().map(|name| json!({"name": name, "image": "img"})).collect();
+        let pod = json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"},
+            "spec": {"restartPolicy": "Never", "containers": list}});
+        let pod = DesiredPod::new(Arc::new(serde_json::from_value(pod).expect("a pod"))).expect("a whole pod");
+        let ended = ContainerState::Exited {
+            started_at: time(NOW - 50),
+            finished_at: time(NOW - 10),
+            exit_code: 1,
+            reason: "Error".to_owned(),
+            message: "m".repeat(4096),
+        };
+        let seen = ObservedPod {
+            sandboxes: vec![sandbox(0)],
+            containers: names.iter().map(|name| container(name, 0, ended.clone())).collect(),
+        };
+        let memory = PodMemory { volumes: VolumesState::Placed, ..Default::default() };
+        let now = Now { wall: time(NOW), mono: Instant::now() };
+        let scene = Scene { pod: &pod, seen: &seen, memory: &memory, now, node_ips: &[], delays: Default::default() };
+        let shown = plan(scene).status.container_statuses.expect("statuses");
+        let length = |status: &k8s_openapi::api::core::v1::ContainerStatus| {
+            Some(status.state.as_ref()?.terminated.as_ref()?.message.as_ref()?.len())
+        };
+        assert!(shown.iter().all(|status| length(status) == Some(expected)), "{containers} containers");
+    }
 }

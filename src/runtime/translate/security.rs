@@ -1,6 +1,7 @@
 //! Security contexts → CRI (`pkg/securitycontext`, `kuberuntime/security_context.go`, `kuberuntime/util`).
 
 use super::{ContainerFacts, HostFacts, TranslateError};
+use crate::runtime::IdBlock;
 use k8s_cri::v1 as pb;
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, Container, Pod, PodSecurityContext, PodSpec, SELinuxOptions, SeccompProfile, SecurityContext,
@@ -25,11 +26,11 @@ const MASKED_PATHS: [&str; 12] = [
 /// Read-only in containers (`securitycontext.defaultReadonlyPaths`).
 const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-pub(super) fn sandbox(spec: &PodSpec) -> Result<pb::LinuxSandboxSecurityContext, TranslateError> {
+pub(super) fn sandbox(spec: &PodSpec, ids: Option<IdBlock>) -> Result<pb::LinuxSandboxSecurityContext, TranslateError> {
     let empty = PodSecurityContext::default();
     let context = spec.security_context.as_ref().unwrap_or(&empty);
     Ok(pb::LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(spec, None)?),
+        namespace_options: Some(namespaces(spec, None, ids)?),
         selinux_options: context.se_linux_options.as_ref().map(selinux),
         run_as_user: int64(context.run_as_user),
         run_as_group: int64(context.run_as_group),
@@ -49,6 +50,7 @@ pub(super) fn container(
     container: &Container,
     about: &ContainerFacts,
     facts: &HostFacts,
+    ids: Option<IdBlock>,
 ) -> Result<pb::LinuxContainerSecurityContext, TranslateError> {
     let spec = pod.spec.as_ref().ok_or(TranslateError::NoSpec)?;
     let (no_pod, no_own) = (PodSecurityContext::default(), SecurityContext::default());
@@ -75,7 +77,7 @@ pub(super) fn container(
             add_ambient_capabilities: Vec::new(),
         }),
         privileged: own.privileged.unwrap_or_default(),
-        namespace_options: Some(namespaces(spec, about.target_container_id.as_deref())?),
+        namespace_options: Some(namespaces(spec, about.target_container_id.as_deref(), ids)?),
         selinux_options: own.se_linux_options.as_ref().or(pod_context.se_linux_options.as_ref()).map(selinux),
         run_as_user: int64(run_as_user),
         run_as_group: int64(own.run_as_group.or(pod_context.run_as_group)),
@@ -98,11 +100,20 @@ pub(super) fn container(
 }
 
 /// Which namespaces a pod shares with the node, and its containers with one another.
-fn namespaces(spec: &PodSpec, target: Option<&str>) -> Result<pb::NamespaceOption, TranslateError> {
+fn namespaces(
+    spec: &PodSpec,
+    target: Option<&str>,
+    ids: Option<IdBlock>,
+) -> Result<pb::NamespaceOption, TranslateError> {
     use pb::NamespaceMode::{Container, Node, Pod, Target};
-    if spec.host_users == Some(false) {
-        return Err(TranslateError::UserNamespace);
-    }
+    let users = match (spec.host_users, ids) {
+        (Some(false), Some(IdBlock { first, length })) => {
+            let mapping = vec![pb::IdMapping { host_id: first, container_id: 0, length }];
+            pb::UserNamespace { mode: Pod.into(), uids: mapping.clone(), gids: mapping }
+        }
+        (Some(false), None) => return Err(TranslateError::UserNamespace),
+        (Some(true) | None, _) => pb::UserNamespace { mode: Node.into(), ..Default::default() },
+    };
     let shared = |with_host: Option<bool>| if with_host == Some(true) { Node } else { Pod };
     let pid = match target {
         Some(_) => Target,
@@ -115,7 +126,7 @@ fn namespaces(spec: &PodSpec, target: Option<&str>) -> Result<pb::NamespaceOptio
         pid: pid.into(),
         ipc: shared(spec.host_ipc).into(),
         target_id: target.unwrap_or_default().to_owned(),
-        userns_options: Some(pb::UserNamespace { mode: Node.into(), ..Default::default() }),
+        userns_options: Some(users),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::resources::pod_requests;
-use crate::runtime::{ContainerInput, DnsConfig, Mount};
+use crate::runtime::{ContainerInput, DnsConfig, IdBlock, Mount};
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -56,6 +56,7 @@ fn sandbox_input(pod: &Arc<Pod>) -> SandboxInput {
         dns: DnsConfig { servers: vec!["10.0.0.10".into()], searches: vec!["ns.svc".into()], options: vec![] },
         cgroup_parent: "/kubepods/besteffort/podu-1".into(),
         runtime_handler: String::new(),
+        user_namespace: None,
     }
 }
 
@@ -76,6 +77,7 @@ fn container_input(pod: &Arc<Pod>) -> ContainerInput {
             propagation: Propagation::Bidirectional,
             recursive_read_only: false,
             image: None,
+            image_sub_path: String::new(),
             selinux_relabel: true,
         }],
         sandbox: sandbox_input(pod),
@@ -527,6 +529,49 @@ fn pods_are_summed_with_init_containers_sidecars_and_overhead() {
         let total = pod_requests(pod.spec.as_ref().unwrap(), true).unwrap();
         assert_eq!(total["cpu"], expected, "{:?}", pod.spec);
     }
+}
+
+#[test]
+fn a_user_namespace_maps_ids_of_sandbox_containers_and_mounts_alike() {
+    let own = pod(|spec| spec["hostUsers"] = json!(false));
+    let mut input = container_input(&own);
+    input.sandbox.user_namespace = Some(IdBlock { first: 65536, length: 65536 });
+    let mapping = vec![pb::IdMapping { host_id: 65536, container_id: 0, length: 65536 }];
+    let mode = pb::NamespaceMode::Pod.into();
+    let wanted = pb::UserNamespace { mode, uids: mapping.clone(), gids: mapping.clone() };
+    let facts = HostFacts::default();
+    let sandbox = sandbox_config(&input.sandbox, &facts, Timestamp::UNIX_EPOCH).unwrap();
+    let options = sandbox.linux.unwrap().security_context.unwrap().namespace_options.unwrap();
+    assert_eq!(options.userns_options, Some(wanted.clone()));
+    let container = container_config(&input, &ContainerFacts::default(), &facts).unwrap();
+    let options = container.linux.unwrap().security_context.unwrap().namespace_options.unwrap();
+    assert_eq!(options.userns_options, Some(wanted));
+    assert!(container.mounts.iter().all(|mount| mount.uid_mappings == mapping && mount.gid_mappings == mapping));
+}
+
+#[test]
+fn paths_within_images_are_sent_apart() {
+    let mut input = container_input(&pod(|_| {}));
+    let image = |path: &str, sub_path: &str| Mount {
+        host_path: Default::default(),
+        container_path: path.to_owned(),
+        image: Some("img:1".to_owned()),
+        image_sub_path: sub_path.to_owned(),
+        read_only: true,
+        ..input.mounts[0].clone()
+    };
+    let (whole, part) = (image("/whole", ""), image("/part", "etc/x"));
+    input.mounts.extend([whole, part]);
+    let config = container_config(&input, &ContainerFacts::default(), &HostFacts::default()).unwrap();
+    let paths: Vec<_> = config.mounts.iter().map(|mount| mount.container_path.as_str()).collect();
+    assert_eq!(paths, ["/etc/hosts", "/whole"]);
+    let parts = parts_of_images(&input);
+    assert_eq!(parts.len(), 1);
+    let (path, image) = (parts[0].container_path.as_str(), parts[0].image.as_ref().map(|image| image.image.as_str()));
+    assert_eq!(
+        (path, image, parts[0].image_sub_path.as_str(), parts[0].readonly),
+        ("/part", Some("img:1"), "etc/x", true)
+    );
 }
 
 #[test]

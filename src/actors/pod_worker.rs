@@ -199,7 +199,8 @@ impl PodWorker {
         for step in plan.steps {
             self.begin(step);
         }
-        plan.wake
+        // What the status says of the resize goes with it, also where nothing else changes.
+        if plan.resized { Some(clock::now().mono) } else { plan.wake }
     }
 
     fn publish(&mut self, status: PodStatus) {

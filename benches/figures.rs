@@ -129,6 +129,7 @@ impl RawCri {
             propagation: Propagation::Private,
             recursive_read_only: false,
             image: None,
+            image_sub_path: String::new(),
             selinux_relabel: false,
         }
     }

@@ -171,8 +171,11 @@ mod tests {
     #[test]
     fn pause_ends_on_sigterm() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("pause");
-        crate::files::write_atomic(&path, PAUSE, 0o755).unwrap();
+        let (data, path) = (dir.path().join("data"), dir.path().join("pause"));
+        std::fs::write(&data, PAUSE).unwrap();
+        // By another process: were the program open for writing here, a fork of another test could keep it so ("text
+        // file busy").
+        assert!(Command::new("install").args(["-m", "755"]).args([&data, &path]).status().unwrap().success());
         let mut child = Command::new(&path).spawn().unwrap();
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
         // Default action before it blocks signals, its own way after: SIGINT and SIGTERM end it either way.

@@ -125,6 +125,7 @@ fn observed(status: pb::ContainerStatus, sandbox: String) -> ObservedContainer {
     let state = match status.state() {
         pb::ContainerState::ContainerCreated => ContainerState::Created,
         pb::ContainerState::ContainerRunning => ContainerState::Running { started_at },
+        pb::ContainerState::ContainerExited if was_cut_off(&status) => ContainerState::Created,
         pb::ContainerState::ContainerExited => ContainerState::Exited {
             started_at,
             finished_at: timestamp(status.finished_at),
@@ -153,7 +154,38 @@ fn observed(status: pb::ContainerStatus, sandbox: String) -> ObservedContainer {
     }
 }
 
+/// It never ran: whoever asked for its start went away meanwhile, and the runtime gave the start up. Our own calls are
+/// made to their end, so that was an agent that died: no attempt of the pod's that failed, and no restart to count.
+fn was_cut_off(status: &pb::ContainerStatus) -> bool {
+    status.started_at == 0 && status.reason == "StartError" && status.message.contains("context canceled")
+}
+
 /// CRI gives Unix nanoseconds; 0 where unset, which is shown as the epoch.
 fn timestamp(nanoseconds: i64) -> Timestamp {
     Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_the_end_of_an_agent_cut_off_is_no_attempt() {
+        let ended = |started_at, message: &str| {
+            let status = pb::ContainerStatus {
+                state: pb::ContainerState::ContainerExited as i32,
+                started_at,
+                reason: "StartError".to_owned(),
+                message: message.to_owned(),
+                exit_code: 128,
+                ..Default::default()
+            };
+            observed(status, "s".to_owned()).state
+        };
+        let cut = "failed to create containerd task: failed to create shim task: context canceled";
+        assert_eq!(ended(0, cut), ContainerState::Created);
+        assert!(matches!(ended(1, cut), ContainerState::Exited { .. }), "it ran");
+        let refused = "failed to create containerd task: exec: \"nothing\": executable file not found in $PATH";
+        assert!(matches!(ended(0, refused), ContainerState::Exited { exit_code: 128, .. }));
+    }
 }

@@ -24,7 +24,12 @@ fn programs(folder: &Path) {
     );
     let inhibit = format!("#!/bin/sh\nexec 3>{at}/lock\necho \"$*\" >&3\nexec sleep infinity\n");
     for (name, text) in [("busctl", busctl), ("systemd-inhibit", inhibit)] {
-        node_config::files::write_atomic(&folder.join(name), text.as_bytes(), 0o755).unwrap();
+        // Made executable by another process: were it open for writing here, a fork of another test could keep it so
+        // ("text file busy").
+        let data = folder.join(format!("{name}.sh"));
+        std::fs::write(&data, &text).unwrap();
+        let made = std::process::Command::new("install").args(["-m", "755"]).args([data, folder.join(name)]).status();
+        assert!(made.unwrap().success());
     }
     for pipe in ["signals", "lock"] {
         nix::unistd::mkfifo(&folder.join(pipe), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// Held (flock) as long as the store is open; released by the kernel however the process ends.
 pub(super) struct FileLock {
-    _file: File,
+    file: File,
 }
 
 impl FileLock {
@@ -32,7 +32,14 @@ impl FileLock {
         }
         file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
         writeln!(file, "{}", std::process::id()).map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that was forked and has not become another program yet holds the file too.
+        drop(self.file.unlock());
     }
 }
 
@@ -43,5 +50,22 @@ fn make_directory(store: &Path) -> std::io::Result<()> {
     match directory.parent().filter(|p| !p.as_os_str().is_empty()) {
         Some(above) => File::open(above)?.sync_all(),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_with_its_holder_whatever_a_fork_still_has_open() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let store = dir.path().join("store.db");
+        let lock = FileLock::take(&store).unwrap();
+        let forked = lock.file.try_clone().unwrap();
+        assert!(matches!(FileLock::take(&store), Err(OpenError::Locked { .. })));
+        drop(lock);
+        FileLock::take(&store).unwrap();
+        drop(forked);
     }
 }

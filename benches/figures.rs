@@ -271,7 +271,9 @@ async fn remove(api: &Api<Pod>, name: &str) -> PodUid {
     let mut events = api.watch(&WatchParams::default().timeout(290), &version).await.expect("a watch").boxed();
     drop(api.delete(name, &DeleteParams::default()).await.expect("200"));
     loop {
-        if let WatchEvent::Deleted(pod) = events.try_next().await.expect("an event").expect("more events") {
+        if let WatchEvent::Deleted(pod) = events.try_next().await.expect("an event").expect("more events")
+            && pod.metadata.name.as_deref() == Some(name)
+        {
             return PodUid::new(pod.metadata.uid.as_deref().expect("a uid"));
         }
     }

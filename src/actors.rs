@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod content;
+pub mod devices;
 pub mod eviction;
 pub mod housekeeping;
 pub mod image_gc;

@@ -2,6 +2,7 @@
 
 use crate::actors::certificates::{Certificates, ReloadTask};
 use crate::actors::content::ContentTask;
+use crate::actors::devices::{DevicesHandle, PodResources};
 use crate::actors::eviction::EvictionTask;
 use crate::actors::housekeeping::Housekeeping;
 use crate::actors::image_gc::{self, ImageGc};
@@ -114,6 +115,7 @@ impl Agent {
             tracing::warn!(%error, "volumes of the pods on disk not read");
             CsiState::default()
         });
+        let devices = DevicesHandle::new(&config.root_dir, tasks.child());
         let (node, node_task) = node::new(NodeDeps {
             config: config.clone(),
             cluster: cluster.clone(),
@@ -121,6 +123,7 @@ impl Agent {
             recorder: recorder.clone(),
             distress: in_distress.clone(),
             volumes_in_use: csi.in_use.subscribe(),
+            devices: devices.clone(),
         })?;
         tasks.spawn("node", node_task);
         let certificates = Certificates { config: config.clone(), connection, facts: node.facts.clone() };
@@ -143,6 +146,7 @@ impl Agent {
         let context = WorkerContext {
             images: ImagesHandle::new(runtime.clone(), cluster.clone(), recorder.clone(), PullLimits::new(&config))
                 .with_providers(providers),
+            devices: devices.clone(),
             probes: probes.clone(),
             services: follow_services(&tasks, &cluster),
             runtime: runtime.clone(),
@@ -233,9 +237,13 @@ impl Agent {
             node_name: config.node_name.clone(),
             cluster: cluster.clone(),
             drivers: csi.drivers,
+            devices: devices.clone(),
             tasks: tasks.child(),
         };
         tasks.spawn("plugins", plugins.run());
+        let resources = PodResources { pods: pods.clone(), devices: devices.clone() };
+        tasks.spawn("pod_resources", resources.listen(&config.root_dir));
+        tasks.spawn("device_registration", devices.listen());
         let content = ContentTask {
             cluster: cluster.clone(),
             volumes: volumes.clone(),

@@ -17,6 +17,7 @@
 //! | `resize` | other resources for containers that run |
 //! | `static_pod` | pods from files, and the mirrors that show them |
 //! | `probes` | when a failing probe begins to count |
+//! | `devices` | which devices of plugins a container gets, and what the node has of them |
 //! | `evict` | which pods give way when the node runs short |
 //! | `preempt` | which pods make room for one that the node must have |
 //! | `image_gc` | which images go |
@@ -37,6 +38,7 @@ pub mod admit;
 pub mod backoff;
 pub mod conditions;
 pub mod containers;
+pub mod devices;
 pub mod dns;
 pub mod env;
 mod env_file;

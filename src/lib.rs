@@ -14,8 +14,8 @@
 //! | top | `app` (wiring); in the binary: `cli` |
 //!
 //! Never: `decide` sees `runtime`, a clock or an await; only `runtime/`, `plugins/` and `probe/grpc.rs` name tonic or
-//! prost; only `cluster/` names the kube client; only `server` names hyper; nothing here imports `skiff_shim` (they meet over the API; only
-//! the binary's `cli` composes both).
+//! prost; only `cluster/` names the kube client; only `server` names hyper; nothing here imports `skiff_shim` (they
+//! meet over the API; only the binary's `cli` composes both).
 
 pub mod actors;
 pub mod app;

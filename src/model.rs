@@ -1,5 +1,6 @@
 //! The agent's data: what is wanted, what is seen, what is remembered, what to do. No behaviour beyond access.
 
+pub mod devices;
 pub mod dns;
 pub mod eviction;
 pub mod memory;

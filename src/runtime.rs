@@ -11,11 +11,13 @@ mod rpc;
 pub mod translate;
 
 use crate::ids::{ContainerId, PodKey, PodUid, SandboxId};
+use crate::model::devices::Edits;
 use crate::model::observed::{ObservedPod, RuntimePod};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a caller can branch on. The message is the runtime's own (it goes into events and statuses).
@@ -38,7 +40,7 @@ pub enum RuntimeError {
 /// Everything a sandbox config is made from (`runtime/translate.rs` makes it, purely).
 #[derive(Clone, Debug)]
 pub struct SandboxInput {
-    pub pod: std::sync::Arc<Pod>,
+    pub pod: Arc<Pod>,
     pub attempt: u32,
     /// `/var/log/pods/<ns>_<name>_<uid>`.
     pub log_directory: PathBuf,
@@ -69,7 +71,7 @@ pub struct DnsConfig {
 /// Everything a container config is made from.
 #[derive(Clone, Debug)]
 pub struct ContainerInput {
-    pub pod: std::sync::Arc<Pod>,
+    pub pod: Arc<Pod>,
     /// Name of the container in the spec (regular, init or ephemeral).
     pub name: String,
     pub attempt: u32,
@@ -210,7 +212,17 @@ pub trait Runtime: Send + Sync + 'static {
     async fn run_sandbox(&self, input: &SandboxInput) -> Result<SandboxId, RuntimeError>;
     async fn stop_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError>;
     async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError>;
-    async fn create_container(&self, sandbox: &SandboxId, input: &ContainerInput) -> Result<ContainerId, RuntimeError>;
+    /// A container that has no devices of plugins.
+    async fn create_container(&self, sandbox: &SandboxId, input: &ContainerInput) -> Result<ContainerId, RuntimeError> {
+        self.create_container_with(sandbox, input, &Edits::default()).await
+    }
+    /// One with `devices`; the environment and the mounts that come with these are in `input` already.
+    async fn create_container_with(
+        &self,
+        sandbox: &SandboxId,
+        input: &ContainerInput,
+        devices: &Edits,
+    ) -> Result<ContainerId, RuntimeError>;
     async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;
     /// SIGTERM (or the image's stop signal), then SIGKILL after `grace`.
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError>;

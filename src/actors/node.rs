@@ -10,9 +10,11 @@ mod tests;
 
 pub use self::status::KUBELET_VERSION;
 use self::status::{Inputs, condition, is_true};
+use crate::actors::devices::DevicesHandle;
 use crate::clock::{self, Now};
 use crate::cluster::{Cluster, ClusterError, Recorder};
 use crate::disk::{self, DiskUsage};
+use crate::model::devices::Advertised;
 use crate::model::eviction::Distress;
 use crate::model::node::{Machine, NodeFacts};
 use crate::runtime::{ImageInfo, Runtime, RuntimeInfo};
@@ -39,6 +41,8 @@ const IMAGES_EVERY: Duration = Duration::from_secs(30);
 const RUNTIME_DEADLINE: Duration = Duration::from_secs(5);
 /// A runtime whose connection broke may just be restarting: only if it is not back by then the node is not ready.
 const RUNTIME_RESTART: Duration = Duration::from_secs(2);
+/// Plugins list their devices several times as they start.
+const DEVICES_SETTLE: Duration = Duration::from_millis(50);
 /// The annotation that lets the attach-detach controller do its work.
 const MANAGED_ATTACH: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 
@@ -68,6 +72,8 @@ pub struct NodeDeps {
     pub distress: watch::Receiver<Distress>,
     /// Volumes that must not be detached from it.
     pub volumes_in_use: watch::Receiver<BTreeSet<String>>,
+    /// What plugins have.
+    pub devices: DevicesHandle,
 }
 
 /// What others read; cheap to clone.
@@ -98,6 +104,8 @@ pub fn new(deps: NodeDeps) -> Result<(NodeHandle, impl Future<Output = ()> + Sen
     let (runtime, runtime_reader) = watch::channel(None);
     let runtime_lost = Arc::new(Notify::new());
     let task = NodeTask {
+        device_changes: deps.devices.changes(),
+        devices: Advertised::default(),
         deps,
         machine: machine.clone(),
         ips,
@@ -133,6 +141,8 @@ struct NodeTask {
     disk: DiskUsage,
     images: Vec<ImageInfo>,
     images_read: Option<Instant>,
+    device_changes: watch::Receiver<()>,
+    devices: Advertised,
     facts: watch::Sender<NodeFacts>,
     ready: watch::Sender<bool>,
     runtime: watch::Sender<Option<Arc<RuntimeInfo>>>,
@@ -279,6 +289,8 @@ impl NodeTask {
             // Without eviction nothing changes any more.
             Ok(()) = self.deps.distress.changed() => {}
             Ok(()) = self.deps.volumes_in_use.changed() => {}
+            // A plugin that comes and goes all the time is not followed at every step.
+            Ok(()) = self.device_changes.changed() => tokio::time::sleep(DEVICES_SETTLE).await,
         }
     }
 
@@ -329,6 +341,8 @@ impl NodeTask {
             *known = info;
             changed
         });
+        self.device_changes.mark_unchanged();
+        self.devices = self.deps.devices.advertised().await;
         let root = &self.deps.config.root_dir;
         match disk::usage(root) {
             Ok(usage) => self.disk = usage,
@@ -364,6 +378,7 @@ impl NodeTask {
             images: &self.images,
             distress: &distress,
             volumes_in_use: &volumes_in_use,
+            devices: &self.devices,
             last,
             now: now.wall,
         })

@@ -3,8 +3,11 @@
 mod csi_node;
 
 use self::csi_node::CsiNode;
+use crate::actors::devices::DevicesHandle;
 use crate::cluster::Cluster;
+use crate::decide::devices::is_extended_resource;
 use crate::plugins::csi::Drivers;
+use crate::plugins::device;
 use crate::plugins::registry::{Applicant, PluginInfo};
 use crate::supervisor::Supervisor;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -28,6 +31,7 @@ pub struct PluginsTask {
     pub node_name: String,
     pub cluster: Arc<dyn Cluster>,
     pub drivers: Drivers,
+    pub devices: DevicesHandle,
     pub tasks: Supervisor,
 }
 
@@ -35,12 +39,14 @@ pub struct PluginsTask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Csi,
+    Device,
 }
 
 impl Kind {
     fn parse(name: &str) -> Option<Self> {
         match name {
             "CSIPlugin" => Some(Self::Csi),
+            "DevicePlugin" => Some(Self::Device),
             _ => None,
         }
     }
@@ -63,6 +69,7 @@ impl PluginsTask {
         let handlers = Handlers {
             csi: CsiNode { node_name: self.node_name.clone(), cluster: self.cluster.clone() },
             drivers: self.drivers.clone(),
+            devices: self.devices.clone(),
         };
         let handlers = Arc::new(handlers);
         let changed = Arc::new(Notify::new());
@@ -169,12 +176,14 @@ async fn register_once(
 struct Handlers {
     csi: CsiNode,
     drivers: Drivers,
+    devices: DevicesHandle,
 }
 
 impl Handlers {
     fn validate(&self, kind: Kind, info: &PluginInfo) -> Result<(), String> {
         match kind {
             Kind::Csi => check_versions(info),
+            Kind::Device => check_device(info),
         }
     }
 
@@ -188,6 +197,7 @@ impl Handlers {
                 };
                 known.await.inspect_err(|_| self.drivers.remove(&info.name))
             }
+            Kind::Device => self.devices.connect(&info.name, &info.endpoint).await.map_err(|error| error.to_string()),
         }
     }
 
@@ -199,6 +209,7 @@ impl Handlers {
                     tracing::warn!(driver = info.name, error, "driver not removed from the node");
                 }
             }
+            Kind::Device => self.devices.disconnect(&info.name, &info.endpoint).await,
         }
     }
 }
@@ -221,6 +232,18 @@ fn check_versions(info: &PluginInfo) -> Result<(), String> {
         "{failed} None of the versions specified {versions:?} are supported. err=none of the CSI versions reported by \
          this driver are supported"
     ))
+}
+
+/// The texts are the device manager's (`ValidatePlugin`).
+fn check_device(info: &PluginInfo) -> Result<(), String> {
+    if !info.versions.iter().any(|version| version == device::VERSION) {
+        let (ours, theirs) = (device::VERSION, info.versions.join(" "));
+        return Err(format!("manager version, {ours}, is not among plugin supported versions [{theirs}]"));
+    }
+    if !is_extended_resource(&info.name) {
+        return Err(format!("invalid name of device plugin socket: the ResourceName {:?} is invalid", info.name));
+    }
+    Ok(())
 }
 
 /// Makes the folder and watches it and what is below. `None`: it cannot be watched, and is only looked at.

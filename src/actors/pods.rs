@@ -313,12 +313,8 @@ impl PodsTask {
 
     /// The pods of this node that have not ended, but for one.
     fn others(&self, uid: &PodUid) -> Vec<Arc<Pod>> {
-        let ended = |pod: &Pod| {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            matches!(phase, Some("Succeeded" | "Failed"))
-        };
         let is_other = |pod: &Pod| pod.metadata.uid.as_deref() != Some(uid.as_str());
-        self.context.pods.list().into_iter().filter(|pod| is_other(pod) && !ended(pod)).collect()
+        self.context.pods.list().into_iter().filter(|pod| is_other(pod) && !has_ended(pod)).collect()
     }
 
     /// The API server is away since we began: runs the pods that were here before. It corrects this when it is back.
@@ -443,8 +439,13 @@ impl PodsTask {
         if let Err(rejection) = evict::admit(&pod.pod, &self.inputs.distress.borrow()) {
             return Some(rejection);
         }
+        let given_out = match self.context.devices.admit(&pod.pod, &pod.uid, || self.active(&pod.uid)).await {
+            Ok(given_out) => given_out,
+            Err(rejection) => return Some(rejection),
+        };
         let others = self.others(&pod.uid);
         let mut node = self.context.node.borrow().clone();
+        admit::cover(&mut node.allocatable, given_out);
         let rejection = admit::admit(&pod.pod, &others, &node).err();
         // One that names its node itself has been judged by nobody; the scheduler's judgement may be newer than ours.
         let scheduled = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
@@ -477,6 +478,12 @@ impl PodsTask {
             self.remove(Eviction { uid: other.uid, removal });
         }
         None
+    }
+
+    /// The pods that may hold anything of the node, one that is being taken among them; `None` until all are known.
+    fn active(&self, taken: &PodUid) -> Option<BTreeSet<PodUid>> {
+        let others = || self.others(taken).into_iter().filter_map(|pod| pod.metadata.uid.as_deref().map(PodUid::new));
+        self.listed.then(|| others().chain([taken.clone()]).collect())
     }
 
     fn gone(&mut self, mut pod: DesiredPod) {
@@ -575,10 +582,15 @@ impl PodsTask {
     }
 }
 
+/// Its phase is a last one.
+pub(crate) fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
 /// Ended, or on its way to be.
 fn is_past(pod: &DesiredPod) -> bool {
-    let phase = pod.pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed")) || pod.pod.metadata.deletion_timestamp.is_some()
+    has_ended(&pod.pod) || pod.pod.metadata.deletion_timestamp.is_some()
 }
 
 /// The API server's copy of a static pod; it is never run.

@@ -6,6 +6,8 @@ use crate::model::node::NodeFacts;
 use crate::model::pod::CONFIG_SOURCE;
 use crate::model::resources::pod_requests;
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The reason that depends on the node's labels, which others may change at any time.
@@ -34,6 +36,17 @@ pub fn admit(pod: &Pod, others: &[Arc<Pod>], node: &NodeFacts) -> Result<(), Rej
         return Err(refusal("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"));
     }
     Ok(())
+}
+
+/// What is given out already the node has, also where it does not show it (any more): a plugin's list may be newer than
+/// the node, or the plugin gone.
+pub fn cover(allocatable: &mut BTreeMap<String, Quantity>, given_out: BTreeMap<String, usize>) {
+    for (name, count) in given_out {
+        let least = i64::try_from(count).unwrap_or(i64::MAX);
+        if Requests::bytes(allocatable, &name).0 < least {
+            allocatable.insert(name, Quantity(least.to_string()));
+        }
+    }
 }
 
 fn predicate(reason: &'static str, message: &str) -> Rejection {
@@ -240,7 +253,6 @@ fn host_ports(spec: &PodSpec) -> Vec<(&str, &str, i32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
     use serde_json::json;
 
     fn node() -> NodeFacts {

@@ -50,6 +50,17 @@ families! {
         "[ALPHA] Counter of certificate renewal errors.",
         [],
     );
+    DEVICE_ALLOCATION: Histogram<1> = Histogram::new(
+        "kubelet_device_plugin_alloc_duration_seconds",
+        "[ALPHA] Duration in seconds to serve a device plugin Allocation request. Broken down by resource name.",
+        ["resource_name"],
+        DEFAULT_BUCKETS,
+    );
+    DEVICE_REGISTRATIONS: Counter<1> = Counter::new(
+        "kubelet_device_plugin_registration_total",
+        "[ALPHA] Cumulative number of device plugin registrations. Broken down by resource name.",
+        ["resource_name"],
+    );
     /// Signals: `memory.available`, `nodefs.available`, …
     EVICTIONS: Counter<1> = Counter::new(
         "kubelet_evictions",
@@ -93,6 +104,31 @@ families! {
         "[ALPHA] Interval in seconds between relisting in PLEG.",
         [],
         DEFAULT_BUCKETS,
+    );
+    POD_RESOURCES_GET_ERRORS: Counter<1> = Counter::new(
+        "kubelet_pod_resources_endpoint_errors_get",
+        "[ALPHA] Number of requests to the PodResource Get endpoint which returned error. Broken down by server api version.",
+        ["server_api_version"],
+    );
+    POD_RESOURCES_GET: Counter<1> = Counter::new(
+        "kubelet_pod_resources_endpoint_requests_get",
+        "[ALPHA] Number of requests to the PodResource Get endpoint. Broken down by server api version.",
+        ["server_api_version"],
+    );
+    POD_RESOURCES_GET_ALLOCATABLE: Counter<1> = Counter::new(
+        "kubelet_pod_resources_endpoint_requests_get_allocatable",
+        "[ALPHA] Number of requests to the PodResource GetAllocatableResources endpoint. Broken down by server api version.",
+        ["server_api_version"],
+    );
+    POD_RESOURCES_LIST: Counter<1> = Counter::new(
+        "kubelet_pod_resources_endpoint_requests_list",
+        "[ALPHA] Number of requests to the PodResource List endpoint. Broken down by server api version.",
+        ["server_api_version"],
+    );
+    POD_RESOURCES_REQUESTS: Counter<1> = Counter::new(
+        "kubelet_pod_resources_endpoint_requests_total",
+        "[ALPHA] Cumulative number of requests to the PodResource endpoint. Broken down by server api version.",
+        ["server_api_version"],
     );
     POD_STARTS: Histogram<0> = Histogram::new(
         "kubelet_pod_start_duration_seconds",

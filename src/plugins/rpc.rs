@@ -1,6 +1,6 @@
 //! gRPC over unix sockets, both ends: the generated code for these few calls would be longer than they are.
 
-use futures::stream;
+use futures::{Stream, stream};
 use hyper_util::rt::TokioIo;
 use prost::Message;
 use std::future::Future;
@@ -14,11 +14,13 @@ use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::{Service, http};
 use tonic::transport::{Channel, Endpoint, Server};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 /// As long as the kubelet waits for a plugin's socket.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// As the kubelet begins anew to serve.
+const ACCEPT_RETRY: Duration = Duration::from_secs(1);
 /// Devices by the thousand with long ids exceed gRPC's 4 MiB: as much as the kubelet takes of lists.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -85,6 +87,19 @@ where
     }
 }
 
+/// Makes one call that is answered again and again.
+pub(super) async fn follow<Q, A>(channel: &Channel, path: &'static str, request: Q) -> Result<Streaming<A>, PluginError>
+where
+    Q: Message + 'static,
+    A: Message + Default + 'static,
+{
+    let mut client = Grpc::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let codec: ProstCodec<Q, A> = ProstCodec::default();
+    let stream = client.server_streaming(Request::new(request), PathAndQuery::from_static(path), codec).await?;
+    Ok(stream.into_inner())
+}
+
 /// Binds a socket in a folder that is made for it; one that was left behind is replaced.
 pub fn listen(socket: &Path) -> io::Result<UnixListener> {
     if let Some(dir) = socket.parent() {
@@ -107,8 +122,14 @@ where
     F: Future<Output = Result<http::Response<Body>, std::convert::Infallible>> + Send,
 {
     let incoming = stream::unfold(listener, |listener| async move {
-        let accepted = listener.accept().await.map(|(stream, _)| stream);
-        Some((accepted, listener))
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return Some((Ok::<_, io::Error>(stream), listener)),
+                // Of descriptors there may be more soon.
+                Err(error) => tracing::warn!(%error, "connection of a plugin not accepted"),
+            }
+            tokio::time::sleep(ACCEPT_RETRY).await;
+        }
     });
     Server::builder().serve_with_incoming(service, incoming).await
 }
@@ -127,6 +148,22 @@ where
         async move { answer.await.map(Response::new) }
     });
     tonic::server::Grpc::new(codec).unary(service, request).await
+}
+
+/// Answers one request by a stream.
+pub(super) async fn answer_many<Q, A, S>(request: http::Request<Body>, stream: S) -> http::Response<Body>
+where
+    Q: Message + Default + 'static,
+    A: Message + Default + 'static,
+    S: Stream<Item = Result<A, Status>> + Send + 'static,
+{
+    let codec: ProstCodec<A, Q> = ProstCodec::default();
+    let mut stream = Some(stream);
+    let service = tower::service_fn(move |_: Request<Q>| {
+        let answer = stream.take().map(Response::new).ok_or_else(|| Status::internal("asked twice"));
+        std::future::ready(answer)
+    });
+    tonic::server::Grpc::new(codec).server_streaming(service, request).await
 }
 
 /// The answer to a call that there is not.

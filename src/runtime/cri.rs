@@ -10,6 +10,7 @@ use super::{
 };
 use crate::clock;
 use crate::ids::{ContainerId, PodKey, PodUid, SandboxId};
+use crate::model::devices::Edits;
 use crate::model::observed::{ObservedPod, PartState, Shape};
 use async_trait::async_trait;
 use k8s_cri::v1 as pb;
@@ -250,10 +251,19 @@ impl Runtime for CriRuntime {
         call("RemovePodSandbox", REQUEST_TIMEOUT, self.client().remove_pod_sandbox(request)).await.map(drop)
     }
 
-    async fn create_container(&self, sandbox: &SandboxId, input: &ContainerInput) -> Result<ContainerId, RuntimeError> {
+    async fn create_container_with(
+        &self,
+        sandbox: &SandboxId,
+        input: &ContainerInput,
+        devices: &Edits,
+    ) -> Result<ContainerId, RuntimeError> {
         let (user, target) = tokio::try_join!(self.image_user(&input.image_ref), self.target_container(input))?;
-        let about =
-            translate::ContainerFacts { image_uid: user.0, image_username: user.1, target_container_id: target };
+        let about = translate::ContainerFacts {
+            image_uid: user.0,
+            image_username: user.1,
+            target_container_id: target,
+            devices: devices.clone(),
+        };
         let request = pb::CreateContainerRequest {
             pod_sandbox_id: sandbox.to_string(),
             config: Some(translate::container_config(input, &about, &self.facts)?),

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::clock;
 use crate::ids::{ContainerId, ContainerName, PodKey, PodUid, SandboxId};
+use crate::model::devices::Edits;
 use crate::model::observed::{ContainerState, ObservedContainer, ObservedPod, ObservedSandbox, RuntimePod};
 use crate::model::pod::container_hash;
 use async_trait::async_trait;
@@ -235,7 +236,12 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
-    async fn create_container(&self, sandbox: &SandboxId, input: &ContainerInput) -> Result<ContainerId, RuntimeError> {
+    async fn create_container_with(
+        &self,
+        sandbox: &SandboxId,
+        input: &ContainerInput,
+        _: &Edits,
+    ) -> Result<ContainerId, RuntimeError> {
         self.enter("create_container", &format!("{}#{}", input.name, input.attempt)).await?;
         let spec = input.pod.spec.as_ref();
         let init = spec.and_then(|spec| spec.init_containers.as_ref()).into_iter().flatten();

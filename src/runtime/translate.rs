@@ -8,6 +8,7 @@ pub use resources::{CPU_PERIOD_MICROSECONDS, cpu_quota, cpu_shares};
 
 use super::newer::PartOfImage;
 use super::{ContainerInput, Propagation, RuntimeError, SandboxInput};
+use crate::model::devices::{DeviceNode, Edits};
 use crate::model::pod::{as_container, container_hash};
 use crate::model::resources::BadQuantity;
 use jiff::Timestamp;
@@ -42,6 +43,8 @@ pub struct ContainerFacts {
     pub image_username: String,
     /// Container whose PID namespace an ephemeral container joins.
     pub target_container_id: Option<String>,
+    /// What comes with its devices.
+    pub devices: Edits,
 }
 
 /// `PodSandboxConfig` of a pod. `seen` is `kubernetes.io/config.seen` unless the pod carries it.
@@ -128,7 +131,13 @@ pub fn container_config(
         envs: input.env.iter().map(|(key, value)| pb::KeyValue { key: key.clone(), value: value.clone() }).collect(),
         mounts: whole.collect(),
         labels,
-        annotations: container_annotations(pod, spec, container, input.restart_count),
+        annotations: {
+            let mut annotations: HashMap<_, _> = about.devices.annotations.clone().into_iter().collect();
+            annotations.extend(container_annotations(pod, spec, container, input.restart_count));
+            annotations
+        },
+        devices: about.devices.nodes.iter().map(device).collect(),
+        cdi_devices: about.devices.cdi_devices.iter().map(|name| pb::CdiDevice { name: name.clone() }).collect(),
         log_path: format!("{}/{}.log", input.name, input.attempt),
         stdin: container.stdin.unwrap_or_default(),
         stdin_once: container.stdin_once.unwrap_or_default(),
@@ -275,6 +284,14 @@ fn port_mappings(spec: &PodSpec) -> Vec<pb::PortMapping> {
             }
         })
         .collect()
+}
+
+fn device(node: &DeviceNode) -> pb::Device {
+    pb::Device {
+        container_path: node.container_path.clone(),
+        host_path: node.host_path.clone(),
+        permissions: node.permissions.clone(),
+    }
 }
 
 fn mount(mount: &super::Mount) -> pb::Mount {

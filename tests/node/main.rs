@@ -7,6 +7,7 @@ mod adopt;
 mod bad_input;
 mod boot;
 mod csi;
+mod devices;
 mod eviction;
 mod exposition;
 mod faults;

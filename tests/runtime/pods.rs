@@ -3,6 +3,7 @@
 use super::containerd::{Containerd, Line};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use skiff::actors::devices::DevicesHandle;
 use skiff::actors::images::{ImagesHandle, PullLimits};
 use skiff::actors::pod_worker::{SandboxPace, WorkerContext, WorkerPaths};
 use skiff::actors::pods::{Inputs, PodsHandle, PodsTask};
@@ -86,6 +87,7 @@ impl Node {
                 recorder.clone(),
                 PullLimits { parallel: 1, qps: 5, burst: 10 },
             ),
+            devices: DevicesHandle::new(&self.folder, tasks.child()),
             probes: ProbesHandle::new(tasks.child(), runtime.clone(), recorder.clone(), dirty),
             services: watch::channel(Some(Arc::default())).1,
             volumes: Volumes::new(

@@ -1,6 +1,7 @@
 //! NodeStatus from facts, and the patch from one status to the next. Pure.
 
 use crate::disk::DiskUsage;
+use crate::model::devices::Advertised;
 use crate::model::eviction::{Amount, Distress, Shortage};
 use crate::model::node::Machine;
 use crate::runtime::{ImageInfo, RuntimeInfo};
@@ -41,6 +42,7 @@ pub(super) struct Inputs<'a> {
     pub images: &'a [ImageInfo],
     pub distress: &'a Distress,
     pub volumes_in_use: &'a BTreeSet<String>,
+    pub devices: &'a Advertised,
     /// The status as the API has it: transition times and others' resources are kept.
     pub last: Option<&'a NodeStatus>,
     pub now: Timestamp,
@@ -171,6 +173,9 @@ pub(super) fn resources(inputs: &Inputs<'_>) -> (BTreeMap<String, Quantity>, BTr
             capacity.insert(name.clone(), quantity.clone());
             allocatable.insert(name.clone(), quantity.clone());
         }
+    }
+    for (list, counts) in [(&mut capacity, &inputs.devices.capacity), (&mut allocatable, &inputs.devices.allocatable)] {
+        list.extend(counts.iter().map(|(name, count)| (name.clone(), Quantity(count.to_string()))));
     }
     (capacity, allocatable)
 }

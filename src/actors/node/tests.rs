@@ -4,10 +4,12 @@ use super::status::tests::{config, runtime};
 use super::*;
 use crate::cluster::fake::FakeCluster;
 use crate::ids::{ContainerId, PodUid, SandboxId};
+use crate::model::devices::Edits;
 use crate::model::observed::{ObservedPod, RuntimePod};
 use crate::runtime::{
     ContainerInput, ContainerStats, ExecOutput, ImageFs, RuntimeError, RuntimeEvent, SandboxInput, StreamOptions,
 };
+use crate::supervisor::Supervisor;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use std::sync::Mutex;
@@ -44,7 +46,7 @@ impl Runtime for Health {
     async fn remove_sandbox(&self, _: &SandboxId) -> Answer<()> {
         unasked()
     }
-    async fn create_container(&self, _: &SandboxId, _: &ContainerInput) -> Answer<ContainerId> {
+    async fn create_container_with(&self, _: &SandboxId, _: &ContainerInput, _: &Edits) -> Answer<ContainerId> {
         unasked()
     }
     async fn start_container(&self, _: &ContainerId) -> Answer<()> {
@@ -120,6 +122,7 @@ impl Bench {
             recorder,
             distress: watch::channel(Default::default()).1,
             volumes_in_use: watch::channel(Default::default()).1,
+            devices: DevicesHandle::new(std::path::Path::new("/nowhere"), Supervisor::new()),
         };
         let (handle, task) = new(deps).unwrap();
         tokio::select! {

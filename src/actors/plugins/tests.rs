@@ -4,6 +4,8 @@ use super::*;
 use crate::cluster::fake::FakeCluster;
 use crate::plugins::csi::fake::FakeDriver;
 use crate::plugins::csi::proto as pb;
+use crate::plugins::device::fake::FakePlugin;
+use crate::plugins::proto::device::DevicePluginOptions;
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -12,6 +14,7 @@ struct World {
     root: tempfile::TempDir,
     cluster: Arc<FakeCluster>,
     drivers: Drivers,
+    devices: DevicesHandle,
     tasks: Supervisor,
 }
 
@@ -19,8 +22,9 @@ impl World {
     fn new() -> Self {
         let cluster = Arc::new(FakeCluster::default());
         cluster.put_node(serde_json::from_value(json!({"metadata": {"name": "n", "uid": "u"}})).unwrap());
-        let world =
-            Self { root: tempfile::tempdir().unwrap(), cluster, drivers: Drivers::default(), tasks: Supervisor::new() };
+        let (root, tasks) = (tempfile::tempdir().unwrap(), Supervisor::new());
+        let devices = DevicesHandle::new(root.path(), tasks.child());
+        let world = Self { root, cluster, drivers: Drivers::default(), devices, tasks };
         std::fs::create_dir(world.root.path().join("plugins_registry")).unwrap();
         world
     }
@@ -31,6 +35,7 @@ impl World {
             node_name: "n".into(),
             cluster: self.cluster.clone(),
             drivers: self.drivers.clone(),
+            devices: self.devices.clone(),
             tasks: self.tasks.child(),
         };
         self.tasks.spawn("plugins", task.run());
@@ -111,6 +116,47 @@ async fn what_is_no_plugin_of_ours_is_told_so() {
     );
     assert!(world.drivers.is_empty());
     world.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_plugin_in_the_folder_is_followed_while_its_socket_is_there() {
+    let world = World::new();
+    // The checkpoint's, which who listens for registrations makes.
+    std::fs::create_dir(world.root.path().join("device-plugins")).unwrap();
+    let plugin = FakePlugin::new(&["a", "b"], DevicePluginOptions::default()).of("ex.org/gpu");
+    world.tasks.spawn("plugin", plugin.clone().listen(&world.socket("gpu.sock")).unwrap());
+    let mut changes = world.devices.changes();
+    world.watch();
+    let mut shown = async || {
+        tokio::time::timeout(LIMIT, changes.changed()).await.unwrap().unwrap();
+        let advertised = world.devices.advertised().await;
+        (advertised.capacity["ex.org/gpu"], advertised.allocatable["ex.org/gpu"])
+    };
+    assert_eq!(shown().await, (2, 2));
+    std::fs::remove_file(world.socket("gpu.sock")).unwrap();
+    assert_eq!(shown().await, (2, 0));
+    let again = FakePlugin::new(&["a"], DevicePluginOptions::default()).of("ex.org/gpu");
+    world.tasks.spawn("plugin", again.listen(&world.socket("gpu.sock")).unwrap());
+    assert_eq!(shown().await, (1, 1));
+    world.tasks.stop().await;
+}
+
+#[test]
+fn device_plugins_speak_our_version_of_an_extended_resource() {
+    for (name, versions, want) in [
+        ("ex.org/gpu", &["v1beta1"][..], ""),
+        ("ex.org/gpu", &["v2", "v1beta1"], ""),
+        (
+            "ex.org/gpu",
+            &["v1alpha1", "v2"],
+            "manager version, v1beta1, is not among plugin supported versions [v1alpha1 v2]",
+        ),
+        ("gpu", &["v1beta1"], "invalid name of device plugin socket: the ResourceName \"gpu\" is invalid"),
+    ] {
+        let versions = versions.iter().map(|version| (*version).to_owned()).collect();
+        let info = PluginInfo { kind: "DevicePlugin".into(), name: name.into(), endpoint: PathBuf::new(), versions };
+        assert_eq!(check_device(&info).err().unwrap_or_default(), want);
+    }
 }
 
 #[test]

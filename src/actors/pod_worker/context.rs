@@ -1,6 +1,7 @@
 //! What all workers share.
 
 use super::pace::SandboxPace;
+use crate::actors::devices::DevicesHandle;
 use crate::actors::images::ImagesHandle;
 use crate::actors::pods::PodsHandle;
 use crate::actors::probes::ProbesHandle;
@@ -32,6 +33,7 @@ pub struct WorkerContext {
     pub recorder: Recorder,
     pub status: StatusHandle,
     pub images: ImagesHandle,
+    pub devices: DevicesHandle,
     pub probes: ProbesHandle,
     pub pods: PodsHandle,
     pub node: watch::Receiver<NodeFacts>,

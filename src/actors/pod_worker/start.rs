@@ -5,9 +5,10 @@ use crate::cluster::ClusterError;
 use crate::decide::env::{self, Sources};
 use crate::ids::ContainerId;
 use crate::logs::make_folder;
+use crate::model::devices::{DeviceMount, Edits};
 use crate::model::pod::{DesiredPod, Wanted};
 use crate::model::step::StartContainer;
-use crate::runtime::{ContainerInput, RuntimeError};
+use crate::runtime::{ContainerInput, Mount, Propagation, RuntimeError};
 use crate::units::Bytes;
 use crate::volumes::Placed;
 use k8s_openapi::api::core::v1::{ResourceRequirements, Service};
@@ -48,12 +49,12 @@ pub(super) async fn start(
     let Some(wanted) = pod.container(step.name.as_str()) else {
         return Err(failed("CreateContainerConfigError", format!("container {} left the pod", step.name)));
     };
-    let input = input(context, pod, wanted, placed, step)
+    let (input, devices) = input(context, pod, wanted, placed, step)
         .await
         .map_err(|message| failed("CreateContainerConfigError", message))?;
     let id = context
         .runtime
-        .create_container(&step.sandbox, &input)
+        .create_container_with(&step.sandbox, &input, &devices)
         .await
         .map_err(|error| failed("CreateContainerError", description(error)))?;
     note(false, "Created", "Container created".to_owned());
@@ -77,7 +78,7 @@ async fn input(
     wanted: Wanted<'_>,
     placed: &Placed,
     step: &StartContainer,
-) -> Result<ContainerInput, String> {
+) -> Result<(ContainerInput, Edits), String> {
     let node = context.node.borrow().clone();
     let image = async {
         // Only the check below wants it; a lookup costs every other start a call.
@@ -86,6 +87,7 @@ async fn input(
     };
     let (sources, image) = tokio::join!(sources(context, pod, wanted, placed, step), image);
     let environment = env::environment(pod, wanted.spec, &node, &sources?).map_err(|error| error.to_string())?;
+    let devices = context.devices.prepare(&pod.pod, &pod.uid, wanted.spec).await?;
     let (uid, user) = image.as_ref().map_or((None, ""), |image| (image.uid, image.username.as_str()));
     env::check_non_root(pod, wanted.spec, uid, user)?;
     let sandbox = job::sandbox_input(context, pod, step.sandbox_attempt).await?;
@@ -94,8 +96,9 @@ async fn input(
     let made = make_folder(&logs);
     let mounts = context.volumes.mounts(&pod.pod, step.name.as_str(), step.attempt, placed, &step.ips, &environment);
     let (made, mounts) = tokio::join!(made, mounts);
+    let mounts = mounts.map_err(|error| error.to_string())?;
     made.map_err(|error| format!("create container log directory for container {} failed: {error}", step.name))?;
-    Ok(ContainerInput {
+    let input = ContainerInput {
         pod: pod.pod.clone(),
         name: step.name.to_string(),
         attempt: step.attempt,
@@ -103,11 +106,26 @@ async fn input(
         image_ref: step.image_ref.clone(),
         command: env::expand_all(wanted.spec.command.as_ref(), &environment),
         args: env::expand_all(wanted.spec.args.as_ref(), &environment),
-        env: environment,
-        mounts: mounts.map_err(|error| error.to_string())?,
+        // What comes with devices first, as the kubelet has it: the pod's own word is the last.
+        env: devices.envs.clone().into_iter().chain(environment).collect(),
+        mounts: devices.mounts.iter().map(device_mount).chain(mounts).collect(),
         sandbox,
         node_memory: node.capacity.get("memory").and_then(|q| Bytes::parse(q).ok()).unwrap_or_default().0,
-    })
+    };
+    Ok((input, devices))
+}
+
+fn device_mount(mount: &DeviceMount) -> Mount {
+    Mount {
+        host_path: mount.host_path.clone().into(),
+        container_path: mount.container_path.clone(),
+        read_only: mount.read_only,
+        propagation: Propagation::Private,
+        recursive_read_only: false,
+        image: None,
+        image_sub_path: String::new(),
+        selinux_relabel: false,
+    }
 }
 
 /// Fetches what the environment refers to; what does not exist is told to `decide::env`, which knows what is optional.

@@ -1,5 +1,6 @@
 //! Workers on a scripted runtime and cluster: starts, crashes, deletion, restarts of the agent. Time is paused.
 
+use crate::actors::devices::DevicesHandle;
 use crate::actors::eviction::Eviction;
 use crate::actors::images::{ImagesHandle, PullLimits};
 use crate::actors::mirrors::MirrorsTask;
@@ -89,6 +90,7 @@ impl World {
                 recorder.clone(),
                 PullLimits { parallel: 1, qps: 0, burst: 0 },
             ),
+            devices: DevicesHandle::new(self.dir.path(), tasks.child()),
             probes: ProbesHandle::new(tasks.child(), runtime.clone(), recorder.clone(), dirty),
             services,
             volumes: Volumes::new(self.dir.path(), "cluster.local", cluster.clone(), node.clone(), CsiState::default()),

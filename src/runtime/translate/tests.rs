@@ -110,6 +110,29 @@ fn check(shown: String, expected: Expect) {
 }
 
 #[test]
+fn what_comes_with_devices_is_told_to_the_runtime_beside_the_pods_own() {
+    let devices = Edits {
+        nodes: vec![DeviceNode {
+            container_path: "/dev/x".into(),
+            host_path: "/dev/y".into(),
+            permissions: "rw".into(),
+        }],
+        annotations: [("note", "1"), ("io.kubernetes.container.restartCount", "99")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        cdi_devices: vec!["ex.org/x=0".into()],
+        ..Default::default()
+    };
+    let about = ContainerFacts { devices, ..Default::default() };
+    let config = container_config(&container_input(&pod(|_| {})), &about, &HostFacts::default()).unwrap();
+    let device = pb::Device { container_path: "/dev/x".into(), host_path: "/dev/y".into(), permissions: "rw".into() };
+    assert_eq!(config.devices, [device]);
+    assert_eq!(config.cdi_devices, [pb::CdiDevice { name: "ex.org/x=0".into() }]);
+    assert_eq!(config.annotations["note"], "1");
+    assert_ne!(config.annotations["io.kubernetes.container.restartCount"], "99", "the kubelet's own are not touched");
+}
+
+#[test]
 fn a_plain_sandbox() {
     check(
         show(sandbox(|_| {})),
@@ -421,8 +444,12 @@ fn the_images_user_is_used_where_the_pod_names_none() {
     for (uid, name, expected) in
         [(Some(7), "", (Some(7), "")), (None, "nobody", (None, "nobody")), (None, "", (Some(0), ""))]
     {
-        let about =
-            ContainerFacts { image_uid: uid, image_username: name.into(), target_container_id: Some("t".into()) };
+        let about = ContainerFacts {
+            image_uid: uid,
+            image_username: name.into(),
+            target_container_id: Some("t".into()),
+            ..Default::default()
+        };
         let config = container_config(&input, &about, &HostFacts::default()).unwrap();
         let context = config.linux.unwrap().security_context.unwrap();
         assert_eq!((context.run_as_user.map(|u| u.value), context.run_as_username.as_str()), expected);

@@ -34,6 +34,15 @@ pub(in crate::actors::node) fn runtime(network: Result<(), String>) -> RuntimeIn
 }
 
 fn status(runtime: Result<&RuntimeInfo, &str>, last: Option<&NodeStatus>, second: i64) -> NodeStatus {
+    with_devices(&Advertised::default(), runtime, last, second)
+}
+
+fn with_devices(
+    devices: &Advertised,
+    runtime: Result<&RuntimeInfo, &str>,
+    last: Option<&NodeStatus>,
+    second: i64,
+) -> NodeStatus {
     let machine = Machine {
         cpus: 2,
         memory_bytes: 8_000_000 << 10,
@@ -50,6 +59,7 @@ fn status(runtime: Result<&RuntimeInfo, &str>, last: Option<&NodeStatus>, second
         images: &[],
         distress: &CALM,
         volumes_in_use: &NONE,
+        devices,
         last,
         now: Timestamp::from_second(second).unwrap(),
     })
@@ -114,6 +124,24 @@ fn a_patch_holds_what_changed_and_heartbeats_alone_do_not_matter() {
     let change = change(&second, &third).unwrap();
     assert!(change.matters);
     assert_eq!(change.patch["status"]["conditions"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn what_a_plugin_has_is_shown_as_it_is_and_what_others_advertised_stays() {
+    let ready = runtime(Ok(()));
+    let mut last = status(Ok(&ready), None, 0);
+    for (name, count) in [("example.com/foo", "5"), ("example.com/gpu", "7")] {
+        last.capacity.as_mut().unwrap().insert(name.into(), Quantity(count.into()));
+    }
+    let counts = |gpus: usize| [("example.com/gpu".to_owned(), gpus), ("example.com/gone".to_owned(), 0)].into();
+    let devices = Advertised { capacity: counts(2), allocatable: counts(1) };
+    let status = with_devices(&devices, Ok(&ready), Some(&last), 10);
+    let show = |list: Option<BTreeMap<String, Quantity>>| {
+        let extended = list.unwrap().into_iter().filter(|(name, _)| name.contains('/'));
+        extended.map(|(name, count)| format!("{name}={}", count.0)).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(show(status.capacity), "example.com/foo=5 example.com/gone=0 example.com/gpu=2");
+    assert_eq!(show(status.allocatable), "example.com/foo=5 example.com/gone=0 example.com/gpu=1");
 }
 
 #[test]

@@ -167,6 +167,7 @@ impl RawCri {
                 .into(),
             sandbox: sandbox.clone(),
             node_memory: 1 << 33,
+            pins: Default::default(),
         };
         let id = self.runtime.run_sandbox(&sandbox).await.expect("RunPodSandbox");
         let created = self.runtime.create_container(&id, &container).await.expect("CreateContainer");

@@ -9,6 +9,7 @@ pub mod image_gc;
 pub mod images;
 pub mod mirrors;
 pub mod node;
+pub mod pinning;
 pub mod plugins;
 pub mod pod_worker;
 pub mod pods;

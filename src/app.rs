@@ -9,6 +9,7 @@ use crate::actors::image_gc::{self, ImageGc};
 use crate::actors::images::{ImagesHandle, PullLimits};
 use crate::actors::mirrors::MirrorsTask;
 use crate::actors::node::{self, NodeDeps, NodeError, NodeHandle};
+use crate::actors::pinning::PinningTask;
 use crate::actors::plugins::PluginsTask;
 use crate::actors::pod_worker::{SandboxPace, WorkerContext, WorkerPaths};
 use crate::actors::pods::{Inputs, PodsHandle, PodsTask};
@@ -29,6 +30,7 @@ use crate::ids::PodUid;
 use crate::images::Images;
 use crate::images::credential::CredentialProviders;
 use crate::logind::Logind;
+use crate::managers::{ManagerError, Managers};
 use crate::model::dns::{Dns, NodeDns};
 use crate::model::eviction::Distress;
 use crate::model::node::NodeFacts;
@@ -85,6 +87,8 @@ pub enum AgentError {
     #[error("credential providers: {0}")]
     Credentials(#[from] CredentialConfigError),
     #[error(transparent)]
+    Managers(#[from] ManagerError),
+    #[error(transparent)]
     Serve(#[from] ServeError),
 }
 
@@ -92,6 +96,7 @@ impl Agent {
     /// Starts everything; returns once the tasks run (readiness: `ready`).
     pub async fn start(config: AgentConfig) -> Result<Self, AgentError> {
         let config = Arc::new(config);
+        let managers = Managers::start(&config)?;
         let tasks = Supervisor::new();
         let providers = match &config.credential_providers {
             Some(sources) => CredentialProviders::load(sources)?,
@@ -166,8 +171,14 @@ impl Agent {
             paths: WorkerPaths { pod_logs: config.pod_logs_dir.clone() },
             known: KnownPods::new(&config.root_dir),
             restart_delays: restart_delays(&config),
+            managers: managers.clone(),
             tasks: tasks.clone(),
         };
+        if let Some(managers) = managers {
+            let period = config.kubelet.cpu_manager_reconcile_period.to_std();
+            let pinning = PinningTask { managers, runtime: runtime.clone(), pods: pods.clone(), period };
+            tasks.spawn("pinning", pinning.run());
+        }
         let changes = follow_pods(&tasks, &cluster);
         let (mirrors, view) = watch::channel(MirrorView::default());
         tasks.spawn("mirrors", MirrorsTask::new(cluster.clone(), &config.node_name, view).run());

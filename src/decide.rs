@@ -11,6 +11,7 @@
 //! | `terminate` | why a pod stops, and how |
 //! | `status`, `conditions` | what the API shows |
 //! | `admit` | whether the node takes the pod at all |
+//! | `cpus`, `numa_memory`, `topology` | which containers own CPUs and memory, and from which NUMA nodes |
 //! | `env`, `env_file` | environment, `$(VAR)` in command and args |
 //! | `sysctl` | which sysctls a pod may set |
 //! | `requests` | what a pod asks of the node |
@@ -38,6 +39,7 @@ pub mod admit;
 pub mod backoff;
 pub mod conditions;
 pub mod containers;
+pub mod cpus;
 pub mod devices;
 pub mod dns;
 pub mod env;
@@ -46,6 +48,7 @@ pub mod evict;
 pub mod gc;
 pub mod image_gc;
 pub mod init;
+pub mod numa_memory;
 pub mod patch;
 pub mod preempt;
 pub mod probes;
@@ -58,6 +61,7 @@ pub mod static_pod;
 pub mod status;
 mod sysctl;
 pub mod terminate;
+pub mod topology;
 
 /// Restart count of a container, annotated as the kubelet does.
 pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";

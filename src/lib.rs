@@ -7,7 +7,7 @@
 //! | base | `ids` `units` `clock` `metrics` (what is counted) |
 //! | model | `model` (data only) |
 //! | decide | `decide` (pure: wanted, seen, memory, now → plan) |
-//! | edge | `runtime` `cluster` `identity` `volumes` `plugins` `probe` `cgroups` `images` `logs` `disk` `stats` `logind` |
+//! | edge | `runtime` `cluster` `identity` `volumes` `plugins` `managers` `probe` `cgroups` `images` `logs` `disk` `stats` `logind` |
 //! | spawn | `supervisor` (the only one that does) |
 //! | actors | `actors`, one a file |
 //! | serve | `server` (the kubelet HTTP API on :10250) |
@@ -29,6 +29,7 @@ pub mod ids;
 pub mod images;
 pub mod logind;
 pub mod logs;
+pub mod managers;
 pub mod metrics;
 pub mod model;
 pub mod plugins;

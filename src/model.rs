@@ -1,5 +1,6 @@
 //! The agent's data: what is wanted, what is seen, what is remembered, what to do. No behaviour beyond access.
 
+pub mod cpuset;
 pub mod devices;
 pub mod dns;
 pub mod eviction;
@@ -11,3 +12,4 @@ pub mod qos;
 pub mod resources;
 pub mod stats;
 pub mod step;
+pub mod topology;

@@ -13,6 +13,7 @@ pub mod translate;
 use crate::ids::{ContainerId, PodKey, PodUid, SandboxId};
 use crate::model::devices::Edits;
 use crate::model::observed::{ObservedPod, RuntimePod};
+use crate::model::topology::Pins;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
@@ -88,6 +89,7 @@ pub struct ContainerInput {
     pub sandbox: SandboxInput,
     /// The node's memory capacity in bytes (oom_score_adj of Burstable pods).
     pub node_memory: i64,
+    pub pins: Pins,
 }
 
 /// A bind mount.
@@ -234,6 +236,8 @@ pub trait Runtime: Send + Sync + 'static {
         container: &str,
         node_memory: i64,
     ) -> Result<(), RuntimeError>;
+    /// Moves a running container to these CPUs and NUMA nodes; nothing else of it changes.
+    async fn pin_container(&self, id: &ContainerId, pins: &Pins) -> Result<(), RuntimeError>;
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;
     async fn reopen_log(&self, id: &ContainerId) -> Result<(), RuntimeError>;
     async fn image(&self, reference: &str) -> Result<Option<ImageInfo>, RuntimeError>;

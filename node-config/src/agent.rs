@@ -89,8 +89,9 @@ impl AgentConfig {
     pub fn resolve(
         node_name: impl Into<String>,
         kubeconfig: impl Into<PathBuf>,
-        kubelet: KubeletConfiguration,
+        mut kubelet: KubeletConfiguration,
     ) -> Self {
+        reserve_cpus(&mut kubelet);
         let path = |path: &str, default: &str| PathBuf::from(if path.is_empty() { default } else { path });
         let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         let port = |port: i32| u16::try_from(port).unwrap_or(0);
@@ -143,6 +144,38 @@ impl AgentConfig {
             event_record_qps: kubelet.event_record_qps.map_or(0, count),
             event_burst: count(kubelet.event_burst),
             kubelet: Arc::new(kubelet),
+        }
+    }
+}
+
+/// `reservedSystemCPUs` says how many CPUs the system has: amounts that are given besides do not count.
+fn reserve_cpus(kubelet: &mut KubeletConfiguration) {
+    // Validated: numbers, and ranges from a lower to a higher one.
+    let bounds = |range: &str| -> Option<(u32, u32)> {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some((first.parse().ok()?, last.parse().ok()?))
+    };
+    let ranges = kubelet.reserved_system_cpus.split(',').filter_map(bounds);
+    let cpus: std::collections::BTreeSet<u32> = ranges.flat_map(|(first, last)| first..=last).collect();
+    if !cpus.is_empty() {
+        kubelet.kube_reserved.remove("cpu");
+        kubelet.system_reserved.insert("cpu".to_owned(), cpus.len().to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_cpus_beat_reserved_amounts() {
+        for (list, system, kube) in [("", Some("2"), Some("500m")), ("0-1,4,4", Some("3"), None)] {
+            let mut kubelet = KubeletConfiguration { reserved_system_cpus: list.into(), ..Default::default() };
+            kubelet.system_reserved.insert("cpu".into(), "2".into());
+            kubelet.kube_reserved.insert("cpu".into(), "500m".into());
+            let config = AgentConfig::resolve("n", "/k", kubelet);
+            assert_eq!(config.system_reserved.get("cpu").map(String::as_str), system, "{list}");
+            assert_eq!(config.kube_reserved.get("cpu").map(String::as_str), kube, "{list}");
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::actors::static_pods::StaticPods;
 use crate::cluster::PodChange;
 use crate::decide::resize::{self, Verdict};
 use crate::decide::static_pod::{self, MirrorView};
-use crate::decide::{admit, evict, preempt};
+use crate::decide::{admit, cpus, evict, preempt};
 use crate::ids::{PodKey, PodUid};
 use crate::metrics::catalog;
 use crate::model::eviction::{Distress, Removal};
@@ -228,6 +228,11 @@ impl PodsTask {
 
     /// The complete list: what has a worker and is not in it is gone.
     async fn take_list(&mut self, pods: Vec<Arc<Pod>>) {
+        if self.context.managers.is_some() {
+            let running = pods.iter().filter(|pod| !has_ended(pod)).filter_map(|pod| pod.metadata.uid.as_deref());
+            let keep = self.owners(running.map(PodUid::new).collect());
+            self.release(move |uid| keep.contains(uid)).await;
+        }
         let mut pods: Vec<_> = pods.into_iter().filter_map(DesiredPod::new).collect();
         // As the kubelet admits them: the oldest first.
         pods.sort_by_key(|pod| pod.pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
@@ -368,6 +373,8 @@ impl PodsTask {
         };
         if let Some(rejection) = &memory.rejected {
             self.context.recorder.pod(&pod.pod, None, true, rejection.reason.clone(), rejection.message.clone());
+            let refused = pod.uid.clone();
+            self.release(move |uid| *uid != refused).await;
         }
         let fresh = self.listed && self.in_runtime.as_ref().is_some_and(|known| !known.contains(&pod.uid));
         self.context.pods.insert(&pod);
@@ -428,14 +435,19 @@ impl PodsTask {
     }
 
     /// A pod that has been taken before, or is ending, is not judged again.
-    ///
-    /// The node's labels and taints may have changed since we last read them: where they decide, they are read again.
     async fn admit(&self, pod: &DesiredPod) -> Option<Rejection> {
-        let status = pod.pod.status.as_ref();
-        let taken = status.is_some_and(|status| status.start_time.is_some());
+        let taken = pod.pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
         if taken || pod.pod.metadata.deletion_timestamp.is_some() {
             return None;
         }
+        self.judge(pod).await
+    }
+
+    /// Is it for this node, and is there room?
+    ///
+    /// The node's labels and taints may have changed since we last read them: where they decide, they are read again.
+    async fn judge(&self, pod: &DesiredPod) -> Option<Rejection> {
+        let status = pod.pod.status.as_ref();
         if let Err(rejection) = evict::admit(&pod.pod, &self.inputs.distress.borrow()) {
             return Some(rejection);
         }
@@ -443,6 +455,9 @@ impl PodsTask {
             Ok(given_out) => given_out,
             Err(rejection) => return Some(rejection),
         };
+        if let Some(rejection) = self.allocate(pod).await {
+            return Some(rejection);
+        }
         let others = self.others(&pod.uid);
         let mut node = self.context.node.borrow().clone();
         admit::cover(&mut node.allocatable, given_out);
@@ -484,6 +499,48 @@ impl PodsTask {
     fn active(&self, taken: &PodUid) -> Option<BTreeSet<PodUid>> {
         let others = || self.others(taken).into_iter().filter_map(|pod| pod.metadata.uid.as_deref().map(PodUid::new));
         self.listed.then(|| others().chain([taken.clone()]).collect())
+    }
+
+    /// Has the managers give a pod's containers what is theirs; `None` where they could.
+    async fn allocate(&self, pod: &DesiredPod) -> Option<Rejection> {
+        let managers = self.context.managers.clone()?;
+        // Before the list is in, who is missing is not known.
+        let keep = self.listed.then(|| self.owners(BTreeSet::from([pod.uid.clone()])));
+        let object = pod.pod.clone();
+        let allocation = tokio::task::spawn_blocking(move || {
+            if let Some(keep) = keep {
+                managers.keep_only(|uid| keep.contains(&PodUid::new(uid)));
+            }
+            managers.admit(&object)
+        });
+        match allocation.await {
+            Ok(answer) => answer.err(),
+            Err(panic) => Some(cpus::unexpected(&panic)),
+        }
+    }
+
+    /// Uids of the pods that keep what they were given: these, and whoever has a worker and has not ended.
+    fn owners(&self, mut uids: BTreeSet<PodUid>) -> BTreeSet<PodUid> {
+        let ended = |uid: &PodUid| self.context.pods.get_uid(uid).is_some_and(|pod| has_ended(&pod));
+        uids.extend(self.workers.keys().filter(|uid| !ended(uid)).cloned());
+        uids
+    }
+
+    /// Takes back what pods had that are not to keep it.
+    async fn release(&self, keep: impl Fn(&PodUid) -> bool + Send + 'static) {
+        let Some(managers) = self.context.managers.clone() else { return };
+        let released = tokio::task::spawn_blocking(move || managers.keep_only(|uid| keep(&PodUid::new(uid))));
+        if let Err(panic) = released.await {
+            tracing::error!(%panic, "CPUs of pods that are gone not taken back");
+        }
+    }
+
+    /// Takes back what pods had that are over, once all are known.
+    async fn release_ended(&self) {
+        if self.listed && self.context.managers.is_some() {
+            let keep = self.owners(BTreeSet::new());
+            self.release(move |uid| keep.contains(uid)).await;
+        }
     }
 
     fn gone(&mut self, mut pod: DesiredPod) {
@@ -534,6 +591,7 @@ impl PodsTask {
             let (known, uid) = (self.context.known.clone(), uid.clone());
             self.on_disk(move || known.remove(&uid));
         }
+        self.release_ended().await;
         self.retry_resizes().await;
     }
 
@@ -541,6 +599,7 @@ impl PodsTask {
     /// the API does not know is stopped and removed.
     async fn audit(&mut self) {
         self.audit_at = None;
+        self.release_ended().await;
         let begun = crate::clock::now();
         if let Some(last) = self.audited.replace(begun.mono) {
             catalog::PLEG_RELIST_INTERVAL.observe_one(begun.mono - last);

@@ -12,6 +12,7 @@ use crate::clock;
 use crate::ids::{ContainerId, PodKey, PodUid, SandboxId};
 use crate::model::devices::Edits;
 use crate::model::observed::{ObservedPod, PartState, Shape};
+use crate::model::topology::Pins;
 use async_trait::async_trait;
 use k8s_cri::v1 as pb;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
@@ -299,6 +300,22 @@ impl Runtime for CriRuntime {
         node_memory: i64,
     ) -> Result<(), RuntimeError> {
         let linux = translate::container_resources(pod, container, node_memory, &self.facts)?;
+        let request = pb::UpdateContainerResourcesRequest {
+            container_id: id.to_string(),
+            linux: Some(linux),
+            ..Default::default()
+        };
+        let mut client = self.client();
+        let answer = client.update_container_resources(request);
+        call("UpdateContainerResources", REQUEST_TIMEOUT, answer).await.map(drop)
+    }
+
+    async fn pin_container(&self, id: &ContainerId, pins: &Pins) -> Result<(), RuntimeError> {
+        let linux = pb::LinuxContainerResources {
+            cpuset_cpus: pins.cpus.clone(),
+            cpuset_mems: pins.memory_nodes.clone(),
+            ..Default::default()
+        };
         let request = pb::UpdateContainerResourcesRequest {
             container_id: id.to_string(),
             linux: Some(linux),

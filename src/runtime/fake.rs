@@ -9,6 +9,7 @@ use crate::ids::{ContainerId, ContainerName, PodKey, PodUid, SandboxId};
 use crate::model::devices::Edits;
 use crate::model::observed::{ContainerState, ObservedContainer, ObservedPod, ObservedSandbox, RuntimePod};
 use crate::model::pod::container_hash;
+use crate::model::topology::Pins;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::{BTreeMap, VecDeque};
@@ -318,6 +319,10 @@ impl Runtime for FakeRuntime {
         let limits = all.filter(|c| c.name == container).find_map(|c| c.resources.as_ref()?.limits.as_ref());
         let cpu = limits.and_then(|limits| limits.get("cpu")).map_or("unlimited", |cpu| cpu.0.as_str());
         self.enter("update_container", &format!("{id} {cpu}")).await
+    }
+
+    async fn pin_container(&self, id: &ContainerId, pins: &Pins) -> Result<(), RuntimeError> {
+        self.enter("pin_container", &format!("{id} {}", pins.cpus)).await
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {

@@ -143,7 +143,11 @@ pub fn container_config(
         stdin_once: container.stdin_once.unwrap_or_default(),
         tty: container.tty.unwrap_or_default(),
         linux: Some(pb::LinuxContainerConfig {
-            resources: Some(resources::container(pod, container, input.node_memory, facts)?),
+            resources: Some(pb::LinuxContainerResources {
+                cpuset_cpus: input.pins.cpus.clone(),
+                cpuset_mems: input.pins.memory_nodes.clone(),
+                ..resources::container(pod, container, input.node_memory, facts)?
+            }),
             security_context: Some(security),
         }),
         ..Default::default()

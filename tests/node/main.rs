@@ -16,6 +16,7 @@ mod flow;
 mod harness;
 mod join;
 mod kubectl;
+mod pinning;
 mod pods;
 mod registry;
 mod restart;

@@ -212,6 +212,7 @@ async fn container_input(sandbox: &SandboxInput, runtime: &CriRuntime, script: &
         mounts: Vec::new(),
         sandbox: sandbox.clone(),
         node_memory: 8 << 30,
+        pins: Default::default(),
     })
 }
 

@@ -109,6 +109,7 @@ impl Node {
             paths: WorkerPaths { pod_logs: self.folder.join("pod-logs") },
             known: KnownPods::new(&self.folder),
             restart_delays: Default::default(),
+            managers: None,
             tasks: Supervisor::new(),
         };
         let (_static_pods, static_pods) = watch::channel(Arc::default());

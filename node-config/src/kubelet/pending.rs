@@ -4,7 +4,7 @@ use super::types::KubeletConfiguration;
 use serde_json::Value;
 
 /// Field → what it would do. A field leaves this table when the agent acts on it.
-const PENDING: [(&str, &str); 37] = [
+const PENDING: [(&str, &str); 29] = [
     ("enableServer", "switch the HTTP API off"),
     ("readOnlyPort", "serve part of the API without authentication"),
     ("tlsCipherSuites", "choose cipher suites"),
@@ -19,12 +19,6 @@ const PENDING: [(&str, &str); 37] = [
     ("systemCgroups", "move other processes into that cgroup"),
     ("cgroupsPerQOS", "do without cgroups of classes of service"),
     ("singleProcessOOMKill", "have the kernel kill one process, not the container"),
-    ("cpuManagerPolicy", "give whole CPUs to guaranteed pods"),
-    ("cpuManagerPolicyOptions", "choose how"),
-    ("memoryManagerPolicy", "give memory of NUMA nodes to guaranteed pods"),
-    ("topologyManagerPolicy", "align CPUs, memory and devices"),
-    ("topologyManagerScope", "align them for a pod"),
-    ("topologyManagerPolicyOptions", "choose how"),
     ("qosReserved", "reserve memory for classes of service"),
     ("runtimeRequestTimeout", "give calls of the runtime another deadline"),
     ("cpuCFSQuota", "leave CPU limits unenforced"),
@@ -38,9 +32,7 @@ const PENDING: [(&str, &str); 37] = [
     ("failSwapOn", "run on a machine with swap"),
     ("memorySwap", "let pods swap"),
     ("containerLogMaxWorkers", "rotate several logs at a time"),
-    ("reservedSystemCPUs", "keep CPUs for the system"),
     ("enableSystemLogQuery", "serve the machine's logs"),
-    ("reservedMemory", "keep memory of NUMA nodes"),
     ("tracing", "send traces"),
 ];
 

@@ -6,6 +6,7 @@ use crate::cluster::fake::FakeCluster;
 use crate::ids::{ContainerId, PodUid, SandboxId};
 use crate::model::devices::Edits;
 use crate::model::observed::{ObservedPod, RuntimePod};
+use crate::model::topology::Pins;
 use crate::runtime::{
     ContainerInput, ContainerStats, ExecOutput, ImageFs, RuntimeError, RuntimeEvent, SandboxInput, StreamOptions,
 };
@@ -56,6 +57,9 @@ impl Runtime for Health {
         unasked()
     }
     async fn update_container(&self, _: &ContainerId, _: &Pod, _: &str, _: i64) -> Answer<()> {
+        unasked()
+    }
+    async fn pin_container(&self, _: &ContainerId, _: &Pins) -> Answer<()> {
         unasked()
     }
     async fn remove_container(&self, _: &ContainerId) -> Answer<()> {

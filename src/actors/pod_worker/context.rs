@@ -9,6 +9,7 @@ use crate::actors::status::StatusHandle;
 use crate::cgroups::Cgroups;
 use crate::cluster::{Cluster, KnownPods, Recorder};
 use crate::decide::backoff::Delays;
+use crate::managers::Managers;
 use crate::model::dns::NodeDns;
 use crate::model::node::NodeFacts;
 use crate::runtime::{Runtime, RuntimeError};
@@ -43,6 +44,8 @@ pub struct WorkerContext {
     pub known: KnownPods,
     /// How long containers that end again and again wait.
     pub restart_delays: Delays,
+    /// `None`: no policy gives containers CPUs of their own.
+    pub managers: Option<Arc<Managers>>,
     pub tasks: Supervisor,
 }
 

@@ -110,6 +110,7 @@ async fn input(
         env: devices.envs.clone().into_iter().chain(environment).collect(),
         mounts: devices.mounts.iter().map(device_mount).chain(mounts).collect(),
         sandbox,
+        pins: context.managers.as_ref().map(|managers| managers.pins(&pod.pod, step.name.as_str())).unwrap_or_default(),
         node_memory: node.capacity.get("memory").and_then(|q| Bytes::parse(q).ok()).unwrap_or_default().0,
     };
     Ok((input, devices))

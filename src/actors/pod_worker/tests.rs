@@ -106,6 +106,7 @@ impl World {
             paths: WorkerPaths { pod_logs: self.dir.path().join("logs") },
             known: KnownPods::new(self.dir.path()),
             restart_delays: Default::default(),
+            managers: None,
             tasks: Supervisor::new(),
         };
         let (static_pods, reader) = watch::channel(Arc::default());

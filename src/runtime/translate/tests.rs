@@ -82,6 +82,7 @@ fn container_input(pod: &Arc<Pod>) -> ContainerInput {
         }],
         sandbox: sandbox_input(pod),
         node_memory: 8 << 30,
+        pins: Default::default(),
     }
 }
 

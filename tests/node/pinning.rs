@@ -1,0 +1,57 @@
+//! The static CPU policy on a real node: who owns a CPU, who shares the rest, and that a restart keeps it.
+
+use crate::harness::{Containerd, Node};
+use crate::pods::sleeper;
+use serde_json::{Value, json};
+
+/// The CPUs that a process in the pod may use, once they are these (the shared pool moves while pods come and go).
+fn allowed(node: &Node, pod: &str, expected: &str) -> String {
+    // 30 s at most: the reconcile period is 10 s.
+    let script = "n=0; until [ \"$(sed -n 's/Cpus_allowed_list:.//p' /proc/self/status)\" = \"$0\" ] || [ $n -ge 300 ]; \
+                  do sleep 0.1; n=$((n+1)); done; sed -n 's/Cpus_allowed_list:.//p' /proc/self/status";
+    node.kubectl(&["exec", pod, "--", "sh", "-c", script, expected]).trim().to_owned()
+}
+
+fn state(node: &Node) -> Value {
+    let text = std::fs::read(node.path("kubelet/cpu_manager_state")).expect("the checkpoint");
+    serde_json::from_slice(&text).expect("JSON")
+}
+
+#[test]
+fn a_guaranteed_pod_owns_its_cpu_through_restarts_and_the_others_share_the_rest() {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").expect("the machine's CPUs");
+    let all = online.trim();
+    if all == "0" {
+        eprintln!("skipped: one CPU is not enough to give one away");
+        return;
+    }
+    let mut node = Node::start_with(Containerd::Current, &["--cpu-manager-policy=static", "--reserved-cpus=0"]);
+    node.apply(&sleeper("shared"));
+    node.wait_ready(&["shared"]);
+    assert_eq!(allowed(&node, "shared", all), all);
+    assert_eq!(state(&node)["defaultCpuSet"], all);
+
+    let mut owner = sleeper("owner");
+    let amounts = json!({"cpu": "1", "memory": "32Mi"});
+    owner["spec"]["containers"][0]["resources"] = json!({"requests": amounts, "limits": amounts});
+    node.apply(&owner);
+    node.wait_ready(&["owner"]);
+    let kept = state(&node);
+    let uid = node.jsonpath("pod/owner", "{.metadata.uid}");
+    let own = kept["entries"][&uid]["c"].as_str().expect("the owner's CPU").to_owned();
+    let rest = kept["defaultCpuSet"].as_str().expect("the shared pool").to_owned();
+    assert!(own.parse::<u32>().is_ok_and(|cpu| cpu > 0), "{kept}");
+    assert_eq!(kept["policyName"], "static");
+    assert_eq!(allowed(&node, "owner", &own), own);
+    assert_eq!(allowed(&node, "shared", &rest), rest);
+
+    node.kill();
+    node.boot();
+    assert_eq!(state(&node), kept);
+    assert_eq!(allowed(&node, "owner", &own), own);
+    assert_eq!(allowed(&node, "shared", &rest), rest);
+
+    node.kubectl(&["delete", "pod", "owner"]);
+    assert_eq!(allowed(&node, "shared", all), all);
+    assert!(state(&node).get("entries").is_none());
+}

@@ -102,7 +102,8 @@ impl Agent {
             Some(sources) => CredentialProviders::load(sources)?,
             None => CredentialProviders::default(),
         };
-        let (runtime, info) = connect_runtime(&config).await?;
+        let owned_cpus = managers.as_ref().is_some_and(|managers| managers.lifts_quotas());
+        let (runtime, info) = connect_runtime(&config, owned_cpus).await?;
         let connection = Arc::new(Connection::open(&config.kubeconfig).await?);
         let cluster: Arc<dyn Cluster> = Arc::new(KubeCluster::over(connection.clone(), &config.node_name));
         let reload = ReloadTask::new(connection.clone(), &config.kubeconfig, &config.cert_dir);
@@ -138,7 +139,7 @@ impl Agent {
         if config.server_tls_bootstrap {
             tasks.spawn("serving_certificate", certificates.keep_serving());
         }
-        let cgroups = cgroups(&config, &info, &node.facts).await?;
+        let cgroups = cgroups(&config, &info, &node.facts).await?.with_owned_cpus(owned_cpus);
         let facts = node.facts.clone();
         let volumes = Volumes::new(&config.root_dir, &config.cluster_domain, cluster.clone(), facts, csi.clone())
             .with_ids(id_settings(&config));
@@ -174,7 +175,7 @@ impl Agent {
             managers: managers.clone(),
             tasks: tasks.clone(),
         };
-        if let Some(managers) = managers {
+        if let Some(managers) = managers.clone() {
             let period = config.kubelet.cpu_manager_reconcile_period.to_std();
             let pinning = PinningTask { managers, runtime: runtime.clone(), pods: pods.clone(), period };
             tasks.spawn("pinning", pinning.run());
@@ -252,7 +253,7 @@ impl Agent {
             tasks: tasks.child(),
         };
         tasks.spawn("plugins", plugins.run());
-        let resources = PodResources { pods: pods.clone(), devices: devices.clone() };
+        let resources = PodResources { pods: pods.clone(), devices: devices.clone(), managers };
         tasks.spawn("pod_resources", resources.listen(&config.root_dir));
         tasks.spawn("device_registration", devices.listen());
         let content = ContentTask {
@@ -337,11 +338,15 @@ impl Agent {
 }
 
 /// Waits for the runtime to answer, and for what it says of itself.
-async fn connect_runtime(config: &AgentConfig) -> Result<(Arc<dyn Runtime>, RuntimeInfo), AgentError> {
+async fn connect_runtime(
+    config: &AgentConfig,
+    whole_cpus_are_owned: bool,
+) -> Result<(Arc<dyn Runtime>, RuntimeInfo), AgentError> {
     let endpoint = &config.runtime_endpoint;
     let facts = HostFacts {
         seccomp_profiles: config.root_dir.join("seccomp"),
         seccomp_default: config.kubelet.seccomp_default.unwrap_or(false),
+        whole_cpus_are_owned,
         ..HostFacts::detect()
     };
     let runtime: Arc<dyn Runtime> = Arc::new(CriRuntime::lazy(endpoint).with_facts(facts));

@@ -10,7 +10,7 @@ pub use values::{CgroupResources, Version, cpu_weight, files, pod_resources};
 use crate::clock;
 use crate::ids::PodUid;
 use crate::metrics::catalog;
-use crate::model::resources::BadQuantity;
+use crate::model::resources::{BadQuantity, has_whole_cpus};
 use crate::runtime::translate::cpu_shares;
 use crate::units::{Bytes, Millicores};
 use k8s_openapi::api::core::v1::Pod;
@@ -74,6 +74,8 @@ pub struct Cgroups {
     parent: Vec<String>,
     /// `podPidsLimit`; `None` is no limit.
     pod_pids: Option<i64>,
+    /// The static CPU policy gives whole CPUs away: pods that own some have no CPU quota.
+    whole_cpus_are_owned: bool,
 }
 
 impl Cgroups {
@@ -94,7 +96,8 @@ impl Cgroups {
         if hierarchies.is_empty() {
             return Err(CgroupError::NotMounted(root.to_owned()));
         }
-        Ok(Self { version, driver, hierarchies, parent: vec!["kubepods".to_owned()], pod_pids: None })
+        let parent = vec!["kubepods".to_owned()];
+        Ok(Self { version, driver, hierarchies, parent, pod_pids: None, whole_cpus_are_owned: false })
     }
 
     /// Puts `kubepods` below `cgroup_root` (`--cgroup-root`, `/` by default).
@@ -108,6 +111,21 @@ impl Cgroups {
     pub fn with_pod_pids(mut self, limit: Option<i64>) -> Self {
         self.pod_pids = limit.filter(|&limit| limit > 0);
         self
+    }
+
+    /// Leaves pods that own CPUs without a quota (`DisableCPUQuotaWithExclusiveCPUs` under the static CPU policy).
+    pub fn with_owned_cpus(mut self, owned: bool) -> Self {
+        self.whole_cpus_are_owned = owned;
+        self
+    }
+
+    /// What a pod's cgroup is given.
+    fn resources_of(&self, pod: &Pod, pids: Option<i64>) -> Result<CgroupResources, BadQuantity> {
+        let mut resources = pod_resources(pod, pids)?;
+        if self.whole_cpus_are_owned && has_whole_cpus(pod) {
+            resources.cpu_quota = None;
+        }
+        Ok(resources)
     }
 
     pub fn version(&self) -> Version {
@@ -163,7 +181,7 @@ impl Cgroups {
     /// Makes the pod's cgroup with its limits; doing it again changes nothing.
     pub async fn create_pod(&self, pod: &Pod) -> Result<(), CgroupError> {
         let begun = clock::now().mono;
-        let resources = pod_resources(pod, self.pod_pids)?;
+        let resources = self.resources_of(pod, self.pod_pids)?;
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let made = self.create(&self.pod_names(QosClass::of(pod), uid), &resources).await;
         catalog::CGROUP_MANAGER.observe(["create"], begun.elapsed());

@@ -1,80 +1,27 @@
 //! The CPU, memory and topology managers: what `decide::{cpus, numa_memory, topology}` decides, kept in the kubelet's checkpoint files.
 //! Where no policy asks for them there are none.
 
+mod admission;
 mod checkpoint;
 mod machine;
+mod start;
 
-use crate::decide::cpus::{self, BadOption, BadState, CpuState, StaticCpus};
-use crate::decide::numa_memory::{BadMemoryState, MemoryState, Sizes, StaticMemory};
-use crate::decide::topology::{Aligner, Alignment, Hint, Hints, Scope};
-use crate::model::cpuset::{BadCpuSet, CpuSet};
-use crate::model::memory::Rejection;
-use crate::model::topology::{Pins, Topology};
-use crate::units::{Bytes, Millicores};
-use checkpoint::{CheckpointError, CpuCheckpoint, MemoryCheckpoint};
-use k8s_openapi::api::core::v1::{Container, Pod};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use node_config::agent::AgentConfig;
-use node_config::kubelet::KubeletConfiguration;
-use std::collections::{BTreeMap, BTreeSet};
+pub use admission::Admission;
+pub use start::ManagerError;
+
+use crate::decide::cpus::{CpuState, StaticCpus};
+use crate::decide::numa_memory::{Block, MemoryState, StaticMemory, Table};
+use crate::decide::resize::Fixed;
+use crate::decide::topology::Aligner;
+use crate::metrics::catalog;
+use crate::model::cpuset::CpuSet;
+use crate::model::topology::Pins;
+use checkpoint::{CpuCheckpoint, MemoryCheckpoint};
+use k8s_openapi::api::core::v1::Pod;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
-
-/// Why the node cannot start with this configuration, machine and state; each names the remedy.
-#[derive(Debug, thiserror::Error)]
-pub enum ManagerError {
-    #[error(
-        "the machine's CPUs cannot be read from /sys: {0}; mount it, or set cpuManagerPolicy and topologyManagerPolicy to none"
-    )]
-    Machine(#[source] io::Error),
-    #[error("reservedSystemCPUs: {0}")]
-    Reserved(#[from] BadCpuSet),
-    #[error("unable to reserve CPUs {missing}: the machine has {machine}; change reservedSystemCPUs")]
-    NotThere { missing: CpuSet, machine: CpuSet },
-    #[error(
-        "[cpumanager] the static policy requires systemreserved.cpu + kubereserved.cpu to be greater than zero; set \
-         reservedSystemCPUs, systemReserved.cpu or kubeReserved.cpu"
-    )]
-    NothingReserved,
-    #[error(
-        "[cpumanager] unable to reserve the required amount of CPUs (size of {machine} did not equal {wanted}); lower \
-         systemReserved.cpu and kubeReserved.cpu"
-    )]
-    TooMuchReserved { machine: CpuSet, wanted: usize },
-    #[error("cpuManagerPolicyOptions: {0}")]
-    Option(#[from] BadOption),
-    #[error("topologyManagerPolicyOptions: {0}")]
-    TopologyOption(String),
-    #[error(
-        "unsupported on machines with more than {0} NUMA Nodes; set topologyManagerPolicyOptions.max-allowable-numa-nodes"
-    )]
-    TooManyNodes(usize),
-    #[error(
-        "could not restore state from checkpoint: {source}, please drain this node and delete the CPU manager checkpoint file \
-         {path:?} before restarting Kubelet"
-    )]
-    Checkpoint { path: PathBuf, source: CheckpointError },
-    #[error(
-        "could not restore state from checkpoint: [memorymanager] {source}, please drain this node and delete the memory \
-         manager checkpoint file {path:?} before restarting Kubelet"
-    )]
-    MemoryCheckpoint { path: PathBuf, source: CheckpointError },
-    #[error("Invalid state, please drain node and remove policy state file {path:?}: {source}")]
-    MemoryState { path: PathBuf, source: BadMemoryState },
-    #[error("[memorymanager] you should specify the system reserved memory; set reservedMemory")]
-    NoMemoryReserved,
-    #[error(
-        "the total amount {given:?} of type {kind:?} is not equal to the value {wanted:?} determined by Node Allocatable \
-         feature; have reservedMemory add up to systemReserved, kubeReserved and evictionHard together"
-    )]
-    MemoryReserved { kind: String, given: String, wanted: String },
-    #[error("reservedMemory: the machine has no NUMA node {0}")]
-    NoSuchNode(i32),
-    #[error("static policy invalid state, please drain node and remove policy state file {path:?}: {source}")]
-    State { path: PathBuf, source: BadState },
-}
 
 /// Upstream's name of the CPU manager's checkpoint, in the root directory.
 const CPU_STATE: &str = "cpu_manager_state";
@@ -85,15 +32,14 @@ const STATIC: &str = "static";
 const MEMORY_STATE: &str = "memory_manager_state";
 const MEMORY_NONE: &str = "None";
 const MEMORY_STATIC: &str = "Static";
-/// `defaultMaxAllowableNUMANodes`: with more the number of combinations explodes.
-const MAX_NODES: usize = 8;
 
-/// The managers of a node that has any. Blocks on its checkpoint file where said so.
+/// The managers of a node that has any. Blocks on its checkpoint files where said so.
 #[derive(Debug)]
 pub struct Managers {
     cpus: Option<StaticCpus>,
     memory: Option<StaticMemory>,
     aligner: Option<Aligner>,
+    lifts_quotas: bool,
     root: PathBuf,
     state: Mutex<State>,
     /// Told when the shared pool has changed.
@@ -108,96 +54,48 @@ struct State {
 }
 
 impl Managers {
-    /// As the configuration says; `None` where no policy wants anything. Blocks: reads `/sys` and the checkpoint.
-    pub fn start(config: &AgentConfig) -> Result<Option<Arc<Self>>, ManagerError> {
-        let kubelet = &config.kubelet;
-        let path = config.root_dir.join(CPU_STATE);
-        let is_static = kubelet.cpu_manager_policy == STATIC;
-        let alignment = match kubelet.topology_manager_policy.as_str() {
-            "best-effort" => Some(Alignment::BestEffort),
-            "restricted" => Some(Alignment::Restricted),
-            "single-numa-node" => Some(Alignment::SingleNumaNode),
-            _ => None,
-        };
-        let memory_path = config.root_dir.join(MEMORY_STATE);
-        let is_memory_static = kubelet.memory_manager_policy == MEMORY_STATIC;
-        let failed = |source| ManagerError::Checkpoint { path: path.clone(), source };
-        let kept = checkpoint::read::<CpuCheckpoint>(&path, if is_static { STATIC } else { NONE }).map_err(failed)?;
-        let memory_failed = |source| ManagerError::MemoryCheckpoint { path: memory_path.clone(), source };
-        let policy = if is_memory_static { MEMORY_STATIC } else { MEMORY_NONE };
-        let memory_kept = checkpoint::read::<MemoryCheckpoint>(&memory_path, policy).map_err(memory_failed)?;
-        let named: CpuSet = kubelet.reserved_system_cpus.parse()?;
-        let any = is_static || is_memory_static || alignment.is_some();
-        if !any && named.is_empty() {
-            return Ok(None);
-        }
-        let topology = machine::read(Path::new("/sys/devices/system")).map_err(ManagerError::Machine)?;
-        let missing = named.difference(&topology.all());
-        if !missing.is_empty() {
-            return Err(ManagerError::NotThere { missing, machine: topology.all() });
-        }
-        if !any {
-            return Ok(None);
-        }
-        let aligner = alignment.map(|alignment| aligner(alignment, kubelet, &topology)).transpose()?;
-        let (mut cpus, mut memory, mut state) = (None, None, State::default());
-        if is_memory_static {
-            let policy = StaticMemory::new(&topology, &reserved_memory(config, &topology)?);
-            let kept = memory_kept.map(MemoryCheckpoint::state).unwrap_or_default();
-            let failed = |source| ManagerError::MemoryState { path: memory_path.clone(), source };
-            state.memory = policy.begin(kept).map_err(failed)?;
-            memory = Some(policy);
-        }
-        if is_static {
-            let kept = kept.map(|kept| kept.state()).transpose().map_err(|error| failed(error.into()))?;
-            let policy = static_cpus(config, topology, &named, alignment)?;
-            let failed = |source| ManagerError::State { path: path.clone(), source };
-            state.cpus = policy.begin(kept.unwrap_or_default()).map_err(failed)?;
-            cpus = Some(policy);
-        }
-        let (root, changed) = (config.root_dir.clone(), Notify::new());
-        let managers = Self { cpus, memory, aligner, root, state: Mutex::default(), changed };
-        managers.replace(&mut managers.lock(), state);
-        Ok(Some(Arc::new(managers)))
+    /// Are resources of pods aligned at all?
+    pub fn aligns(&self) -> bool {
+        self.aligner.is_some()
     }
 
-    /// Gives a pod's containers what is theirs, or says why the node cannot take it. A pod that has its share keeps it.
-    /// Blocks: writes the checkpoint.
-    pub fn admit(&self, pod: &Pod) -> Result<(), Rejection> {
-        let Some(spec) = &pod.spec else { return Ok(()) };
-        let mut state = self.lock();
-        // A pod that is refused leaves no trace.
-        let mut next = state.clone();
-        let of_pod = match &self.aligner {
-            Some(aligner) if aligner.scope == Scope::Pod => {
-                let cpus = self.cpus.as_ref().and_then(|cpus| cpus.pod_hints(&next.cpus, pod));
-                let memory = self.memory.as_ref().and_then(|memory| memory.pod_hints(&next.memory, pod));
-                Some(aligner.merge(&providers(cpus, memory))?)
-            }
-            Some(_) | None => None,
-        };
-        for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
-            let hint = match (&self.aligner, of_pod) {
-                (_, Some(hint)) => Some(hint),
-                (Some(aligner), None) => Some(self.align(aligner, &next, pod, container)?),
-                (None, None) => None,
-            };
-            if let Some(cpus) = &self.cpus {
-                cpus.allocate(&mut next.cpus, pod, container, hint.and_then(|hint| hint.affinity))?;
-            }
-            if let Some(memory) = &self.memory {
-                let given = memory.allocate(&mut next.memory, pod, container, hint);
-                given.map_err(|error| cpus::unexpected(&error))?;
-            }
-        }
-        self.replace(&mut state, next);
-        Ok(())
+    /// Do containers that own CPUs run without a CFS quota (`DisableCPUQuotaWithExclusiveCPUs`)?
+    pub fn lifts_quotas(&self) -> bool {
+        self.cpus.is_some() && self.lifts_quotas
     }
 
-    fn align(&self, aligner: &Aligner, state: &State, pod: &Pod, container: &Container) -> Result<Hint, Rejection> {
-        let cpus = self.cpus.as_ref().and_then(|cpus| cpus.hints(&state.cpus, pod, container));
-        let memory = self.memory.as_ref().and_then(|memory| memory.hints(&state.memory, pod, container));
-        aligner.merge(&providers(cpus, memory))
+    /// What a Guaranteed pod keeps as it is while it runs.
+    pub fn fixed(&self) -> Fixed {
+        Fixed { cpu: self.cpus.is_some(), memory: self.memory.is_some() }
+    }
+
+    /// CPUs that a container owns.
+    pub fn own_cpus(&self, uid: &str, container: &str) -> CpuSet {
+        let state = self.lock();
+        state.cpus.own.get(uid).and_then(|own| own.get(container)).cloned().unwrap_or_default()
+    }
+
+    /// Memory that a container has from NUMA nodes.
+    pub fn own_memory(&self, uid: &str, container: &str) -> Vec<Block> {
+        let state = self.lock();
+        state.memory.own.get(uid).and_then(|own| own.get(container)).cloned().unwrap_or_default()
+    }
+
+    /// CPUs that the static policy may give out.
+    pub fn allocatable_cpus(&self) -> CpuSet {
+        self.cpus.as_ref().map(StaticCpus::allocatable).unwrap_or_default()
+    }
+
+    /// Memory that the static policy may give out: node, kind, bytes.
+    pub fn allocatable_memory(&self) -> Vec<(u32, String, u64)> {
+        let state = self.lock();
+        let nodes = state.memory.nodes.iter();
+        let tables = |(id, node): (&u32, &crate::decide::numa_memory::Node)| {
+            let id = *id;
+            let of = move |(kind, table): (&String, &Table)| (id, kind.clone(), table.allocatable);
+            node.memory_map.iter().map(of).collect::<Vec<_>>()
+        };
+        nodes.flat_map(tables).collect()
     }
 
     /// Takes back what pods have that are not to be kept. Blocks where there are such: writes the checkpoint.
@@ -230,6 +128,10 @@ impl Managers {
             let checkpoint = CpuCheckpoint::of(STATIC, &next.cpus);
             store(CPU_STATE, checkpoint::write(&self.root.join(CPU_STATE), &checkpoint));
         }
+        if let Some(cpus) = &self.cpus {
+            catalog::SHARED_CPUS.set(cpus.shared_millicores(&next.cpus));
+            catalog::OWNED_CPUS.set(next.cpus.owned().len() as f64);
+        }
         if self.memory.is_some() && state.memory != next.memory {
             let checkpoint = MemoryCheckpoint::of(MEMORY_STATIC, &next.memory);
             store(MEMORY_STATE, checkpoint::write(&self.root.join(MEMORY_STATE), &checkpoint));
@@ -244,196 +146,5 @@ impl Managers {
     // A poisoned lock still holds a whole state: it is only ever replaced.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What is merged, one list a resource: devices join here.
-fn providers(cpus: Hints, memory: Option<BTreeMap<String, Vec<Hint>>>) -> Vec<Hints> {
-    let memory: Vec<Hints> = match memory {
-        Some(kinds) if !kinds.is_empty() => kinds.into_values().map(Some).collect(),
-        Some(_) | None => vec![None],
-    };
-    std::iter::once(cpus).chain(memory).collect()
-}
-
-/// `reservedMemory`, which must add up to what the node keeps of its memory anyway.
-fn reserved_memory(config: &AgentConfig, topology: &Topology) -> Result<BTreeMap<u32, Sizes>, ManagerError> {
-    let bytes = |text: &String| Bytes::parse(&Quantity(text.clone())).map_or(0, |bytes| bytes.0.max(0).unsigned_abs());
-    let mut reserved: BTreeMap<u32, Sizes> = BTreeMap::new();
-    let mut given = Sizes::new();
-    for entry in &config.kubelet.reserved_memory {
-        let node = u32::try_from(entry.numa_node).ok().filter(|node| topology.numa.contains_key(node));
-        let node = node.ok_or(ManagerError::NoSuchNode(entry.numa_node))?;
-        for (kind, amount) in &entry.limits {
-            *reserved.entry(node).or_default().entry(kind.clone()).or_default() += bytes(amount);
-            *given.entry(kind.clone()).or_default() += bytes(amount);
-        }
-    }
-    let mut wanted = Sizes::new();
-    for list in [&config.system_reserved, &config.kube_reserved] {
-        for (kind, amount) in list.iter().filter(|(kind, _)| *kind == "memory" || kind.starts_with("hugepages-")) {
-            *wanted.entry(kind.clone()).or_default() += bytes(amount);
-        }
-    }
-    if let Some(threshold) = config.eviction_hard.get("memory.available") {
-        let total: u64 = topology.numa.values().map(|node| node.memory_bytes).sum();
-        let share = threshold.strip_suffix('%').and_then(|percent| percent.parse::<f32>().ok());
-        #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
-        let kept = share.map_or_else(|| bytes(threshold), |percent| (total as f64 * f64::from(percent) / 100.0) as u64);
-        *wanted.entry("memory".to_owned()).or_default() += kept;
-    }
-    if given.get("memory").copied().unwrap_or(0) == 0 {
-        return Err(ManagerError::NoMemoryReserved);
-    }
-    for kind in given.keys().chain(wanted.keys()).collect::<BTreeSet<_>>() {
-        let [given, wanted] = [&given, &wanted].map(|sizes| sizes.get(kind).copied().unwrap_or(0));
-        if given != wanted {
-            let show = |size: u64| Bytes(i64::try_from(size).unwrap_or(i64::MAX)).quantity(true).0;
-            return Err(ManagerError::MemoryReserved { kind: kind.clone(), given: show(given), wanted: show(wanted) });
-        }
-    }
-    Ok(reserved)
-}
-
-fn static_cpus(
-    config: &AgentConfig,
-    topology: Topology,
-    named: &CpuSet,
-    alignment: Option<Alignment>,
-) -> Result<StaticCpus, ManagerError> {
-    let kubelet = &config.kubelet;
-    let alpha = ["CPUManagerPolicyAlphaOptions", "AllAlpha"];
-    let alpha = alpha.iter().find_map(|gate| kubelet.feature_gates.get(*gate)).copied().unwrap_or(false);
-    let options = cpus::Options::parse(&kubelet.cpu_manager_policy_options, alpha)?;
-    options.check(&topology, alignment == Some(Alignment::SingleNumaNode))?;
-    let cpu = |text: &String| Millicores::parse(&Quantity(text.clone())).map_or(0, |cpu| cpu.0);
-    let amounts = [&config.system_reserved, &config.kube_reserved].map(|list| list.get("cpu").map_or(0, cpu));
-    let wanted = usize::try_from(amounts.iter().sum::<i64>()).unwrap_or(0).div_ceil(1000);
-    if wanted == 0 {
-        return Err(ManagerError::NothingReserved);
-    }
-    let too_much = |machine| ManagerError::TooMuchReserved { machine, wanted };
-    let reserved = match named.is_empty() {
-        true => StaticCpus::reserve(&topology, wanted, options).map_err(|_| too_much(topology.all()))?,
-        false => named.clone(),
-    };
-    Ok(StaticCpus { topology, reserved, options })
-}
-
-fn aligner(alignment: Alignment, kubelet: &KubeletConfiguration, topology: &Topology) -> Result<Aligner, ManagerError> {
-    let (mut closest, mut most) = (false, MAX_NODES);
-    for (name, value) in &kubelet.topology_manager_policy_options {
-        let bad = || ManagerError::TopologyOption(format!("bad value for option {name:?}: {value:?}"));
-        match name.as_str() {
-            "prefer-closest-numa-nodes" => closest = cpus::truth(value).ok_or_else(bad)?,
-            "max-allowable-numa-nodes" => {
-                most = value.parse().map_err(|_| bad())?;
-                if most < MAX_NODES {
-                    let words = format!("the minimum value of {name:?} should not be less than {MAX_NODES}");
-                    return Err(ManagerError::TopologyOption(words));
-                }
-            }
-            _ => return Err(ManagerError::TopologyOption(format!("unknown Topology Manager Policy option: {name:?}"))),
-        }
-    }
-    if topology.numa.len() > most {
-        return Err(ManagerError::TooManyNodes(most));
-    }
-    let scope = if kubelet.topology_manager_scope == "pod" { Scope::Pod } else { Scope::Container };
-    let nodes = topology.numa.iter().map(|(id, node)| (*id, node.distances.clone())).collect();
-    Ok(Aligner { alignment, scope, closest, nodes })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Starts with these fields in the configuration and this text in the checkpoint.
-    fn start(fields: &[(&str, serde_json::Value)], kept: Option<&str>) -> Result<Option<Arc<Managers>>, String> {
-        let root = tempfile::tempdir().unwrap();
-        if let Some(kept) = kept {
-            std::fs::write(root.path().join(CPU_STATE), kept).unwrap();
-        }
-        let mut kubelet = serde_json::to_value(KubeletConfiguration::defaulted()).unwrap();
-        for (field, value) in fields {
-            kubelet[*field] = value.clone();
-        }
-        let kubelet = serde_json::from_value(kubelet).unwrap();
-        let config = AgentConfig { root_dir: root.path().into(), ..AgentConfig::resolve("n", "/k", kubelet) };
-        let started = Managers::start(&config).map_err(|error| error.to_string());
-        let written = root.path().join(CPU_STATE).exists();
-        assert_eq!(written, kept.is_some() || matches!(started, Ok(Some(ref m)) if m.cpus.is_some()));
-        started.map_err(|error| error.replace(&root.path().display().to_string(), "/root"))
-    }
-
-    #[test]
-    fn with_no_policy_there_are_no_managers_and_no_files() {
-        assert!(start(&[], None).unwrap().is_none());
-        let none = r#"{"policyName":"none","defaultCpuSet":"","checksum":1353318690}"#;
-        assert!(start(&[], Some(none)).unwrap().is_none());
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused_in_upstreams_words_with_the_remedy() {
-        let policy = ("cpuManagerPolicy", "static".into());
-        let reserved = ("systemReserved", serde_json::json!({"cpu": "100m"}));
-        let none = r#"{"policyName":"none","defaultCpuSet":"","checksum":1353318690}"#;
-        for (fields, kept, expected) in [
-            (
-                vec![policy.clone()],
-                None,
-                "the static policy requires systemreserved.cpu + kubereserved.cpu to be greater",
-            ),
-            (
-                vec![policy.clone(), reserved.clone()],
-                Some(none),
-                "could not restore state from checkpoint: configured policy \"static\" differs from state checkpoint policy \"none\", \
-                 please drain this node and delete the CPU manager checkpoint file \"/root/cpu_manager_state\" before restarting",
-            ),
-            (
-                vec![],
-                Some(r#"{"policyName":"static","defaultCpuSet":"0-1","checksum":1636926438}"#),
-                "configured policy \"none\" differs from state checkpoint policy \"static\"",
-            ),
-            (
-                vec![policy.clone(), reserved.clone()],
-                Some(r#"{"policyName":"static","defaultCpuSet":"0-8000"}"#),
-                "static policy invalid state, please drain node and remove policy state file \"/root/cpu_manager_state\": current set",
-            ),
-            (vec![("reservedSystemCPUs", "8000".into())], None, "unable to reserve CPUs 8000"),
-            (
-                vec![policy.clone(), ("systemReserved", serde_json::json!({"cpu": "9000"}))],
-                None,
-                "unable to reserve the required amount of CPUs",
-            ),
-            (
-                vec![policy, reserved, ("cpuManagerPolicyOptions", serde_json::json!({"fast": "true"}))],
-                None,
-                "unknown CPU Manager Policy option: \"fast\"",
-            ),
-        ] {
-            let error = start(&fields, kept).map(|_| ()).unwrap_err();
-            assert!(error.contains(expected), "{error}\n{expected}");
-        }
-    }
-
-    #[test]
-    fn a_pod_is_refused_by_the_topology_managers_policy_and_leaves_no_trace() {
-        let fields = [
-            ("cpuManagerPolicy", "static".into()),
-            ("topologyManagerPolicy", "single-numa-node".into()),
-            ("reservedSystemCPUs", "0".into()),
-        ];
-        let managers = start(&fields, None).unwrap().unwrap();
-        let resources = serde_json::json!({"cpu": "8000", "memory": "1Mi"});
-        let container = serde_json::json!({"name": "c", "resources": {"requests": resources, "limits": resources}});
-        let pod: Pod =
-            serde_json::from_value(serde_json::json!({"metadata": {"uid": "u"}, "spec": {"containers": [container]}}))
-                .unwrap();
-        let before = managers.pins(&pod, "c");
-        let rejection = managers.admit(&pod).unwrap_err();
-        assert_eq!(rejection.reason, "TopologyAffinityError");
-        assert_eq!(rejection.message, "Resources cannot be allocated with Topology locality");
-        assert_eq!(managers.pins(&pod, "c"), before);
     }
 }

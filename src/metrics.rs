@@ -90,6 +90,11 @@ impl Histogram<0> {
     pub fn observe_one(&self, took: Duration) {
         lock(&self.values).entry([]).or_default().observe(self.buckets, took.as_secs_f64());
     }
+
+    /// In whole milliseconds, for the one that counts these.
+    pub fn observe_millis(&self, took: Duration) {
+        lock(&self.values).entry([]).or_default().observe(self.buckets, took.as_millis() as f64);
+    }
 }
 
 impl<const L: usize> Family for Histogram<L> {

@@ -6,7 +6,9 @@ mod report;
 mod tests;
 
 use crate::clock;
+use crate::decide::cpus::unexpected;
 use crate::decide::devices::{Book, Claim, Ids, Lack, Offer, is_extended_resource};
+use crate::decide::topology::{Hints, NumaMask};
 use crate::ids::PodUid;
 use crate::metrics::catalog;
 use crate::model::devices::{Advertised, Devices, Edits};
@@ -56,6 +58,9 @@ enum AllocateError {
     #[error("no containers return in allocation response ")]
     Empty,
 }
+
+/// Tells where a container's devices could come from, of these NUMA nodes.
+pub type DeviceHints<'a> = &'a dyn Fn(&BTreeSet<u32>) -> Vec<Hints>;
 
 /// Talks to the device manager; cheap to clone.
 #[derive(Clone)]
@@ -246,40 +251,56 @@ impl DevicesHandle {
     }
 
     /// Gives every container of a pod that is being taken its devices; returns how much of each resource is given out
-    /// then. `active`: the pods that may hold any, once all are known.
+    /// then. `active`: the pods that may hold any, once all are known. `place` is asked for each container first: it
+    /// may look where the devices could come from, and says from which nodes they should.
     pub async fn admit(
         &self,
         pod: &Pod,
         uid: &PodUid,
         active: impl FnOnce() -> Option<BTreeSet<PodUid>>,
+        mut place: impl FnMut(&Container, DeviceHints<'_>) -> Result<Option<NumaMask>, Rejection>,
     ) -> Result<BTreeMap<String, usize>, Rejection> {
         let spec = pod.spec.iter();
         let containers: Vec<&Container> =
             spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers)).collect();
-        {
+        let wants_any = {
             let book = lock(&self.0.book);
-            if book.is_empty() || containers.iter().all(|container| book.wants(container).is_empty()) {
-                return Ok(BTreeMap::new());
-            }
+            !book.is_empty() && !containers.iter().all(|container| book.wants(container).is_empty())
+        };
+        let active = if wants_any { active() } else { None };
+        if let Some(active) = &active {
+            lock(&self.0.book).release(active);
         }
-        let active = active();
         let mut given = false;
         for container in containers {
-            match self.allocate(pod, uid, container, active.as_ref()).await {
+            let nodes = place(container, &|nodes| lock(&self.0.book).hints(pod, uid, container, nodes));
+            let gave = match nodes {
+                Ok(nodes) if wants_any => {
+                    self.allocate(pod, uid, container, nodes).await.map_err(|error| unexpected(&error))
+                }
+                Ok(_) => Ok(false),
+                Err(rejection) => Err(rejection),
+            };
+            match gave {
                 Ok(gave) => given |= gave,
-                Err(error) => {
+                Err(rejection) => {
                     lock(&self.0.book).forget(uid);
-                    return Err(Rejection {
-                        reason: "UnexpectedAdmissionError".into(),
-                        message: format!("Allocate failed due to {error}, which is unexpected"),
-                    });
+                    return Err(rejection);
                 }
             }
+        }
+        if !wants_any {
+            return Ok(BTreeMap::new());
         }
         if given {
             self.save().await;
         }
         Ok(lock(&self.0.book).given_out(uid))
+    }
+
+    /// Where the devices of a pod as a whole could come from.
+    pub fn pod_hints(&self, pod: &Pod, uid: &PodUid, nodes: &BTreeSet<u32>) -> Vec<Hints> {
+        lock(&self.0.book).pod_hints(pod, uid, nodes)
     }
 
     /// What a container that is about to start is given with its devices; its plugins are told if they want to know.
@@ -313,19 +334,16 @@ impl DevicesHandle {
         pod: &Pod,
         uid: &PodUid,
         container: &Container,
-        active: Option<&BTreeSet<PodUid>>,
+        nodes: Option<NumaMask>,
     ) -> Result<bool, AllocateError> {
         let wanted = lock(&self.0.book).wants(container);
         if wanted.is_empty() {
             return Ok(false);
         }
         let _alone = self.0.allocating.lock().await;
-        if let Some(active) = active {
-            lock(&self.0.book).release(active);
-        }
         let mut given = false;
         for (resource, count) in wanted {
-            let claim = Claim { pod, uid, container: &container.name, resource: &resource, count };
+            let claim = Claim { pod, uid, container: &container.name, resource: &resource, count, nodes };
             let offer = lock(&self.0.book).offer(&claim)?;
             let chosen = match offer {
                 Offer::Held => continue,

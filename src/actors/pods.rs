@@ -1,5 +1,6 @@
 //! The pods of this node: which exist, one worker for each, and the table that others read them from.
 
+use crate::actors::devices::DeviceHints;
 use crate::actors::eviction::Eviction;
 use crate::actors::pod_worker::{self, Beginning, PodWorker, WorkerContext, WorkerHandle};
 use crate::actors::static_pods::StaticPods;
@@ -16,7 +17,7 @@ use crate::model::pod::{CONFIG_MIRROR, DesiredPod};
 use crate::model::resources::Allocation;
 use crate::runtime::RuntimeEvent;
 use crate::supervisor::Supervisor;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -286,7 +287,8 @@ impl PodsTask {
         if before.generation() != pod.generation() || is_past(&before) != is_past(&pod) {
             self.remember(&pod);
         }
-        let verdict = resize::judge(&pod, granted, &self.others(&pod.uid), &self.context.node.borrow());
+        let fixed = self.context.managers.as_ref().map(|managers| managers.fixed()).unwrap_or_default();
+        let verdict = resize::judge(&pod, granted, &self.others(&pod.uid), &self.context.node.borrow(), fixed);
         let told = matches!(&verdict, Verdict::Pending(pending) if before.resize.as_ref() == Some(pending));
         if let Some((warning, reason, message)) = resize::event(&pod, &verdict).filter(|_| !told) {
             self.context.recorder.pod(&pod.pod, None, warning, reason, message);
@@ -451,13 +453,10 @@ impl PodsTask {
         if let Err(rejection) = evict::admit(&pod.pod, &self.inputs.distress.borrow()) {
             return Some(rejection);
         }
-        let given_out = match self.context.devices.admit(&pod.pod, &pod.uid, || self.active(&pod.uid)).await {
+        let given_out = match self.allocate(pod).await {
             Ok(given_out) => given_out,
             Err(rejection) => return Some(rejection),
         };
-        if let Some(rejection) = self.allocate(pod).await {
-            return Some(rejection);
-        }
         let others = self.others(&pod.uid);
         let mut node = self.context.node.borrow().clone();
         admit::cover(&mut node.allocatable, given_out);
@@ -501,22 +500,41 @@ impl PodsTask {
         self.listed.then(|| others().chain([taken.clone()]).collect())
     }
 
-    /// Has the managers give a pod's containers what is theirs; `None` where they could.
-    async fn allocate(&self, pod: &DesiredPod) -> Option<Rejection> {
-        let managers = self.context.managers.clone()?;
-        // Before the list is in, who is missing is not known.
-        let keep = self.listed.then(|| self.owners(BTreeSet::from([pod.uid.clone()])));
-        let object = pod.pod.clone();
-        let allocation = tokio::task::spawn_blocking(move || {
-            if let Some(keep) = keep {
-                managers.keep_only(|uid| keep.contains(&PodUid::new(uid)));
-            }
-            managers.admit(&object)
-        });
-        match allocation.await {
-            Ok(answer) => answer.err(),
-            Err(panic) => Some(cpus::unexpected(&panic)),
+    /// Gives a pod's containers devices, CPUs and memory of their own; how much of each device resource is given out then.
+    async fn allocate(&self, pod: &DesiredPod) -> Result<BTreeMap<String, usize>, Rejection> {
+        let begun = crate::clock::now().mono;
+        catalog::ADMISSIONS.add_one();
+        let allocated = self.allocate_aligned(pod).await;
+        catalog::ADMISSION_DURATION.observe_millis(begun.elapsed());
+        if allocated.is_err() && self.context.managers.as_ref().is_some_and(|managers| managers.aligns()) {
+            catalog::ADMISSION_ERRORS.add_one();
         }
+        allocated
+    }
+
+    async fn allocate_aligned(&self, pod: &DesiredPod) -> Result<BTreeMap<String, usize>, Rejection> {
+        let devices = &self.context.devices;
+        let mut admission = match &self.context.managers {
+            Some(managers) => {
+                // Before the list is in, who is missing is not known.
+                if self.listed {
+                    let keep = self.owners(BTreeSet::from([pod.uid.clone()]));
+                    self.release(move |uid| keep.contains(uid)).await;
+                }
+                Some(managers.begin(&pod.pod, |nodes| devices.pod_hints(&pod.pod, &pod.uid, nodes))?)
+            }
+            None => None,
+        };
+        let place = |container: &Container, hints: DeviceHints<'_>| match &mut admission {
+            Some(admission) => admission.place(container, hints),
+            None => Ok(None),
+        };
+        let given_out = devices.admit(&pod.pod, &pod.uid, || self.active(&pod.uid), place).await?;
+        if let Some(admission) = admission {
+            let kept = tokio::task::spawn_blocking(move || admission.keep());
+            kept.await.map_err(|panic| cpus::unexpected(&panic))?;
+        }
+        Ok(given_out)
     }
 
     /// Uids of the pods that keep what they were given: these, and whoever has a worker and has not ended.

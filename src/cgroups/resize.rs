@@ -12,7 +12,7 @@ const V1_UNLIMITED_BYTES: i64 = i64::MAX / 2;
 impl Cgroups {
     /// Gives the pod's cgroup what it is granted beyond what it has. What is less waits for its containers.
     pub async fn raise_pod(&self, pod: &Pod) -> Result<(), CgroupError> {
-        let wanted = values::pod_resources(pod, None)?;
+        let wanted = self.resources_of(pod, None)?;
         let names = self.names_of(pod);
         let raised = raised(wanted, self.current(&names).await?);
         self.set(&names, raised).await
@@ -21,7 +21,7 @@ impl Cgroups {
     /// Gives the pod's cgroup exactly what it is granted; not where it uses more memory than that already, since the
     /// kernel would kill for it.
     pub async fn resize_pod(&self, pod: &Pod) -> Result<(), CgroupError> {
-        let wanted = values::pod_resources(pod, None)?;
+        let wanted = self.resources_of(pod, None)?;
         let names = self.names_of(pod);
         let has = self.current(&names).await?;
         if let Some(limit) = wanted.memory_bytes

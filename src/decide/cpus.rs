@@ -5,13 +5,12 @@ pub mod take;
 #[cfg(test)]
 mod tests;
 
-use self::take::NotEnough;
+use self::take::{NotEnough, Packing};
 use super::topology::{Hint, Hints, NumaMask};
 use crate::model::cpuset::CpuSet;
 use crate::model::memory::Rejection;
-use crate::model::qos::QosClass;
+use crate::model::resources::whole_cpus;
 use crate::model::topology::Topology;
-use crate::units::Millicores;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::BTreeMap;
 
@@ -22,7 +21,7 @@ pub struct Options {
     pub distribute_across_numa: bool,
     pub align_by_socket: bool,
     pub strict_reservation: bool,
-    pub align_uncore: bool,
+    pub packing: Packing,
 }
 
 /// What cannot be: an option that is not there, or two that exclude one another. Upstream's words.
@@ -32,17 +31,19 @@ pub enum BadOption {
     Unknown(String),
     #[error("CPU Manager Policy Alpha-level Options not enabled, but option {0:?} provided")]
     Alpha(String),
-    #[error("bad value for option {0:?}: {1:?} is neither true nor false")]
+    #[error("bad value for option {0:?}: strconv.ParseBool: parsing {1:?}: invalid syntax")]
     Value(String, String),
     #[error("static policy options {0} and {1} can not be used at the same time")]
     Together(&'static str, &'static str),
-    #[error("Topology manager single-numa-node policy is incompatible with CPUManager align-by-socket policy option")]
+    // Spelt so.
+    #[error("Topolgy manager single-numa-node policy is incompatible with CPUManager align-by-socket policy option")]
     SocketInNode,
     #[error("Align by socket is not compatible with hardware where number of sockets are more than number of NUMA")]
     SocketsBeyondNodes,
 }
 
 const FULL_CORES_ONLY: &str = "full-pcpus-only";
+const DISTRIBUTE_ACROSS_CORES: &str = "distribute-cpus-across-cores";
 const DISTRIBUTE_ACROSS_NUMA: &str = "distribute-cpus-across-numa";
 const ALIGN_BY_SOCKET: &str = "align-by-socket";
 const STRICT_RESERVATION: &str = "strict-cpu-reservation";
@@ -59,18 +60,35 @@ impl Options {
             let field = match name.as_str() {
                 FULL_CORES_ONLY => &mut parsed.full_cores_only,
                 DISTRIBUTE_ACROSS_NUMA => &mut parsed.distribute_across_numa,
-                ALIGN_BY_SOCKET if !alpha => return Err(BadOption::Alpha(name.clone())),
+                ALIGN_BY_SOCKET | DISTRIBUTE_ACROSS_CORES if !alpha => return Err(BadOption::Alpha(name.clone())),
                 ALIGN_BY_SOCKET => &mut parsed.align_by_socket,
                 STRICT_RESERVATION => &mut parsed.strict_reservation,
-                ALIGN_UNCORE => &mut parsed.align_uncore,
+                DISTRIBUTE_ACROSS_CORES => &mut parsed.packing.across_cores,
+                ALIGN_UNCORE => &mut parsed.packing.by_uncore,
                 _ => return Err(BadOption::Unknown(name.clone())),
             };
             *field = truth(value).ok_or_else(|| BadOption::Value(name.clone(), value.clone()))?;
         }
-        if parsed.align_uncore && parsed.distribute_across_numa {
-            return Err(BadOption::Together(ALIGN_UNCORE, DISTRIBUTE_ACROSS_NUMA));
+        let Packing { by_uncore, across_cores } = parsed.packing;
+        for (one, other, both) in [
+            (FULL_CORES_ONLY, DISTRIBUTE_ACROSS_CORES, parsed.full_cores_only && across_cores),
+            (DISTRIBUTE_ACROSS_NUMA, DISTRIBUTE_ACROSS_CORES, parsed.distribute_across_numa && across_cores),
+            (ALIGN_UNCORE, DISTRIBUTE_ACROSS_CORES, by_uncore && across_cores),
+            (ALIGN_UNCORE, DISTRIBUTE_ACROSS_NUMA, by_uncore && parsed.distribute_across_numa),
+        ] {
+            if both {
+                return Err(BadOption::Together(one, other));
+            }
         }
         Ok(parsed)
+    }
+
+    fn take(self, topology: &Topology, free: &CpuSet, count: usize) -> Result<CpuSet, NotEnough> {
+        let group = if self.full_cores_only { topology.cpus_per_core().max(1) } else { 1 };
+        match self.distribute_across_numa {
+            true => take::distributed(topology, free, count, group, self.packing),
+            false => take::packed(topology, free, count, self.packing),
+        }
     }
 
     /// What the machine and the topology manager's policy rule out.
@@ -161,11 +179,7 @@ pub struct StaticCpus {
 impl StaticCpus {
     /// The reserved CPUs where they are not named: whole cores of low numbers first.
     pub fn reserve(topology: &Topology, count: usize, options: Options) -> Result<CpuSet, NotEnough> {
-        let (all, group) = (topology.all(), if options.full_cores_only { topology.cpus_per_core() } else { 1 });
-        match options.distribute_across_numa {
-            true => take::distributed(topology, &all, count, group, options.align_uncore),
-            false => take::packed(topology, &all, count, options.align_uncore),
-        }
+        options.take(topology, &topology.all(), count)
     }
 
     /// CPUs that the policy hands out or shares.
@@ -213,6 +227,16 @@ impl StaticCpus {
         }
     }
 
+    /// CPUs that some container may own.
+    pub fn allocatable(&self) -> CpuSet {
+        self.topology.all().difference(&self.reserved)
+    }
+
+    /// What is left to be owned, as the metric counts it.
+    pub fn shared_millicores(&self, state: &CpuState) -> f64 {
+        self.available(state).len() as f64 * 1000.0
+    }
+
     fn available(&self, state: &CpuState) -> CpuSet {
         state.shared.difference(&self.reserved)
     }
@@ -232,7 +256,7 @@ impl StaticCpus {
         container: &Container,
         affinity: Option<NumaMask>,
     ) -> Result<(), Refused> {
-        let requested = exclusive(pod, container);
+        let requested = whole_cpus(pod, container);
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         if requested == 0 || state.own.get(uid).is_some_and(|own| own.contains_key(&container.name)) {
             return Ok(());
@@ -256,11 +280,11 @@ impl StaticCpus {
         let aligned = match affinity {
             Some(mask) => {
                 let aligned = self.in_nodes(mask).intersection(&free);
-                self.take(&aligned, requested.min(aligned.len()))?
+                self.options.take(&self.topology, &aligned, requested.min(aligned.len()))?
             }
             None => CpuSet::default(),
         };
-        let rest = self.take(&free.difference(&aligned), requested - aligned.len())?;
+        let rest = self.options.take(&self.topology, &free.difference(&aligned), requested - aligned.len())?;
         let cpus = aligned.union(&rest);
         state.shared = state.shared.difference(&cpus);
         state.own.entry(uid.to_owned()).or_default().insert(container.name.clone(), cpus);
@@ -275,15 +299,6 @@ impl StaticCpus {
                 self.topology.cpus_where(|place| sockets.contains(&place.socket))
             }
             false => self.topology.cpus_where(|place| mask.has(place.numa)),
-        }
-    }
-
-    fn take(&self, free: &CpuSet, count: usize) -> Result<CpuSet, NotEnough> {
-        let Options { full_cores_only, distribute_across_numa, align_uncore, .. } = self.options;
-        let group = if full_cores_only { self.topology.cpus_per_core().max(1) } else { 1 };
-        match distribute_across_numa {
-            true => take::distributed(&self.topology, free, count, group, align_uncore),
-            false => take::packed(&self.topology, free, count, align_uncore),
         }
     }
 
@@ -312,7 +327,7 @@ impl StaticCpus {
 
     /// Where a container's CPUs could come from.
     pub fn hints(&self, state: &CpuState, pod: &Pod, container: &Container) -> Hints {
-        let requested = exclusive(pod, container);
+        let requested = whole_cpus(pod, container);
         if requested == 0 {
             return None;
         }
@@ -328,7 +343,7 @@ impl StaticCpus {
     /// The same of a pod as a whole.
     pub fn pod_hints(&self, state: &CpuState, pod: &Pod) -> Hints {
         let spec = pod.spec.as_ref()?;
-        let requested = pod_exclusive(pod);
+        let requested = pod_whole_cpus(pod);
         if requested == 0 {
             return None;
         }
@@ -362,11 +377,10 @@ impl StaticCpus {
     }
 
     fn is_preferred(&self, mask: NumaMask, fewest: usize) -> bool {
-        if !self.options.align_by_socket {
-            return mask.nodes().len() == fewest;
-        }
         let per_socket = self.topology.cpu_nodes().len() / self.topology.sockets().max(1);
-        per_socket > 0 && self.topology.sockets_of(&mask.nodes()).len() == fewest.div_ceil(per_socket)
+        let in_sockets = || self.topology.sockets_of(&mask.nodes()).len();
+        let by_socket = self.options.align_by_socket && per_socket > 0;
+        mask.nodes().len() == fewest || (by_socket && in_sockets() == fewest.div_ceil(per_socket))
     }
 }
 
@@ -374,6 +388,11 @@ impl CpuState {
     /// The CPUs that a container may use: its own, or those that are shared.
     pub fn of(&self, uid: &str, container: &str) -> &CpuSet {
         self.own.get(uid).and_then(|own| own.get(container)).unwrap_or(&self.shared)
+    }
+
+    /// All CPUs that somebody owns.
+    pub fn owned(&self) -> CpuSet {
+        self.own.values().flat_map(BTreeMap::values).fold(CpuSet::default(), |all, cpus| all.union(cpus))
     }
 
     /// Gives back what pods have that are not to be kept; whether there were any.
@@ -391,33 +410,17 @@ impl CpuState {
     }
 }
 
-/// How many CPUs a container gets for itself: those of a Guaranteed pod whose request is whole (`guaranteedCPUs`).
-/// Resources of the pod as a whole are shared among its containers, so none has its own.
-pub fn exclusive(pod: &Pod, container: &Container) -> usize {
-    let pod_level = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
-    let is_set = pod_level.is_some_and(|resources| resources.requests.is_some() || resources.limits.is_some());
-    if is_set || QosClass::of(pod) != QosClass::Guaranteed {
-        return 0;
-    }
-    let resources = container.resources.as_ref();
-    let cpu = |list: Option<&BTreeMap<_, _>>| list.and_then(|list| list.get("cpu")).cloned();
-    // The API server fills requests in from limits; a static pod has what its file says.
-    let request = resources.and_then(|r| cpu(r.requests.as_ref()).or_else(|| cpu(r.limits.as_ref())));
-    let millicores = request.and_then(|quantity| Millicores::parse(&quantity).ok()).map_or(0, |cpu| cpu.0);
-    if millicores % 1000 != 0 { 0 } else { usize::try_from(millicores / 1000).unwrap_or(0) }
-}
-
 /// The most that a pod's containers own at a time (`podGuaranteedCPUs`).
-fn pod_exclusive(pod: &Pod) -> usize {
+fn pod_whole_cpus(pod: &Pod) -> usize {
     let Some(spec) = &pod.spec else { return 0 };
     let (mut peak, mut sidecars) = (0, 0);
     for container in spec.init_containers.iter().flatten() {
-        let own = exclusive(pod, container);
+        let own = whole_cpus(pod, container);
         match container.restart_policy.as_deref() {
             Some("Always") => sidecars += own,
             Some(_) | None => peak = peak.max(sidecars + own),
         }
     }
-    let running: usize = spec.containers.iter().map(|container| exclusive(pod, container)).sum();
+    let running: usize = spec.containers.iter().map(|container| whole_cpus(pod, container)).sum();
     peak.max(running + sidecars)
 }

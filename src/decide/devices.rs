@@ -1,6 +1,7 @@
 //! Which devices a container gets, and what the node has of each resource: the book of the kubelet's device manager
 //! (`pkg/kubelet/cm/devicemanager`), without its calls. Where the kubelet takes any, this takes the first by id.
 
+mod hints;
 mod offer;
 #[cfg(test)]
 mod tests;
@@ -163,6 +164,12 @@ impl Book {
     /// The devices of `resource` that somebody holds.
     fn allocated(&self, resource: &str) -> Ids {
         self.grants().filter(|(.., name, _)| *name == resource).flat_map(|(.., grant)| grant.ids()).collect()
+    }
+
+    /// Healthy devices that nobody holds.
+    fn free(&self, resource: &str) -> Ids {
+        let healthy = self.resources.get(resource).map(Resource::healthy).unwrap_or_default();
+        healthy.difference(&self.allocated(resource)).cloned().collect()
     }
 
     /// What of a container's limits is a plugin's to give.

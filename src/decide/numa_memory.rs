@@ -147,6 +147,11 @@ impl StaticMemory {
         }
     }
 
+    /// Is this a container that has memory of its own?
+    pub fn gives_to(pod: &Pod, container: &Container) -> bool {
+        !requested(pod, container).is_empty()
+    }
+
     /// Gives a container its memory, from the nodes that the topology manager found, if it did. One that has some keeps it.
     pub fn allocate(
         &self,

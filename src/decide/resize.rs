@@ -8,6 +8,7 @@ use crate::model::memory::{PodMemory, Resize};
 use crate::model::node::NodeFacts;
 use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::pod::{ContainerKind, DesiredPod, PendingResize, Wanted};
+use crate::model::qos::QosClass;
 use crate::model::resources::{Allocation, differing};
 use crate::model::step::{PodEvent, Step};
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
@@ -32,8 +33,21 @@ pub enum Verdict {
     Pending(PendingResize),
 }
 
+/// What containers of Guaranteed pods have for as long as they run: the static policies give it once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fixed {
+    pub cpu: bool,
+    pub memory: bool,
+}
+
 /// Judges a changed spec beside the other pods of the node that have not ended (`canResizePod`).
-pub fn judge(wanted: &DesiredPod, granted: &Allocation, others: &[Arc<Pod>], node: &NodeFacts) -> Verdict {
+pub fn judge(
+    wanted: &DesiredPod,
+    granted: &Allocation,
+    others: &[Arc<Pod>],
+    node: &NodeFacts,
+    fixed: Fixed,
+) -> Verdict {
     let spec = wanted.spec();
     if Allocation::of(spec) == *granted {
         return Verdict::Unchanged;
@@ -42,6 +56,15 @@ pub fn judge(wanted: &DesiredPod, granted: &Allocation, others: &[Arc<Pod>], nod
         |reason, message| Verdict::Pending(PendingResize { reason, message, generation: wanted.generation() });
     if wanted.is_static {
         return pending(INFEASIBLE, "In-place resize of static-pods is not supported".to_owned());
+    }
+    let guaranteed = QosClass::of(&wanted.pod) == QosClass::Guaranteed;
+    for (is_fixed, resource, policy) in [
+        (fixed.cpu, "cpu", "CPU Manager policy \"static\""),
+        (fixed.memory, "memory", "Memory Manager policy \"Static\""),
+    ] {
+        if is_fixed && guaranteed && granted.changes(spec, resource) {
+            return pending(INFEASIBLE, format!("Resize is infeasible for Guaranteed Pods alongside {policy}"));
+        }
     }
     let asked = requests::of(spec);
     let has = Requests::in_list(Some(&node.allocatable));

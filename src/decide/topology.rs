@@ -94,6 +94,16 @@ pub fn affinity_error() -> Rejection {
 }
 
 impl Aligner {
+    /// Numbers of the machine's nodes.
+    pub fn numbers(&self) -> BTreeSet<u32> {
+        self.nodes.iter().map(|(node, _)| *node).collect()
+    }
+
+    /// Does the policy take nothing that is not of one node (`IsAlignmentGuaranteed`)?
+    pub fn is_guaranteed(&self) -> bool {
+        self.alignment == Alignment::SingleNumaNode
+    }
+
     /// The best common hint of all providers; an error where the policy refuses it.
     pub fn merge(&self, hints: &[Hints]) -> Result<Hint, Rejection> {
         let lists: Vec<Vec<Hint>> = hints.iter().map(|hints| self.usable(hints)).collect();

@@ -25,6 +25,9 @@ const RUNTIME: &[f64] = &[
     298.0232238769531,
     745.0580596923828,
 ];
+/// `ExponentialBuckets(.05, 2, 15)`, milliseconds.
+const ADMISSION_MILLIS: &[f64] =
+    &[0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6, 819.2];
 const STATUS_SYNC: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0];
 const STORAGE: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 50.0, 120.0, 300.0, 600.0];
 const REST: &[f64] = &[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
@@ -49,6 +52,35 @@ families! {
         "kubelet_certificate_manager_client_expiration_renew_errors",
         "[ALPHA] Counter of certificate renewal errors.",
         [],
+    );
+    /// Scopes: container, pod. Boundaries: numa_node, physical_cpu, uncore_cache.
+    ALIGNED: Counter<2> = Counter::new(
+        "kubelet_container_aligned_compute_resources_count",
+        "[ALPHA] Cumulative number of aligned compute resources allocated to containers by alignment type.",
+        ["boundary", "scope"],
+    );
+    NOT_ALIGNED: Counter<2> = Counter::new(
+        "kubelet_container_aligned_compute_resources_failure_count",
+        "[ALPHA] Cumulative number of failures to allocate aligned compute resources to containers by alignment type.",
+        ["boundary", "scope"],
+    );
+    OWNED_CPUS: Gauge = Gauge::new(
+        "kubelet_cpu_manager_exclusive_cpu_allocation_count",
+        "[ALPHA] The total number of CPUs exclusively allocated to containers running on this node",
+    );
+    CPU_PINNING_ERRORS: Counter<0> = Counter::new(
+        "kubelet_cpu_manager_pinning_errors_total",
+        "[ALPHA] The number of cpu core allocations which required pinning failed.",
+        [],
+    );
+    CPU_PINNING: Counter<0> = Counter::new(
+        "kubelet_cpu_manager_pinning_requests_total",
+        "[ALPHA] The number of cpu core allocations which required pinning.",
+        [],
+    );
+    SHARED_CPUS: Gauge = Gauge::new(
+        "kubelet_cpu_manager_shared_pool_size_millicores",
+        "[ALPHA] The size of the shared CPU pool for non-guaranteed QoS pods, in millicores.",
     );
     DEVICE_ALLOCATION: Histogram<1> = Histogram::new(
         "kubelet_device_plugin_alloc_duration_seconds",
@@ -83,6 +115,16 @@ families! {
         "kubelet_image_garbage_collected_total",
         "[ALPHA] Total number of images garbage collected by the kubelet, whether through disk usage or image age.",
         ["reason"],
+    );
+    MEMORY_PINNING_ERRORS: Counter<0> = Counter::new(
+        "kubelet_memory_manager_pinning_errors_total",
+        "[ALPHA] The number of memory pages allocations which required pinning that failed.",
+        [],
+    );
+    MEMORY_PINNING: Counter<0> = Counter::new(
+        "kubelet_memory_manager_pinning_requests_total",
+        "[ALPHA] The number of memory pages allocations which required pinning.",
+        [],
     );
     ORPHANED_PODS: Counter<0> = Counter::new(
         "kubelet_orphaned_runtime_pods_total",
@@ -210,6 +252,23 @@ families! {
     );
     STARTED_PODS: Counter<0> =
         Counter::new("kubelet_started_pods_total", "[ALPHA] Cumulative number of pods started", []);
+    /// In milliseconds.
+    ADMISSION_DURATION: Histogram<0> = Histogram::new(
+        "kubelet_topology_manager_admission_duration_ms",
+        "[ALPHA] Duration in milliseconds to serve a pod admission request.",
+        [],
+        ADMISSION_MILLIS,
+    );
+    ADMISSION_ERRORS: Counter<0> = Counter::new(
+        "kubelet_topology_manager_admission_errors_total",
+        "[ALPHA] The number of admission request failures where resources could not be aligned.",
+        [],
+    );
+    ADMISSIONS: Counter<0> = Counter::new(
+        "kubelet_topology_manager_admission_requests_total",
+        "[ALPHA] The number of admission requests where resources have to be aligned.",
+        [],
+    );
     REST_DURATION: Histogram<2> = Histogram::new(
         "rest_client_request_duration_seconds",
         "[ALPHA] Request latency in seconds. Broken down by verb, and host.",

@@ -1,5 +1,6 @@
 //! Resources of a pod: what its containers ask for together, and what the node grants to each (in-place resize).
 
+use super::qos::QosClass;
 use crate::units::{Bytes, Millicores};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -105,6 +106,28 @@ fn raise(total: &mut Amounts, floor: &Amounts) {
     }
 }
 
+/// How many CPUs a container of a Guaranteed pod asks for as wholes (`guaranteedCPUs`): the static CPU policy gives it
+/// these alone. Resources of the pod as a whole are shared among its containers, so none has its own.
+pub fn whole_cpus(pod: &Pod, container: &Container) -> usize {
+    let pod_level = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    let is_set = pod_level.is_some_and(|resources| resources.requests.is_some() || resources.limits.is_some());
+    if is_set || QosClass::of(pod) != QosClass::Guaranteed {
+        return 0;
+    }
+    let resources = container.resources.as_ref();
+    let cpu = |list: Option<&List>| list.and_then(|list| list.get("cpu")).cloned();
+    // The API server fills requests in from limits; a static pod has what its file says.
+    let request = resources.and_then(|r| cpu(r.requests.as_ref()).or_else(|| cpu(r.limits.as_ref())));
+    let millicores = request.and_then(|quantity| Millicores::parse(&quantity).ok()).map_or(0, |cpu| cpu.0);
+    if millicores % 1000 != 0 { 0 } else { usize::try_from(millicores / 1000).unwrap_or(0) }
+}
+
+/// Does the static CPU policy give any container of the pod CPUs of its own?
+pub fn has_whole_cpus(pod: &Pod) -> bool {
+    let containers = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    containers.into_iter().any(|container| whole_cpus(pod, container) > 0)
+}
+
 /// Is every container of the pod limited in this resource (or the pod as a whole)? Only then is its cgroup.
 pub fn all_limited(spec: &PodSpec, name: &str) -> bool {
     let limits = |resources: Option<&ResourceRequirements>| -> Option<Quantity> {
@@ -149,6 +172,16 @@ impl Allocation {
         let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
         let resources = |c: &Container| (c.name.clone(), c.resources.clone().unwrap_or_default());
         Self { pod: spec.resources.clone(), containers: containers.map(resources).collect() }
+    }
+
+    /// Does the spec ask for another amount of `cpu` or `memory` for a container that can be resized while it runs?
+    pub fn changes(&self, spec: &PodSpec, resource: &str) -> bool {
+        let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        let empty = ResourceRequirements::default();
+        sidecars.chain(&spec.containers).any(|container| {
+            let granted = self.containers.get(&container.name).unwrap_or(&empty);
+            differing(granted, container.resources.as_ref().unwrap_or(&empty)).contains(&resource)
+        })
     }
 
     /// What the status says was granted, where it differs from the spec: after a restart of the agent a change that was

@@ -20,6 +20,8 @@ pub struct HostFacts {
     pub seccomp_default: bool,
     /// CPU limits become CFS quotas (`cpuCFSQuota`).
     pub cpu_cfs_quota: bool,
+    /// The static CPU policy gives whole CPUs away: their owners need no quota (`DisableCPUQuotaWithExclusiveCPUs`).
+    pub whole_cpus_are_owned: bool,
 }
 
 impl Default for HostFacts {
@@ -33,6 +35,7 @@ impl Default for HostFacts {
             seccomp_profiles: "/var/lib/kubelet/seccomp".into(),
             seccomp_default: false,
             cpu_cfs_quota: true,
+            whole_cpus_are_owned: false,
         }
     }
 }

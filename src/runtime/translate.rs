@@ -90,7 +90,7 @@ pub fn sandbox_config(
                 .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))
                 .collect(),
             overhead: Some(resources::overhead(spec, facts)?),
-            resources: Some(resources::sandbox(spec, facts)?),
+            resources: Some(resources::sandbox(pod, spec, facts)?),
         }),
         windows: None,
     })

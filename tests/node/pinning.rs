@@ -45,6 +45,17 @@ fn a_guaranteed_pod_owns_its_cpu_through_restarts_and_the_others_share_the_rest(
     assert_eq!(allowed(&node, "owner", &own), own);
     assert_eq!(allowed(&node, "shared", &rest), rest);
 
+    // Who owns a CPU is not throttled on it, and keeps as many as it has.
+    let quota = "cat /sys/fs/cgroup/cpu.max 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us";
+    let quota = node.kubectl(&["exec", "owner", "--", "sh", "-c", quota]);
+    assert!(["max", "-1"].contains(&quota.split_whitespace().next().unwrap_or_default()), "{quota}");
+    let more = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "2"}}}]}});
+    node.kubectl(&["patch", "pod", "owner", "--subresource=resize", "-p", &more.to_string()]);
+    node.kubectl(&["wait", "pod/owner", "--for=condition=PodResizePending", "--timeout=30s"]);
+    let words = "{.status.conditions[?(@.type=='PodResizePending')].message}";
+    let refused = "Resize is infeasible for Guaranteed Pods alongside CPU Manager policy \"static\"";
+    assert_eq!(node.jsonpath("pod/owner", words), refused);
+
     node.kill();
     node.boot();
     assert_eq!(state(&node), kept);

@@ -4,6 +4,8 @@ use super::{DevicesHandle, lock};
 use crate::actors::pods::{PodsHandle, has_ended};
 use crate::decide::devices::{Grant, NO_NODE};
 use crate::ids::{PodKey, PodUid};
+use crate::managers::Managers;
+use crate::model::cpuset::CpuSet;
 use crate::plugins::podresources::{self, Source};
 use crate::plugins::proto::podresources as pb;
 use crate::plugins::proto::{NumaNode, TopologyInfo};
@@ -15,6 +17,7 @@ use std::sync::Arc;
 pub struct PodResources {
     pub pods: PodsHandle,
     pub devices: DevicesHandle,
+    pub managers: Option<Arc<Managers>>,
 }
 
 impl PodResources {
@@ -49,11 +52,18 @@ impl PodResources {
     fn container(&self, pod: &PodUid, container: &Container) -> pb::ContainerResources {
         let book = lock(&self.devices.0.book);
         let held = book.held(pod, &container.name).into_iter().flatten();
-        pb::ContainerResources {
+        let mut resources = pb::ContainerResources {
             name: container.name.clone(),
             devices: held.flat_map(|(resource, grant)| devices(resource, grant)).collect(),
             ..Default::default()
+        };
+        if let Some(managers) = &self.managers {
+            resources.cpu_ids = numbers(&managers.own_cpus(pod.as_str(), &container.name));
+            let blocks = managers.own_memory(pod.as_str(), &container.name);
+            resources.memory =
+                blocks.into_iter().map(|block| memory(block.kind, block.size, &block.numa_affinity)).collect();
         }
+        resources
     }
 }
 
@@ -72,8 +82,23 @@ impl Source for PodResources {
             let nowhere = nodes.is_empty().then(|| entry(resource, id, None));
             nodes.iter().map(|node| entry(resource, id, Some(*node))).chain(nowhere).collect::<Vec<_>>()
         });
-        pb::AllocatableResourcesResponse { devices: devices.collect(), ..Default::default() }
+        let mut resources = pb::AllocatableResourcesResponse { devices: devices.collect(), ..Default::default() };
+        if let Some(managers) = &self.managers {
+            resources.cpu_ids = numbers(&managers.allocatable_cpus());
+            let tables = managers.allocatable_memory().into_iter().filter(|(.., size)| *size > 0);
+            resources.memory = tables.map(|(node, kind, size)| memory(kind, size, &[node])).collect();
+        }
+        resources
     }
+}
+
+fn numbers(cpus: &CpuSet) -> Vec<i64> {
+    cpus.iter().map(i64::from).collect()
+}
+
+fn memory(memory_type: String, size: u64, nodes: &[u32]) -> pb::ContainerMemory {
+    let nodes = nodes.iter().map(|node| NumaNode { id: (*node).into() }).collect();
+    pb::ContainerMemory { memory_type, size, topology: Some(TopologyInfo { nodes }) }
 }
 
 /// Each device by itself, once for each node that it is close to.

@@ -48,7 +48,7 @@ impl Bench {
 
     async fn admit(&self, uid: &str, count: usize) -> Result<BTreeMap<String, usize>, String> {
         let active = ["first", "second"].map(PodUid::new).into();
-        let admitted = self.devices.admit(&pod(count), &PodUid::new(uid), || Some(active)).await;
+        let admitted = self.devices.admit(&pod(count), &PodUid::new(uid), || Some(active), |_, _| Ok(None)).await;
         admitted.map_err(|rejection| format!("{}: {}", rejection.reason, rejection.message))
     }
 

@@ -13,6 +13,15 @@ pub struct NotEnough {
     pub available: usize,
 }
 
+/// How CPUs are packed; by default whole cores first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packing {
+    /// Whole last-level caches before whole cores.
+    pub by_uncore: bool,
+    /// In the order of their numbers within a socket, which on most machines is one thread of each core first.
+    pub across_cores: bool,
+}
+
 /// A kind of group that CPUs belong to.
 type Group = fn(&CpuPlace) -> u32;
 
@@ -117,6 +126,14 @@ impl<'a> Taking<'a> {
         }
     }
 
+    /// Threads by their numbers, first of sockets that are in use already.
+    fn take_across_cores(&mut self) {
+        for (socket, _) in self.sorted(SOCKET) {
+            let cpus: Vec<u32> = self.whole(SOCKET, socket).intersection(&self.free).iter().take(self.needed).collect();
+            self.take(&cpus.into_iter().collect());
+        }
+    }
+
     /// Single threads, first of cores that are in use already.
     fn take_rest(&mut self) {
         for (_, cpus) in self.sorted(CORE) {
@@ -128,7 +145,7 @@ impl<'a> Taking<'a> {
 }
 
 /// `takeByTopologyNUMAPacked`: whole NUMA nodes and sockets, whole caches if asked, whole cores, then threads.
-pub fn packed(topology: &Topology, free: &CpuSet, count: usize, align_uncore: bool) -> Result<CpuSet, NotEnough> {
+pub fn packed(topology: &Topology, free: &CpuSet, count: usize, packing: Packing) -> Result<CpuSet, NotEnough> {
     let mut taking = Taking::new(topology, free, count);
     if count > taking.free.len() {
         return Err(NotEnough { requested: count, available: taking.free.len() });
@@ -137,12 +154,16 @@ pub fn packed(topology: &Topology, free: &CpuSet, count: usize, align_uncore: bo
         let candidates = taking.groups(level, |_| true);
         taking.take_whole(level, candidates);
     }
-    if align_uncore && taking.needed > 0 {
+    if packing.by_uncore && taking.needed > 0 {
         taking.take_uncore();
     }
-    let cores = taking.sorted(CORE);
-    taking.take_whole(CORE, cores);
-    taking.take_rest();
+    if packing.across_cores {
+        taking.take_across_cores();
+    } else {
+        let cores = taking.sorted(CORE);
+        taking.take_whole(CORE, cores);
+        taking.take_rest();
+    }
     Ok(taking.result)
 }
 
@@ -153,11 +174,11 @@ pub fn distributed(
     free: &CpuSet,
     count: usize,
     group: usize,
-    align_uncore: bool,
+    packing: Packing,
 ) -> Result<CpuSet, NotEnough> {
     let mut taking = Taking::new(topology, free, count);
     if count > taking.free.len() || !count.is_multiple_of(group) || count == 0 {
-        return packed(topology, free, count, align_uncore);
+        return packed(topology, free, count, packing);
     }
     let nodes: Vec<(u32, usize)> =
         taking.groups(NUMA, |_| true).into_iter().map(|(id, cpus)| (id, cpus.len())).collect();
@@ -170,12 +191,12 @@ pub fn distributed(
         let shares = chosen.into_iter().map(|node| (node, share)).chain(extra.into_iter().map(|node| (node, group)));
         for (node, share) in shares {
             let in_node = taking.topology.cpus_where(|place| place.numa == node).intersection(&taking.free);
-            let cpus = packed(topology, &in_node, share, align_uncore)?;
+            let cpus = packed(topology, &in_node, share, packing)?;
             taking.take(&cpus);
         }
         return Ok(taking.result);
     }
-    packed(topology, free, count, align_uncore)
+    packed(topology, free, count, packing)
 }
 
 /// The `size` nodes, and those of them that give one group more, which leave the machine most evenly loaded.

@@ -47,9 +47,13 @@ fn whole_sockets_then_whole_cores_then_threads_are_taken() {
         (&numa, "0-15", 4, "0-1,8-9"),
         (&numa, "1-15", 4, "2-3,10-11"),
     ] {
-        assert_eq!(take::packed(machine, &set(free), count, false).unwrap().to_string(), expected, "{free} {count}");
+        assert_eq!(
+            take::packed(machine, &set(free), count, Packing::default()).unwrap().to_string(),
+            expected,
+            "{free} {count}"
+        );
     }
-    let error = take::packed(&flat, &set("0-1"), 3, false).unwrap_err();
+    let error = take::packed(&flat, &set("0-1"), 3, Packing::default()).unwrap_err();
     assert_eq!(error.to_string(), "not enough cpus available to satisfy request: requested=3, available=2");
 }
 
@@ -65,7 +69,7 @@ fn cpus_are_spread_evenly_over_numa_nodes_where_one_does_not_hold_them() {
         ("0-15", 9, 2, "0-4,8-11"),
         ("0-3,8-12", 9, 1, "0-3,8-12"),
     ] {
-        let taken = take::distributed(&numa, &set(free), count, group, false).unwrap();
+        let taken = take::distributed(&numa, &set(free), count, group, Packing::default()).unwrap();
         assert_eq!(taken.to_string(), expected, "{free} {count} {group}");
     }
 }
@@ -77,8 +81,29 @@ fn cpus_come_from_one_last_level_cache_where_preferred() {
     for (free, count, plain, aligned) in
         [("1-15", 4, "1-2,9-10", "2-3,10-11"), ("1-15", 3, "1,8-9", "1,8-9"), ("0-15", 6, "0-2,8-10", "0-2,8-10")]
     {
-        assert_eq!(take::packed(&numa, &set(free), count, false).unwrap().to_string(), plain, "{free} {count}");
-        assert_eq!(take::packed(&numa, &set(free), count, true).unwrap().to_string(), aligned, "{free} {count}");
+        let by_uncore = Packing { by_uncore: true, ..Packing::default() };
+        for (packing, expected) in [(Packing::default(), plain), (by_uncore, aligned)] {
+            let taken = take::packed(&numa, &set(free), count, packing).unwrap();
+            assert_eq!(taken.to_string(), expected, "{free} {count}");
+        }
+    }
+}
+
+#[test]
+fn cpus_are_spread_over_cores_where_asked() {
+    let two = machine(2, 1, 4, 2);
+    let across_cores = Packing { across_cores: true, ..Packing::default() };
+    for (free, count, expected) in [
+        ("0-15", 2, "0-1"),
+        ("0-15", 5, "0-3,8"),
+        // Whole sockets all the same, and the rest from the other one.
+        ("0-15", 10, "0-5,8-11"),
+        // The socket with the fewest free CPUs first.
+        ("0-7,12-15", 2, "0-1"),
+        ("1-3,8-11,4-7,12-15", 3, "1-3"),
+    ] {
+        let taken = take::packed(&two, &set(free), count, across_cores).unwrap();
+        assert_eq!(taken.to_string(), expected, "{free} {count}");
     }
 }
 
@@ -236,7 +261,19 @@ fn options_are_known_and_go_together() {
         (
             vec![("full-pcpus-only", "yes")],
             false,
-            Err("bad value for option \"full-pcpus-only\": \"yes\" is neither true nor false"),
+            Err("bad value for option \"full-pcpus-only\": strconv.ParseBool: parsing \"yes\": invalid syntax"),
+        ),
+        (
+            vec![("distribute-cpus-across-cores", "true")],
+            true,
+            Ok(Options { packing: Packing { across_cores: true, ..Packing::default() }, ..Options::default() }),
+        ),
+        (
+            vec![("distribute-cpus-across-cores", "true"), ("full-pcpus-only", "true")],
+            true,
+            Err(
+                "static policy options full-pcpus-only and distribute-cpus-across-cores can not be used at the same time",
+            ),
         ),
         (
             vec![("distribute-cpus-across-numa", "1"), ("prefer-align-cpus-by-uncorecache", "t")],

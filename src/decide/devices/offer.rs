@@ -1,7 +1,9 @@
 //! The choice of devices for one container and one resource (`devicesToAllocate`).
 
 use super::{Book, Grant, Ids};
+use crate::decide::topology::NumaMask;
 use crate::ids::PodUid;
+use crate::model::devices::Device;
 use k8s_openapi::api::core::v1::Pod;
 
 /// A container's wish for devices of one resource.
@@ -12,6 +14,13 @@ pub struct Claim<'a> {
     pub container: &'a str,
     pub resource: &'a str,
     pub count: usize,
+    /// Devices close to these NUMA nodes come first.
+    pub nodes: Option<NumaMask>,
+}
+
+/// Is one of the device's nodes among these?
+pub(super) fn is_close(device: &Device, nodes: NumaMask) -> bool {
+    device.nodes.iter().any(|node| u32::try_from(*node).is_ok_and(|node| nodes.has(node)))
 }
 
 /// Why a container cannot have its devices, in the kubelet's words.
@@ -45,6 +54,8 @@ pub struct Open {
     pub taken: Ids,
     /// Free devices to choose from.
     free: Ids,
+    /// Where these do not suffice, or the plugin prefers them.
+    last: Ids,
     /// How many it will be, with those that are taken.
     pub count: usize,
 }
@@ -52,15 +63,16 @@ pub struct Open {
 impl Open {
     /// All devices of which the choice will consist.
     pub fn available(&self) -> Ids {
-        self.free.union(&self.taken).cloned().collect()
+        self.free.iter().chain(&self.last).chain(&self.taken).cloned().collect()
     }
 
     /// The choice: what the plugin prefers first, then any.
     pub fn settle(self, preferred: &Ids) -> Ids {
         let mut chosen = self.taken;
-        let rest = self.free.iter().filter(|id| !preferred.contains(*id));
+        let all = || self.free.iter().chain(&self.last);
+        let (first, rest) = (all().filter(|id| preferred.contains(*id)), all().filter(|id| !preferred.contains(*id)));
         let missing = self.count.saturating_sub(chosen.len());
-        chosen.extend(preferred.intersection(&self.free).chain(rest).take(missing).cloned());
+        chosen.extend(first.chain(rest).take(missing).cloned());
         chosen
     }
 }
@@ -95,11 +107,25 @@ impl Book {
         if wanted == 0 {
             return Ok(Offer::Settled(taken));
         }
-        let allocated = self.allocated(resource);
-        let free: Ids = healthy.difference(&allocated).cloned().collect();
+        let free = self.free(resource);
         if free.len() < wanted {
             return Err(Lack::TooFew { resource: resource.to_owned(), wanted, available: free.len() });
         }
-        Ok(Offer::Open(Open { taken, free, count: claim.count }))
+        let count = claim.count;
+        let Some(nodes) = claim.nodes else {
+            return Ok(Offer::Open(Open { taken, free, last: Ids::new(), count }));
+        };
+        let is = |id: &String, holds: &dyn Fn(&Device) -> bool| known.devices.get(id).is_some_and(holds);
+        let (near, rest): (Ids, Ids) = free.into_iter().partition(|id| is(id, &|device| is_close(device, nodes)));
+        if wanted < near.len() {
+            return Ok(Offer::Open(Open { taken, free: near, last: Ids::new(), count }));
+        }
+        // All that are close, whatever the plugin prefers; beyond them those that are close to no node come last.
+        let taken: Ids = taken.into_iter().chain(near).collect();
+        if taken.len() == count {
+            return Ok(Offer::Settled(taken));
+        }
+        let (far, last) = rest.into_iter().partition(|id| is(id, &|device| !device.nodes.is_empty()));
+        Ok(Offer::Open(Open { taken, free: far, last, count }))
     }
 }

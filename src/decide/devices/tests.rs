@@ -1,6 +1,7 @@
 //! Tables of allocation: who gets which devices, what the node shows, in the kubelet's words.
 
 use super::*;
+use crate::decide::topology::{Hint, Hints, NumaMask};
 use crate::model::devices::{Device, DeviceMount, DeviceNode};
 use serde_json::{Value, json};
 
@@ -46,7 +47,7 @@ fn admit(book: &mut Book, uid: &str, pod: &Pod, preferred: &str) -> Result<Strin
     let mut given = Vec::new();
     for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
         for (resource, count) in book.wants(container) {
-            let claim = Claim { pod, uid: &uid, container: &container.name, resource: &resource, count };
+            let claim = Claim { pod, uid: &uid, container: &container.name, resource: &resource, count, nodes: None };
             let chosen = match book.offer(&claim)? {
                 Offer::Held => continue,
                 Offer::Settled(chosen) => chosen,
@@ -200,7 +201,7 @@ fn where_two_plugins_give_the_same_the_first_is_heard() {
     let (pod, uid) = (pod(json!({"containers": []})), PodUid::new("u"));
     let mut book = Book::default();
     for resource in ["ex.org/b", "ex.org/a"] {
-        let claim = Claim { pod: &pod, uid: &uid, container: "c", resource, count: 1 };
+        let claim = Claim { pod: &pod, uid: &uid, container: "c", resource, count: 1, nodes: None };
         book.grant(&claim, ids("x"), edits(resource));
     }
     let all = book.edits(&uid, "c");
@@ -231,4 +232,79 @@ fn only_names_of_extended_resources_can_be_registered() {
     ] {
         assert_eq!(is_extended_resource(name), valid, "{name}");
     }
+}
+
+#[test]
+fn devices_close_to_the_chosen_nodes_come_first() {
+    for (list, nodes, count, preferred, expected) in [
+        ("a@0 b@1 c@1 d", None, 2, "", "a+b"),
+        ("a@0 b@1 c@1 d", Some(1), 1, "", "b"),
+        // A preference counts among those that are close only.
+        ("a@0 b@1 c@1 d", Some(1), 1, "a c", "c"),
+        ("a@0 b@1 c@1 d", Some(1), 2, "a", "b+c"),
+        ("a b@1 c@1 d@0", Some(1), 3, "", "b+c+d"),
+        ("a b@1 c@1 d@0", Some(1), 3, "a", "a+b+c"),
+        ("a b c@0,1 d@0", Some(1), 1, "", "c"),
+        ("a b", Some(1), 1, "b", "b"),
+    ] {
+        let (book, pod) = (book(list), pod(json!({"containers": [container("c", count)]})));
+        let nodes = nodes.map(|node| NumaMask::of([node]));
+        let claim = Claim { pod: &pod, uid: &PodUid::new("u"), container: "c", resource: GPU, count, nodes };
+        let chosen = match book.offer(&claim).unwrap() {
+            Offer::Held => panic!("{list}: nobody holds any"),
+            Offer::Settled(chosen) => chosen,
+            Offer::Open(open) => open.settle(&ids(preferred)),
+        };
+        assert_eq!(
+            chosen,
+            ids(&expected.replace('+', " ")),
+            "{count} of {list} near {nodes:?}, preferably {preferred}"
+        );
+    }
+}
+
+#[test]
+fn hints_name_every_set_of_nodes_that_has_enough() {
+    let shown = |hints: Vec<Hints>| {
+        let nodes = |mask: NumaMask| mask.nodes().iter().map(u32::to_string).collect::<String>();
+        let hint = |hint: &Hint| {
+            format!("{}{}", if hint.preferred { "+" } else { "-" }, hint.affinity.map(nodes).unwrap_or_default())
+        };
+        let hints = hints.iter().map(|hints| match hints {
+            None => "any".to_owned(),
+            Some(hints) => hints.iter().map(hint).collect::<Vec<_>>().join(" "),
+        });
+        hints.collect::<Vec<_>>().join("; ")
+    };
+    let nodes = BTreeSet::from([0, 1]);
+    for (list, other, count, expected) in [
+        ("a b", 0, 1, "any"),
+        ("a@0 b@1", 0, 1, "+0 +1 -01"),
+        ("a@0 b@1", 1, 1, "+1 -01"),
+        ("a@0 b@1", 0, 2, "+01"),
+        ("a@0 b@0 c@1", 0, 2, "+0 -01"),
+        // Another holds one of the two that would do.
+        ("a@0 b@0 c@1", 1, 2, "-01"),
+        ("a@0 b@1", 1, 2, ""),
+        ("a@0 b@1", 0, 0, "+0 +1 -01"),
+        ("a@0,1 b@1", 0, 1, "+0 +1 -01"),
+    ] {
+        let mut book = book(list);
+        admit(&mut book, "other", &pod(json!({"containers": [container("c", other)]})), "").unwrap();
+        let pod = pod(json!({"containers": [container("c", count)]}));
+        let wanted = &pod.spec.as_ref().unwrap().containers[0];
+        let uid = PodUid::new("u");
+        assert_eq!(shown(book.hints(&pod, &uid, wanted, &nodes)), expected, "{count} of {list}");
+        assert_eq!(shown(book.pod_hints(&pod, &uid, &nodes)), expected, "{count} of {list}");
+    }
+    // Who holds some is told where they are; init containers hand theirs on.
+    let mut book = book("a@0 b@1 c@1");
+    let pod = pod(json!({"initContainers": [container("i", 1)], "containers": [container("c", 2)]}));
+    let uid = PodUid::new("u");
+    assert_eq!(shown(book.pod_hints(&pod, &uid, &nodes)), "+1 -01");
+    let init = &pod.spec.as_ref().unwrap().init_containers.as_ref().unwrap()[0];
+    let claim = Claim { pod: &pod, uid: &uid, container: "i", resource: GPU, count: 1, nodes: None };
+    book.grant(&claim, ids("a"), Edits::default());
+    assert_eq!(shown(book.hints(&pod, &uid, init, &nodes)), "+0 -01");
+    assert_eq!(shown(book.hints(&pod, &uid, &pod.spec.as_ref().unwrap().containers[0], &nodes)), "-01");
 }

@@ -1,9 +1,10 @@
 //! Plans of a pod that is to have other resources, and the node's word on them.
 
 use super::*;
-use crate::decide::resize::{Verdict, judge};
+use crate::decide::resize::{Fixed, Verdict, judge};
 use crate::model::memory::Resize;
 use crate::model::node::NodeFacts;
+use crate::model::pod::PendingResize;
 use crate::model::resources::Allocation;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -144,11 +145,51 @@ fn the_node_grants_defers_or_refuses() {
         ("500m", true, "Infeasible: In-place resize of static-pods is not supported"),
     ] {
         let wanted = DesiredPod { is_static, ..DesiredPod::new(pod("u", cpu)).expect("a whole pod") };
-        let answer = match judge(&wanted, &granted, &[pod("other", "1")], &node) {
+        let answer = match judge(&wanted, &granted, &[pod("other", "1")], &node, Fixed::default()) {
             Verdict::Unchanged => "unchanged".to_owned(),
             Verdict::Granted => "granted".to_owned(),
             Verdict::Pending(pending) => format!("{}: {}", pending.reason, pending.message),
         };
         assert_eq!(answer, expected, "{cpu}");
+    }
+}
+
+#[test]
+fn what_a_static_policy_gave_stays_as_it_is() {
+    let pod = |cpu: &str, memory: &str, limited: bool| {
+        let amounts = json!({"cpu": cpu, "memory": memory});
+        let mut resources = json!({"requests": amounts});
+        if limited {
+            resources["limits"] = amounts;
+        }
+        let value = json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"},
+            "spec": {"containers": [{"name": "c", "resources": resources}]}});
+        Arc::new(serde_json::from_value::<Pod>(value).expect("a pod"))
+    };
+    let node = NodeFacts {
+        allocatable: [("cpu", "8"), ("memory", "8Gi"), ("pods", "10")]
+            .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())))
+            .into(),
+        ..Default::default()
+    };
+    let (cpu, memory) = (Fixed { cpu: true, memory: false }, Fixed { cpu: false, memory: true });
+    let no_cpu = "Resize is infeasible for Guaranteed Pods alongside CPU Manager policy \"static\"";
+    let no_memory = "Resize is infeasible for Guaranteed Pods alongside Memory Manager policy \"Static\"";
+    for (fixed, limited, to, expected) in [
+        (cpu, true, ("3", "1Gi"), Some(no_cpu)),
+        (cpu, true, ("2", "2Gi"), None),
+        (cpu, false, ("3", "1Gi"), None),
+        (memory, true, ("3", "1Gi"), None),
+        (memory, true, ("2", "2Gi"), Some(no_memory)),
+        (Fixed::default(), true, ("3", "2Gi"), None),
+    ] {
+        let granted = Allocation::of(pod("2", "1Gi", limited).spec.as_ref().expect("a spec"));
+        let wanted = DesiredPod::new(pod(to.0, to.1, limited)).expect("a whole pod");
+        let refused = match judge(&wanted, &granted, &[], &node, fixed) {
+            Verdict::Granted => None,
+            Verdict::Pending(PendingResize { reason: "Infeasible", message, .. }) => Some(message),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused.as_deref(), expected, "{fixed:?} {to:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::TranslateError;
 use crate::model::qos::QosClass;
-use crate::model::resources::{Amounts, List, amounts, pod_limits, pod_requests};
+use crate::model::resources::{Amounts, List, amounts, has_whole_cpus, pod_limits, pod_requests, whole_cpus};
 use crate::runtime::facts::{HostFacts, size_name};
 use crate::units::{Bytes, Millicores};
 use k8s_cri::v1 as pb;
@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 pub const CPU_PERIOD_MICROSECONDS: i64 = 100_000;
 /// The smallest quota the kernel takes, microseconds.
 const MIN_QUOTA_MICROSECONDS: i64 = 1000;
+/// A quota that is none.
+const UNLIMITED: i64 = -1;
 /// Kernel bounds of `cpu.shares`.
 const MIN_SHARES: i64 = 2;
 const MAX_SHARES: i64 = 262_144;
@@ -34,11 +36,17 @@ pub fn cpu_quota(cpu: Millicores) -> i64 {
 }
 
 /// Resources of the sandbox as a whole, without overhead.
-pub(super) fn sandbox(spec: &PodSpec, facts: &HostFacts) -> Result<pb::LinuxContainerResources, TranslateError> {
+pub(super) fn sandbox(
+    pod: &Pod,
+    spec: &PodSpec,
+    facts: &HostFacts,
+) -> Result<pb::LinuxContainerResources, TranslateError> {
     let requests = pod_requests(spec, false)?;
     let limits = pod_limits(spec, false)?;
     let limit = |name: &str| limits.get(name).copied().unwrap_or_default();
-    Ok(linux(requests.get("cpu").copied(), limit("cpu"), limit("memory"), facts))
+    let mut linux = linux(requests.get("cpu").copied(), limit("cpu"), limit("memory"), facts);
+    lift_quota(&mut linux, facts, || has_whole_cpus(pod));
+    Ok(linux)
 }
 
 pub(super) fn overhead(spec: &PodSpec, facts: &HostFacts) -> Result<pb::LinuxContainerResources, TranslateError> {
@@ -66,6 +74,7 @@ pub(super) fn container(
         _ => pod_limits.get(name).copied().unwrap_or_default(),
     };
     let mut linux = linux(requests.get("cpu").copied(), limit("cpu"), limit("memory"), facts);
+    lift_quota(&mut linux, facts, || whole_cpus(pod, container) > 0);
     linux.oom_score_adj = oom_score_adj(pod, container, node_memory)?;
     linux.hugepage_limits = huge_pages(&limits, facts);
     if facts.swap_controller {
@@ -100,6 +109,13 @@ fn linux(
         linux.unified.insert("memory.oom.group".into(), "1".into());
     }
     linux
+}
+
+/// Who owns CPUs is not throttled on them.
+fn lift_quota(linux: &mut pb::LinuxContainerResources, facts: &HostFacts, owns_cpus: impl FnOnce() -> bool) {
+    if facts.cpu_cfs_quota && facts.whole_cpus_are_owned && owns_cpus() {
+        linux.cpu_quota = UNLIMITED;
+    }
 }
 
 /// Every page size that the machine has is limited, to 0 unless asked for.

@@ -627,3 +627,28 @@ fn ephemeral_containers_are_found_and_name_their_target() {
     let config = container_config(&input, &ContainerFacts::default(), &HostFacts::default()).unwrap();
     assert_eq!((config.tty, config.stdin, config.log_path.as_str()), (true, true, "debug/2.log"));
 }
+
+#[test]
+fn who_owns_cpus_has_no_quota_beside_others_who_do() {
+    let owned = HostFacts { whole_cpus_are_owned: true, ..HostFacts::default() };
+    let guaranteed = |cpu: &str| {
+        let amounts = json!({"cpu": cpu, "memory": "1Gi"});
+        pod(|spec| {
+            for container in spec["containers"].as_array_mut().unwrap() {
+                container["resources"] = json!({"requests": amounts, "limits": amounts});
+            }
+        })
+    };
+    for (cpu, facts, expected) in [
+        ("2", HostFacts::default(), 200_000),
+        ("2", owned.clone(), -1),
+        ("1500m", owned.clone(), 150_000),
+        ("2", HostFacts { cpu_cfs_quota: false, ..owned }, 0),
+    ] {
+        let pod = guaranteed(cpu);
+        let container = container_config(&container_input(&pod), &ContainerFacts::default(), &facts).unwrap();
+        let sandbox = sandbox_config(&sandbox_input(&pod), &facts, Timestamp::UNIX_EPOCH).unwrap();
+        let quotas = [container.linux.unwrap().resources, sandbox.linux.unwrap().resources];
+        assert!(quotas.into_iter().all(|resources| resources.unwrap().cpu_quota == expected), "{cpu}");
+    }
+}

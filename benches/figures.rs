@@ -168,6 +168,7 @@ impl RawCri {
             sandbox: sandbox.clone(),
             node_memory: 1 << 33,
             pins: Default::default(),
+            target: None,
         };
         let id = self.runtime.run_sandbox(&sandbox).await.expect("RunPodSandbox");
         let created = self.runtime.create_container(&id, &container).await.expect("CreateContainer");

@@ -1,9 +1,10 @@
 //! Images from archives: what `docker save`, `podman save`, `ctr export` and `skopeo` write, into containerd; and the
-//! programs that give passwords for those that are pulled (`credential`).
+//! programs that give passwords for those that are pulled (`credential`); names of images (`reference`).
 
 mod archive;
 pub mod credential;
 mod pause;
+pub(crate) mod reference;
 
 use crate::runtime::RuntimeError;
 use crate::runtime::content::ContentStore;

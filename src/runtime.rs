@@ -90,6 +90,8 @@ pub struct ContainerInput {
     /// The node's memory capacity in bytes (oom_score_adj of Burstable pods).
     pub node_memory: i64,
     pub pins: Pins,
+    /// Whose processes an ephemeral container is to see.
+    pub target: Option<ContainerId>,
 }
 
 /// A bind mount.

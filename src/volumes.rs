@@ -227,13 +227,20 @@ impl Volumes {
         self.on_disk(move || Ok(job.run())).await.map_err(|error| VolumeError::Mount(error.to_string()))?
     }
 
-    /// An environment file that a container wrote into a volume; `None`: it is not there. It never leads out of the volume.
-    pub async fn env_file(&self, placed: &Placed, volume: &str, path: &str) -> Result<Option<String>, VolumeError> {
+    /// An environment file that a container wrote into a volume, and where it lies; `None`: it is not there. It never
+    /// leads out of the volume.
+    pub async fn env_file(
+        &self,
+        placed: &Placed,
+        volume: &str,
+        path: &str,
+    ) -> Result<Option<(PathBuf, String)>, VolumeError> {
         let root = placed.paths.get(volume).cloned();
         let root = root.ok_or_else(|| VolumeError::Mount(format!("volume {volume:?} is not in the pod")))?;
-        let path = path.to_owned();
+        let (whole, path) = (root.join(path), path.to_owned());
         let read = self.on_disk(move || env_file::read(&root, &path)).await;
-        read.map_err(|error| VolumeError::Mount(format!("cannot read environment file: {error}")))
+        read.map(|text| text.map(|text| (whole, text)))
+            .map_err(|error| VolumeError::Mount(format!("cannot read environment file: {error}")))
     }
 
     /// `<root-dir>/pods/<uid>`.

@@ -6,7 +6,7 @@ use crate::cluster::{Cluster, ContentKind, ContentRef};
 use crate::ids::PodUid;
 use crate::supervisor::Supervisor;
 use crate::volumes::Volumes;
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl ContentTask {
         let mut followed: BTreeMap<ContentRef, Supervisor> = BTreeMap::new();
         let mut shown = Shown::new();
         loop {
-            let pods: Vec<_> = self.pods.list().into_iter().filter(|pod| is_running(pod)).collect();
+            let pods: Vec<_> = self.pods.list().into_iter().filter(|pod| shows_volumes(pod)).collect();
             self.follow(&pods, &mut followed, &sender);
             self.refresh_downward(&pods, &mut shown).await;
             // Both arms are cancel-safe: a watch and a channel keep what was sent.
@@ -79,21 +79,21 @@ impl ContentTask {
     }
 
     async fn refresh(&self, object: &ContentRef) {
-        for pod in self.pods.list().iter().filter(|pod| is_running(pod)) {
+        for pod in self.pods.list().iter().filter(|pod| shows_volumes(pod)) {
             if content_of(pod).contains(object) {
                 self.write(pod).await;
             }
         }
     }
 
-    /// Pods whose labels or annotations changed, and which show them.
+    /// Pods whose labels or annotations changed, and which show them. They may have changed before this saw the pod.
     async fn refresh_downward(&self, pods: &[Arc<Pod>], shown: &mut Shown) {
         let own = |meta: &ObjectMeta| (meta.labels.clone(), meta.annotations.clone());
         let uid = |pod: &Pod| PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default());
         shown.retain(|known, _| pods.iter().any(|pod| uid(pod) == *known));
         for pod in pods.iter().filter(|pod| volumes_of(pod).any(shows_fields)) {
             let before = shown.insert(uid(pod), own(&pod.metadata));
-            if before.is_some_and(|before| before != own(&pod.metadata)) {
+            if before.is_none_or(|before| before != own(&pod.metadata)) {
                 self.write(pod).await;
             }
         }
@@ -106,19 +106,27 @@ impl ContentTask {
     }
 }
 
-fn is_running(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    phase == Some("Running") && pod.metadata.deletion_timestamp.is_none()
+/// One of its containers has been made, so that its volumes are there, and it goes on.
+pub(crate) fn shows_volumes(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let made = |container: &ContainerStatus| container.container_id.as_deref().is_some_and(|id| !id.is_empty());
+    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    !ended && pod.metadata.deletion_timestamp.is_none() && containers.into_iter().any(made)
 }
 
 fn volumes_of(pod: &Pod) -> impl Iterator<Item = &Volume> {
     pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten())
 }
 
-/// Does it show fields of the pod?
+/// Does it show fields of the pod that may change?
 fn shows_fields(volume: &Volume) -> bool {
     let projected = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
-    volume.downward_api.is_some() || projected.into_iter().any(|source| source.downward_api.is_some())
+    let projected = projected.filter_map(|source| source.downward_api.as_ref()?.items.as_ref());
+    let own = volume.downward_api.iter().filter_map(|source| source.items.as_ref());
+    let fields = own.chain(projected).flatten().filter_map(|item| item.field_ref.as_ref());
+    let mut paths = fields.map(|field| field.field_path.as_str());
+    paths.any(|path| path.starts_with("metadata.labels") || path.starts_with("metadata.annotations"))
 }
 
 /// The ConfigMaps and Secrets that a pod's volumes show.
@@ -151,12 +159,33 @@ mod tests {
                 {"name": "b", "secret": {"secretName": "keys"}},
                 {"name": "c", "projected": {"sources": [
                     {"configMap": {"name": "kube-root-ca.crt"}}, {"configMap": {"name": "settings"}},
-                    {"secret": {"name": "more"}}, {"downwardAPI": {"items": []}}]}},
-                {"name": "d", "emptyDir": {}}]}}))
+                    {"secret": {"name": "more"}},
+                    {"downwardAPI": {"items": [{"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}},
+                {"name": "d", "downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels['a']"}}]}},
+                {"name": "e", "emptyDir": {}}]}}))
         .unwrap();
         let names: Vec<_> =
             content_of(&pod).into_iter().map(|object| format!("{:?} {}", object.kind, object.name)).collect();
         assert_eq!(names, ["ConfigMap settings", "Secret keys", "Secret more"]);
-        assert_eq!(volumes_of(&pod).map(shows_fields).collect::<Vec<_>>(), [false, false, true, false]);
+        assert_eq!(volumes_of(&pod).map(shows_fields).collect::<Vec<_>>(), [false, false, false, true, false]);
+    }
+
+    #[test]
+    fn volumes_show_from_the_first_container_to_the_end_of_the_pod() {
+        let made = serde_json::json!([{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "containerID": "containerd://1"}]);
+        let waiting = serde_json::json!([{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0}]);
+        for (status, deleted, expected) in [
+            (serde_json::json!({"phase": "Pending", "containerStatuses": waiting}), false, false),
+            (serde_json::json!({"phase": "Pending", "initContainerStatuses": made}), false, true),
+            (serde_json::json!({"phase": "Running", "containerStatuses": made}), false, true),
+            (serde_json::json!({"phase": "Running", "containerStatuses": made}), true, false),
+            (serde_json::json!({"phase": "Failed", "containerStatuses": made}), false, false),
+        ] {
+            let mut pod = serde_json::json!({"metadata": {}, "status": status});
+            if deleted {
+                pod["metadata"]["deletionTimestamp"] = serde_json::json!("2026-01-01T00:00:00Z");
+            }
+            assert_eq!(shows_volumes(&serde_json::from_value(pod.clone()).unwrap()), expected, "{pod}");
+        }
     }
 }

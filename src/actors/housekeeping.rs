@@ -1,6 +1,7 @@
 //! What nobody waits for: volume content kept current, directories and logs of pods that are gone removed, logs
 //! rotated, unused images collected.
 
+use crate::actors::content::shows_volumes;
 use crate::actors::image_gc::ImageGc;
 use crate::actors::pods::PodsHandle;
 use crate::ids::{ContainerId, PodUid};
@@ -57,7 +58,7 @@ impl Housekeeping {
     }
 
     async fn refresh_volumes(&self, pods: &[Arc<Pod>]) {
-        for pod in pods.iter().filter(|pod| is_running(pod)) {
+        for pod in pods.iter().filter(|pod| shows_volumes(pod)) {
             if let Err(error) = self.volumes.refresh(pod).await {
                 tracing::warn!(pod = pod.metadata.name, %error, "volumes not refreshed");
             }
@@ -117,11 +118,6 @@ impl Housekeeping {
         }
         Ok(())
     }
-}
-
-fn is_running(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    phase == Some("Running") && pod.metadata.deletion_timestamp.is_none()
 }
 
 /// Removes `<namespace>_<name>_<uid>` folders whose pod is gone.

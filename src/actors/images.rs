@@ -3,6 +3,7 @@
 use crate::clock::rate::TokenBucket;
 use crate::cluster::{Cluster, Recorder};
 use crate::images::credential::{CredentialProviders, Login};
+use crate::images::reference::{registry_of, repository_of, with_default_tag};
 use crate::model::pod::{DesiredPod, Wanted};
 use crate::runtime::{Runtime, RuntimeError};
 use base64::Engine;
@@ -243,62 +244,6 @@ fn policy(written: Option<&str>, reference: &str) -> Policy {
     }
 }
 
-/// `busybox` → `busybox:latest`; the error is distribution/reference's, as far as users meet it.
-fn with_default_tag(image: &str) -> Result<String, String> {
-    let invalid = || "invalid reference format".to_owned();
-    let (name, digest) = match image.split_once('@') {
-        Some((name, digest)) => (name, Some(digest)),
-        None => (image, None),
-    };
-    if digest.is_some_and(|digest| !digest.contains(':')) {
-        return Err(invalid());
-    }
-    let tag_at = name.rfind(':').filter(|at| !name[*at..].contains('/'));
-    let (repository, tag) = tag_at.map_or((name, None), |at| (&name[..at], Some(&name[at + 1..])));
-    let repository = repository.strip_suffix(':').unwrap_or(repository);
-    if repository.is_empty() || tag == Some("") {
-        return Err(invalid());
-    }
-    if path_of(repository).chars().any(char::is_uppercase) {
-        let shown =
-            if repository.contains('/') { path_of(repository).to_owned() } else { format!("library/{repository}") };
-        return Err(format!("invalid reference format: repository name ({shown}) must be lowercase"));
-    }
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:[]".contains(c);
-    if !repository.chars().all(allowed)
-        || !tag.unwrap_or("x").chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
-    {
-        return Err(invalid());
-    }
-    Ok(if tag.is_none() && digest.is_none() { format!("{image}:latest") } else { image.to_owned() })
-}
-
-/// The part after the registry, which alone may have upper case letters.
-fn path_of(repository: &str) -> &str {
-    match repository.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => rest,
-        Some(_) | None => repository,
-    }
-}
-
-/// The registry host of a reference.
-fn registry_of(reference: &str) -> &str {
-    match reference.split_once('/') {
-        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
-        Some(_) | None => "docker.io",
-    }
-}
-
-/// Registry and path in full, without tag and digest, as credential providers are asked for it.
-fn repository_of(reference: &str) -> String {
-    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
-    let tag_at = name.rfind(':').filter(|at| !name[*at..].contains('/'));
-    let name = tag_at.map_or(name, |at| &name[..at]);
-    let (registry, path) = (registry_of(name), path_of(name));
-    let library = if registry == "docker.io" && !path.contains('/') { "library/" } else { "" };
-    format!("{registry}/{library}{path}")
-}
-
 /// User and password for the reference's registry, from `.dockerconfigjson` or `.dockercfg` secrets.
 fn credentials(reference: &str, secrets: &[Arc<Secret>]) -> Option<(String, String)> {
     let registry = registry_of(reference);
@@ -330,38 +275,4 @@ fn serves(server: &str, registry: &str) -> bool {
 fn go_fraction(duration: std::time::Duration) -> String {
     let millis = duration.as_millis();
     if millis < 1000 { format!("{millis}ms") } else { format!("{}.{:03}s", millis / 1000, millis % 1000) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn repositories_are_named_in_full() {
-        for (reference, expected) in [
-            ("busybox:latest", "docker.io/library/busybox"),
-            ("docker.io/library/busybox:1", "docker.io/library/busybox"),
-            ("team/app@sha256:00", "docker.io/team/app"),
-            ("127.0.0.1:5000/app:1", "127.0.0.1:5000/app"),
-            ("localhost/app", "localhost/app"),
-            ("r.io/a/b:1@sha256:00", "r.io/a/b"),
-        ] {
-            assert_eq!(repository_of(reference), expected, "{reference}");
-        }
-    }
-
-    #[test]
-    fn image_names_get_the_default_tag_or_the_reason_why_not() {
-        let table = [
-            ("busybox", "busybox:latest"),
-            ("127.0.0.1:1/none:1", "127.0.0.1:1/none:1"),
-            ("127.0.0.1:5000/app", "127.0.0.1:5000/app:latest"),
-            ("a/b@sha256:00", "a/b@sha256:00"),
-            ("Bad_Name::UP", "invalid reference format: repository name (library/Bad_Name) must be lowercase"),
-            ("x y", "invalid reference format"),
-        ];
-        for (image, expected) in table {
-            assert_eq!(with_default_tag(image).unwrap_or_else(|why| why), expected, "{image}");
-        }
-    }
 }

@@ -149,6 +149,8 @@ pub struct PodsTask {
     /// The API server's copies of static pods.
     mirrors: BTreeMap<PodKey, Arc<Pod>>,
     workers: BTreeMap<PodUid, WorkerHandle>,
+    /// Pods that the node must have: they have no worker until those have ended that make room for them.
+    arrivals: BTreeMap<PodUid, Arrival>,
     ended: (mpsc::Sender<PodUid>, mpsc::Receiver<PodUid>),
     /// Pods that the runtime held when it was last asked; a pod that comes later is new to it.
     in_runtime: Option<BTreeSet<PodUid>>,
@@ -156,6 +158,14 @@ pub struct PodsTask {
     /// When to compare the runtime's pods with ours, and when that was last done.
     audit_at: Option<Instant>,
     audited: Option<Instant>,
+}
+
+/// A pod that waits for others to end.
+struct Arrival {
+    pod: DesiredPod,
+    leaving: BTreeSet<PodUid>,
+    /// It is not kept waiting longer than this, whatever keeps the others.
+    until: Instant,
 }
 
 impl PodsTask {
@@ -166,6 +176,7 @@ impl PodsTask {
             inputs,
             mirrors: BTreeMap::new(),
             workers: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
             ended: mpsc::channel(ENDED_WORKERS),
             in_runtime: None,
             listed: false,
@@ -180,14 +191,10 @@ impl PodsTask {
         self.sync_static().await;
         let offline_at = crate::clock::now().mono + OFFLINE_AFTER;
         let mut asked_files = false;
+        let mut pods_changed = self.context.pods.changes();
         loop {
-            let audit_at = self.audit_at;
-            let audit = async {
-                match audit_at {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let audit = at_time(self.audit_at);
+            let arrival = at_time(self.arrivals.values().map(|arrival| arrival.until).min());
             // Every arm is cancel-safe: channels keep what was not received.
             tokio::select! {
                 change = self.inputs.changes.recv() => match change {
@@ -202,6 +209,8 @@ impl PodsTask {
                 },
                 Some(uid) = self.ended.1.recv() => self.worker_ended(&uid).await,
                 () = audit => self.audit().await,
+                Ok(()) = pods_changed.changed(), if !self.arrivals.is_empty() => self.let_in().await,
+                () = arrival => self.let_in().await,
                 () = tokio::time::sleep_until(offline_at), if !self.listed && !asked_files => {
                     asked_files = true;
                     self.begin_known().await;
@@ -241,6 +250,9 @@ impl PodsTask {
         let missing: Vec<_> = self.workers.iter().filter(|(uid, _)| !present.contains(*uid)).collect();
         let missing: Vec<_> = missing.into_iter().map(|(_, worker)| worker.desired()).collect();
         missing.into_iter().filter(|pod| !pod.is_static).for_each(|pod| self.gone(pod));
+        let withdrawn = self.arrivals.values().filter(|arrival| !present.contains(&arrival.pod.uid));
+        let withdrawn: Vec<_> = withdrawn.map(|arrival| arrival.pod.clone()).collect();
+        withdrawn.into_iter().filter(|pod| !pod.is_static).for_each(|pod| self.gone(pod));
         let (known, kept) = (self.context.known.clone(), present.clone());
         self.on_disk(move || known.keep_only(&kept));
         let shown: BTreeSet<PodKey> = pods.iter().filter(|pod| is_mirror(pod)).map(|pod| pod.key.clone()).collect();
@@ -262,6 +274,12 @@ impl PodsTask {
         if let Some(worker) = self.workers.get(&pod.uid) {
             let granted = Allocation::of(worker.desired().spec());
             return self.desire(pod, &granted);
+        }
+        if let Some(arrival) = self.arrivals.get_mut(&pod.uid)
+            && pod.pod.metadata.deletion_timestamp.is_none()
+        {
+            arrival.pod = pod;
+            return;
         }
         let granted = pod.pod.status.as_ref().filter(|status| has_pending_resize(status));
         match granted.map(|status| Allocation::shown(pod.spec(), status)) {
@@ -330,7 +348,7 @@ impl PodsTask {
         match tokio::task::spawn_blocking(move || known.read()).await {
             Ok(Ok(pods)) => {
                 for pod in pods.into_iter().filter_map(|pod| DesiredPod::new(Arc::new(pod))) {
-                    if !self.workers.contains_key(&pod.uid) {
+                    if !self.workers.contains_key(&pod.uid) && !self.arrivals.contains_key(&pod.uid) {
                         tracing::info!(pod = %pod.key, "the API server is away: running a pod that is known here");
                         self.begin(DesiredPod { offline: true, ..pod }).await;
                     }
@@ -368,11 +386,40 @@ impl PodsTask {
     /// Judges a pod that has no worker and gives it one.
     async fn begin(&mut self, pod: DesiredPod) {
         self.remember(&pod);
-        let mut memory = pod_worker::remembered(&pod);
-        memory.rejected = match self.admit(&pod).await {
-            None => None,
-            Some(rejection) => self.make_room(&pod, rejection),
+        let admitted = match self.admit(&pod).await {
+            None => Ok(()),
+            Some(rejection) => match self.make_room(&pod, rejection) {
+                Ok(arrival) => return self.keep_waiting(arrival),
+                Err(rejection) => Err(rejection),
+            },
         };
+        self.enter(pod, admitted.err()).await;
+    }
+
+    /// Others count it among the node's pods from now on: the room that comes free is its own.
+    fn keep_waiting(&mut self, arrival: Arrival) {
+        self.context.pods.insert(&arrival.pod);
+        self.arrivals.insert(arrival.pod.uid.clone(), arrival);
+    }
+
+    /// Those for which all others have ended, or that have waited long enough, begin.
+    async fn let_in(&mut self) {
+        let now = crate::clock::now().mono;
+        let has_ended = |uid: &PodUid| self.context.pods.get_uid(uid).is_none_or(|pod| has_ended(&pod));
+        let due =
+            self.arrivals.values().filter(|arrival| now >= arrival.until || arrival.leaving.iter().all(has_ended));
+        let due: Vec<_> = due.map(|arrival| arrival.pod.uid.clone()).collect();
+        for arrival in due.iter().filter_map(|uid| self.arrivals.remove(uid)).collect::<Vec<_>>() {
+            self.enter(arrival.pod, None).await;
+        }
+        self.tell_mirrors();
+    }
+
+    /// Gives a pod its worker.
+    async fn enter(&mut self, pod: DesiredPod, rejected: Option<Rejection>) {
+        self.arrivals.remove(&pod.uid);
+        let mut memory = pod_worker::remembered(&pod);
+        memory.rejected = rejected;
         if let Some(rejection) = &memory.rejected {
             self.context.recorder.pod(&pod.pod, None, true, rejection.reason.clone(), rejection.message.clone());
             let refused = pod.uid.clone();
@@ -392,8 +439,14 @@ impl PodsTask {
         for pod in statics.iter().filter(|pod| !pod.gone && !uids.contains(pod.uid.as_str())) {
             self.gone(withdrawn(pod));
         }
+        let arriving = self.arrivals.values().map(|arrival| arrival.pod.clone()).filter(|pod| pod.is_static);
+        let unwanted: Vec<_> = arriving.filter(|pod| !uids.contains(pod.uid.as_str())).collect();
+        unwanted.into_iter().for_each(|pod| self.gone(pod));
         for pod in wanted.iter().filter_map(|pod| DesiredPod::new(pod.clone())) {
-            let taken = self.workers.contains_key(&pod.uid) || statics.iter().any(|other| other.key == pod.key);
+            let mut arriving = self.arrivals.values();
+            let taken = self.workers.contains_key(&pod.uid)
+                || statics.iter().any(|other| other.key == pod.key)
+                || arriving.any(|other| other.pod.key == pod.key);
             if !taken {
                 let mirror = self.mirrors.get(&pod.key).filter(|mirror| static_pod::shows(mirror, &pod.pod)).cloned();
                 self.begin(DesiredPod { is_static: true, mirror, ..pod }).await;
@@ -480,18 +533,18 @@ impl PodsTask {
         admit::admit(&pod.pod, &others, &node).err()
     }
 
-    /// Others leave for a pod that the node must have; it starts while they end.
-    fn make_room(&self, pod: &DesiredPod, rejection: Rejection) -> Option<Rejection> {
+    /// Others leave for a pod that the node must have; it starts when they have ended.
+    fn make_room(&self, pod: &DesiredPod, rejection: Rejection) -> Result<Arrival, Rejection> {
         let others = self.others(&pod.uid);
-        let leaving = match preempt::make_room(&pod.pod, &others, &self.context.node.borrow(), rejection) {
-            Ok(leaving) => leaving,
-            Err(rejection) => return Some(rejection),
-        };
-        for other in leaving.into_iter().filter_map(DesiredPod::new) {
+        let leaving = preempt::make_room(&pod.pod, &others, &self.context.node.borrow(), rejection)?;
+        let leaving: Vec<_> = leaving.into_iter().filter_map(DesiredPod::new).collect();
+        let longest = leaving.iter().map(DesiredPod::grace).max().unwrap_or_default();
+        let until = crate::clock::now().mono + preempt::patience(longest);
+        for other in &leaving {
             let removal = Removal::preempted(other.grace());
-            self.remove(Eviction { uid: other.uid, removal });
+            self.remove(Eviction { uid: other.uid.clone(), removal });
         }
-        None
+        Ok(Arrival { pod: pod.clone(), leaving: leaving.into_iter().map(|pod| pod.uid).collect(), until })
     }
 
     /// The pods that may hold anything of the node, one that is being taken among them; `None` until all are known.
@@ -564,6 +617,7 @@ impl PodsTask {
     fn gone(&mut self, mut pod: DesiredPod) {
         pod.gone = true;
         self.context.pods.remove(&pod.uid);
+        self.arrivals.remove(&pod.uid);
         if let Some(worker) = self.workers.get(&pod.uid) {
             worker.desire(pod);
         }
@@ -656,6 +710,13 @@ impl PodsTask {
                 self.audit_at = Some(crate::clock::now().mono + AUDIT_RETRY);
             }
         }
+    }
+}
+
+async fn at_time(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

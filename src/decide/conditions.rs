@@ -153,7 +153,7 @@ fn initialized(scene: &Scene<'_>, status: &PodStatus) -> Fresh {
 }
 
 /// Once a regular container has run, the init phase is over for good.
-fn regular_started(status: &PodStatus) -> bool {
+pub(super) fn regular_started(status: &PodStatus) -> bool {
     status.container_statuses.iter().flatten().any(|shown| {
         let ran = shown.last_state.as_ref().is_some_and(|state| state.terminated.is_some());
         let runs_or_ran =

@@ -159,13 +159,32 @@ fn reason_to_kill(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedCon
     let failure = scene.memory.probes.get(&container.id)?.failed.as_ref()?;
     let message = match wanted.kind {
         ContainerKind::Init | ContainerKind::Sidecar => format!("Init container {name} failed {} probe", failure.probe),
-        // Never restarted: the kubelet then only says that it stops (`computePodActions`).
-        ContainerKind::Regular if !should_restart(scene.pod, wanted, 137) => format!("Stopping container {name}"),
+        // Never restarted: where nothing goes on beside it the pod stops as a whole (`computePodActions`).
+        ContainerKind::Regular if !should_restart(scene.pod, wanted, 137) => {
+            if another_goes_on(scene, container) {
+                format!("Container {name} failed {} probe", failure.probe)
+            } else {
+                format!("Stopping container {name}")
+            }
+        }
         ContainerKind::Regular | ContainerKind::Ephemeral => {
             format!("Container {name} failed {} probe, will be restarted", failure.probe)
         }
     };
     Some(terminate::kill(scene, container, failure.grace.unwrap_or(scene.pod.grace()), message))
+}
+
+/// Beside that one: does another regular container run in good health, or is one to start?
+fn another_goes_on(scene: &Scene<'_>, container: &ObservedContainer) -> bool {
+    let others = scene.pod.regular_containers().filter(|other| other.spec.name != container.name.as_str());
+    let goes_on = |other: Wanted<'_>| match scene.newest_in(&container.sandbox, &other.spec.name) {
+        Some(seen) if matches!(seen.state, ContainerState::Running { .. }) => {
+            scene.memory.probes.get(&seen.id).is_none_or(|view| view.failed.is_none())
+        }
+        Some(ended) => !has_ended_for_good(scene.pod, other, ended),
+        None => true,
+    };
+    others.into_iter().any(goes_on)
 }
 
 /// Starts a candidate once volumes and images are there.
@@ -177,6 +196,7 @@ fn start(scene: &Scene<'_>, sandbox: &ObservedSandbox, candidate: Candidate<'_>,
     {
         return out.wake_at(error.retry.at);
     }
+    let target = scene.pod.target_of(name.as_str()).and_then(|target| scene.newest_in(&sandbox.id, target));
     out.steps.push(Step::StartContainer(StartContainer {
         attempt: next_restart_count(scene, name.as_str()),
         name,
@@ -185,6 +205,7 @@ fn start(scene: &Scene<'_>, sandbox: &ObservedSandbox, candidate: Candidate<'_>,
         image_ref,
         volume_images,
         ips: super::status::pod_ips(scene, Some(sandbox)),
+        target: target.map(|target| target.id.clone()),
     }));
 }
 

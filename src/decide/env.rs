@@ -29,9 +29,8 @@ pub enum EnvError {
     NoContainer(String),
     #[error("environment variable key {key:?} not found in file {file:?}")]
     NoFileKey { key: String, file: String },
-    #[error("file {0:?} does not exist")]
-    NoFile(String),
-    #[error("failed to parse file {file:?}: {why}")]
+    /// The kubelet keeps to itself why: what the file says may be nobody else's business.
+    #[error("couldn't parse env file")]
     File { file: String, why: String },
 }
 
@@ -42,8 +41,16 @@ pub struct Sources {
     pub config_maps: BTreeMap<String, Option<Arc<ConfigMap>>>,
     pub secrets: BTreeMap<String, Option<Arc<Secret>>>,
     pub pod_ips: Vec<IpAddr>,
-    /// Texts of environment files, by volume and path.
-    pub files: BTreeMap<(String, String), Option<String>>,
+    /// Environment files by volume and path.
+    pub files: BTreeMap<(String, String), Option<EnvFile>>,
+}
+
+/// A file of variables that a container wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvFile {
+    /// Where it lies on the node.
+    pub path: String,
+    pub text: String,
 }
 
 /// Volumes and paths of the environment files that a container refers to.
@@ -206,19 +213,18 @@ fn from_source(
     Ok(Some(String::new()))
 }
 
-/// A variable of an environment file; a file or key that is not there is fine where it is optional.
+/// A variable of an environment file. A key that is not there, or empty, is fine where it is optional; a file that is not
+/// there never is (`makeEnvironmentVariables`).
 fn file_value(sources: &Sources, key: &FileKeySelector) -> Result<Option<String>, EnvError> {
-    let optional = key.optional == Some(true);
-    let file = || key.path.clone();
-    let text = sources.files.get(&(key.volume_name.clone(), key.path.clone())).and_then(Option::as_deref);
-    let Some(text) = text else {
-        return if optional { Ok(None) } else { Err(EnvError::NoFile(file())) };
+    let file = sources.files.get(&(key.volume_name.clone(), key.path.clone())).and_then(Option::as_ref);
+    let Some(EnvFile { path, text }) = file else {
+        return Err(EnvError::File { file: key.path.clone(), why: "it cannot be read".to_owned() });
     };
     match env_file::value(text, &key.key) {
-        Ok(Some(value)) => Ok(Some(value)),
-        Ok(None) if optional => Ok(None),
-        Ok(None) => Err(EnvError::NoFileKey { key: key.key.clone(), file: file() }),
-        Err(why) => Err(EnvError::File { file: file(), why }),
+        Ok(Some(value)) if !value.is_empty() => Ok(Some(value)),
+        Ok(Some(_) | None) if key.optional == Some(true) => Ok(None),
+        Ok(Some(_) | None) => Err(EnvError::NoFileKey { key: key.key.clone(), file: path.clone() }),
+        Err(why) => Err(EnvError::File { file: path.clone(), why }),
     }
 }
 
@@ -389,3 +395,6 @@ pub fn check_non_root(
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

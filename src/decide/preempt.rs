@@ -8,6 +8,7 @@ use crate::model::qos::QosClass;
 use crate::model::resources::pod_requests;
 use k8s_openapi::api::core::v1::Pod;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is still to be found, by resource.
 type Needs = Vec<(String, i64)>;
@@ -34,6 +35,12 @@ pub fn make_room(
     // Room is all that it may lack.
     admit::admit(pod, &staying, node)?;
     Ok(leaving)
+}
+
+/// How long such a pod waits for others to end whose longest grace this is (`killPodNow`): half as long again, for the
+/// runtime to do its part, and ten seconds at least.
+pub fn patience(grace: Duration) -> Duration {
+    (grace + grace / 2).max(Duration::from_secs(10))
 }
 
 /// As few as possible, and rather those of a lower class: guaranteed ones only where all others are not enough.
@@ -174,6 +181,13 @@ mod tests {
         );
         let full: Vec<_> = (0..5).map(|number| pod(&format!("p{number}"), 0, json!({}))).collect();
         check(&critical("1Mi"), &full, "p0");
+    }
+
+    #[test]
+    fn it_waits_half_as_long_again_as_the_others_may_take() {
+        for (grace, expected) in [(0, 10), (6, 10), (30, 45), (600, 900)] {
+            assert_eq!(patience(Duration::from_secs(grace)), Duration::from_secs(expected), "{grace}");
+        }
     }
 
     #[test]

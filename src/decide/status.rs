@@ -5,7 +5,7 @@ use super::backoff::{self, Due};
 use super::{Out, Scene, conditions, containers, restart_all, restart_count, terminate};
 use crate::model::memory::{ImageState, Stop, StopCause};
 use crate::model::observed::{ContainerState, ObservedContainer, ObservedSandbox};
-use crate::model::pod::{ContainerKind, RestartPolicy, Wanted};
+use crate::model::pod::{ContainerKind, Wanted};
 use crate::model::qos::QosClass;
 use crate::model::resources::{List, all_limited, pod_limits, pod_requests, quantities};
 use crate::model::step::{PodEvent, Stage, StepKey};
@@ -525,6 +525,9 @@ fn restart_wait(
 #[derive(Default)]
 struct Tally {
     pending_init: usize,
+    /// Sidecars that do not run yet: of no matter once the pod has got beyond them.
+    pending_sidecars: usize,
+    /// Init containers that failed for good.
     failed_init: usize,
     running: usize,
     waiting: usize,
@@ -535,11 +538,11 @@ struct Tally {
 /// The phase (`kubelet_pods.go` `getPhase`).
 fn phase(scene: &Scene<'_>, status: &api::PodStatus, ended: bool) -> &'static str {
     let tally = tally(scene, status);
-    let policy = scene.pod.restart_policy();
-    if tally.failed_init > 0 && policy == RestartPolicy::Never {
+    if tally.failed_init > 0 {
         return "Failed";
     }
-    if tally.pending_init > 0 || tally.waiting > 0 {
+    let starts = tally.pending_sidecars > 0 && !conditions::regular_started(status);
+    if tally.pending_init > 0 || starts || tally.waiting > 0 {
         return "Pending";
     }
     if tally.running > 0 {
@@ -568,8 +571,8 @@ fn tally(scene: &Scene<'_>, status: &api::PodStatus) -> Tally {
         match wanted.kind {
             ContainerKind::Init => match ended {
                 Some(end) if end.exit_code == 0 => {}
-                Some(_) => {
-                    let retried = scene.pod.restart_policy() != RestartPolicy::Never;
+                Some(end) => {
+                    let retried = containers::should_restart(scene.pod, wanted, end.exit_code);
                     tally.pending_init += usize::from(retried);
                     tally.failed_init += usize::from(!retried);
                 }
@@ -577,9 +580,9 @@ fn tally(scene: &Scene<'_>, status: &api::PodStatus) -> Tally {
             },
             ContainerKind::Sidecar if running => {
                 tally.running += 1;
-                tally.pending_init += usize::from(shown.started != Some(true));
+                tally.pending_sidecars += usize::from(shown.started != Some(true));
             }
-            ContainerKind::Sidecar => tally.pending_init += usize::from(ended.is_none() && !ran_before),
+            ContainerKind::Sidecar => tally.pending_sidecars += usize::from(ended.is_none() && !ran_before),
             // They come and go without a word in the pod's phase.
             ContainerKind::Ephemeral => {}
             ContainerKind::Regular if running => tally.running += 1,

@@ -160,8 +160,9 @@ fn render(plan: &Plan, now: Now) -> String {
     text.push('\n');
     for step in &plan.steps {
         let _ = match step {
-            Step::StartContainer(StartContainer { name, sandbox, attempt, .. }) => {
-                writeln!(text, "  start {name}#{attempt} in {sandbox}")
+            Step::StartContainer(StartContainer { name, sandbox, attempt, target, .. }) => {
+                let beside = target.as_ref().map(|target| format!(" beside {target}")).unwrap_or_default();
+                writeln!(text, "  start {name}#{attempt} in {sandbox}{beside}")
             }
             Step::StopContainer(StopContainer { id, grace, message, .. }) => {
                 writeln!(text, "  kill {id} within {}s: {message}", grace.as_secs())

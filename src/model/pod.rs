@@ -151,6 +151,13 @@ impl DesiredPod {
         self.all_containers().chain(self.ephemeral_containers()).find(|wanted| wanted.spec.name == name)
     }
 
+    /// `targetContainerName` of an ephemeral container.
+    pub fn target_of(&self, name: &str) -> Option<&str> {
+        let mut ephemeral = self.spec().ephemeral_containers.iter().flatten();
+        let target = ephemeral.find(|container| container.name == name)?.target_container_name.as_deref();
+        target.filter(|target| !target.is_empty())
+    }
+
     pub fn restart_policy(&self) -> RestartPolicy {
         RestartPolicy::parse(self.spec().restart_policy.as_deref())
     }

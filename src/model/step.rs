@@ -89,6 +89,8 @@ pub struct StartContainer {
     /// Images of the image volumes that it mounts, by volume.
     pub volume_images: BTreeMap<String, String>,
     pub ips: Vec<IpAddr>,
+    /// Of an ephemeral container that names one: the container whose processes it is to see, if there is one.
+    pub target: Option<ContainerId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

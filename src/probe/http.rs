@@ -63,12 +63,12 @@ pub struct Target {
 impl Target {
     pub fn of(action: &HTTPGetAction, container: &Container, pod_ip: IpAddr) -> Result<Self, String> {
         let host = action.host.as_deref().filter(|host| !host.is_empty());
-        let path = action.path.as_deref().unwrap_or("/");
+        let path = escaped(action.path.as_deref().unwrap_or("/"));
         Ok(Self {
             https: action.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
             host: host.map_or_else(|| pod_ip.to_string(), str::to_owned),
             port: super::port(&action.port, container)?,
-            path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
+            path: if path.starts_with('/') { path } else { format!("/{path}") },
             headers: action.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect(),
         })
     }
@@ -115,6 +115,32 @@ impl Target {
         next.headers.push(("Referer".to_owned(), self.url()));
         Ok(next)
     }
+}
+
+/// A path, with a query perhaps, as Go's `url.URL` writes it: what may stand in one stays, also `%` where it is all well
+/// escaped.
+fn escaped(written: &str) -> String {
+    let written = written.split('#').next().unwrap_or_default();
+    let (path, query) = match written.split_once('?') {
+        Some((path, query)) => (path, format!("?{}", query.replace(' ', "%20"))),
+        None => (written, String::new()),
+    };
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte);
+    let is_escape =
+        |at: usize| path.as_bytes().get(at + 1..at + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+    let escapes_well = path.bytes().enumerate().all(|(at, byte)| byte != b'%' || is_escape(at));
+    if escapes_well && path.bytes().all(|byte| is_plain(byte) || b"%!'()*[]".contains(&byte)) {
+        return format!("{path}{query}");
+    }
+    let mut text = String::with_capacity(path.len() * 3);
+    for byte in path.bytes() {
+        match byte {
+            b'%' if escapes_well => text.push('%'),
+            byte if is_plain(byte) => text.push(char::from(byte)),
+            byte => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text + &query
 }
 
 fn of_uri(uri: &http::Uri) -> Target {
@@ -428,6 +454,24 @@ mod tests {
         let request = Request::get("/").body(Empty::new()).unwrap();
         let answer = exchange(TokioIo::new(ours), request, MAX_BODY_BYTES).await;
         assert_eq!(answer, Ok(Answer { status: 404, location: None, body: "no".to_owned() }));
+    }
+
+    #[test]
+    fn paths_are_escaped_as_go_does() {
+        for (written, expected) in [
+            ("/", "/"),
+            ("/a/b?c=d&e=%20", "/a/b?c=d&e=%20"),
+            ("/a b", "/a%20b"),
+            ("/a b?c d", "/a%20b?c%20d"),
+            ("/a%20b c", "/a%20b%20c"),
+            ("/a%zz", "/a%25zz"),
+            ("/a!b", "/a!b"),
+            ("/a!b c", "/a%21b%20c"),
+            ("/ä#part", "/%C3%A4"),
+            ("healthz", "healthz"),
+        ] {
+            assert_eq!(escaped(written), expected, "{written}");
+        }
     }
 
     #[test]

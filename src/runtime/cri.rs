@@ -140,22 +140,6 @@ impl CriRuntime {
         }
     }
 
-    /// The running container whose processes an ephemeral container is to see.
-    async fn target_container(&self, input: &ContainerInput) -> Result<Option<String>, RuntimeError> {
-        let Some(target) = translate::target_container_name(input) else { return Ok(None) };
-        let uid = input.pod.metadata.uid.clone().unwrap_or_default();
-        let labels = HashMap::from([
-            (POD_UID_LABEL.to_owned(), uid),
-            ("io.kubernetes.container.name".to_owned(), target.to_owned()),
-        ]);
-        let running = pb::ContainerState::ContainerRunning as i32;
-        let found = self.list_containers(labels).await?.into_iter().find(|c| c.state == running);
-        match found {
-            Some(container) => Ok(Some(container.id)),
-            None => Err(RuntimeError::NotFound(format!("unable to find target container {target:?}"))),
-        }
-    }
-
     async fn runtime_config(&self) -> Result<Option<String>, RuntimeError> {
         match call("RuntimeConfig", REQUEST_TIMEOUT, self.client().runtime_config(pb::RuntimeConfigRequest {})).await {
             Ok(config) => Ok(config.linux.map(|linux| match linux.cgroup_driver() {
@@ -258,13 +242,10 @@ impl Runtime for CriRuntime {
         input: &ContainerInput,
         devices: &Edits,
     ) -> Result<ContainerId, RuntimeError> {
-        let (user, target) = tokio::try_join!(self.image_user(&input.image_ref), self.target_container(input))?;
-        let about = translate::ContainerFacts {
-            image_uid: user.0,
-            image_username: user.1,
-            target_container_id: target,
-            devices: devices.clone(),
-        };
+        let (image_uid, image_username) = self.image_user(&input.image_ref).await?;
+        let target_container_id = input.target.as_ref().map(ToString::to_string);
+        let about =
+            translate::ContainerFacts { image_uid, image_username, target_container_id, devices: devices.clone() };
         let request = pb::CreateContainerRequest {
             pod_sandbox_id: sandbox.to_string(),
             config: Some(translate::container_config(input, &about, &self.facts)?),

@@ -177,13 +177,6 @@ pub fn container_resources(
     resources::container(pod, &found, node_memory, facts)
 }
 
-/// `targetContainerName` of an ephemeral container.
-pub fn target_container_name(input: &ContainerInput) -> Option<&str> {
-    let ephemeral = input.pod.spec.as_ref()?.ephemeral_containers.as_ref()?;
-    let container = ephemeral.iter().find(|c| c.name == input.name)?;
-    container.target_container_name.as_deref().filter(|name| !name.is_empty())
-}
-
 /// The container of that name, be it regular, init or ephemeral.
 fn find_container<'a>(spec: &'a PodSpec, name: &str) -> Option<std::borrow::Cow<'a, Container>> {
     use std::borrow::Cow;

@@ -10,13 +10,13 @@ use std::path::Path;
 /// Upstream's limit for one file (KEP-3721).
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// The text of a regular file below `volume`; links may not lead out of it.
+/// The text of a regular file below `volume`, which is the root of all links and of `..` (`securejoin`).
 pub(super) fn read(volume: &Path, path: &str) -> io::Result<Option<String>> {
     let root = open_root(volume)?;
     // Without blocking: a container could have put a pipe there.
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let file = match openat2(&root, path, how) {
         Ok(file) => File::from(file),
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
@@ -46,14 +46,17 @@ mod tests {
         std::fs::write(dir.path().join("secret"), "S='1'\n").unwrap();
         std::os::unix::fs::symlink("../secret", volume.join("out")).unwrap();
         std::os::unix::fs::symlink("d/e.env", volume.join("in")).unwrap();
+        std::os::unix::fs::symlink("/d/e.env", volume.join("absolute")).unwrap();
         std::fs::write(volume.join("big"), vec![b'x'; 65 * 1024]).unwrap();
         for (path, wanted) in [
             ("d/e.env", Ok(Some("A='1'\n"))),
             ("in", Ok(Some("A='1'\n"))),
             ("none", Ok(None)),
             ("d/e.env/x", Ok(None)),
-            ("out", Err(())),
-            ("../secret", Err(())),
+            ("absolute", Ok(Some("A='1'\n"))),
+            ("out", Ok(None)),
+            ("../secret", Ok(None)),
+            ("../d/e.env", Ok(Some("A='1'\n"))),
             ("d", Err(())),
             ("big", Err(())),
         ] {

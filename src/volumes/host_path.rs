@@ -14,27 +14,43 @@ pub(super) fn check(path: &Path, kind: &str) -> Result<(), String> {
     let found = match fs::metadata(path) {
         Ok(meta) => Some(meta.file_type()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(format!("hostPath type check failed: stat {}: {error}", path.display())),
+        // As the kubelet: a path that cannot be looked at is none of any type.
+        Err(_) => None,
     };
     let is = |test: fn(&fs::FileType) -> bool| found.as_ref().is_some_and(test);
     let (fits, noun) = match kind {
         "" => return Ok(()),
         "DirectoryOrCreate" if found.is_none() => {
             let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
-            return made.map_err(|error| format!("mkdir {}: {error}", path.display()));
+            // Of what is in the way Go names the path itself (`os.MkdirAll`).
+            let at = |error: &io::Error| match error.kind() {
+                io::ErrorKind::NotADirectory => path.ancestors().find(|above| above.exists()).unwrap_or(path),
+                _ => path,
+            };
+            return made.map_err(|error| format!("mkdir {}: {}", at(&error).display(), go_error(&error)));
         }
         "FileOrCreate" if found.is_none() => {
             let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).open(path);
-            return made.map(drop).map_err(|error| format!("open {}: {error}", path.display()));
+            return made.map(drop).map_err(|error| format!("open {}: {}", path.display(), go_error(&error)));
         }
         "Directory" | "DirectoryOrCreate" => (is(fs::FileType::is_dir), "a directory"),
-        "File" | "FileOrCreate" => (is(|kind| !kind.is_dir()), "a file"),
+        "File" | "FileOrCreate" => (is(fs::FileType::is_file), "a file"),
         "Socket" => (is(FileTypeExt::is_socket), "a socket file"),
         "CharDevice" => (is(FileTypeExt::is_char_device), "a character device"),
         "BlockDevice" => (is(FileTypeExt::is_block_device), "a block device"),
         kind => return Err(format!("{kind} is an invalid volume type")),
     };
     if fits { Ok(()) } else { Err(format!("hostPath type check failed: {} is not {noun}", path.display())) }
+}
+
+/// As Go words it: without a capital and the number.
+fn go_error(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    text.truncate(text.find(" (os error").unwrap_or(text.len()));
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_lowercase();
+    }
+    text
 }
 
 #[cfg(test)]
@@ -60,6 +76,10 @@ mod tests {
             (&file, "Socket", format!("hostPath type check failed: {} is not a socket file", file.display())),
             (Path::new("/dev/null"), "CharDevice", String::new()),
             (Path::new("/tmp/../etc"), "Directory", "invalid HostPath `/tmp/../etc`: must not contain '..'".into()),
+            (Path::new("/dev/null"), "File", "hostPath type check failed: /dev/null is not a file".into()),
+            (&absent.join("f"), "FileOrCreate", format!("open {absent_name}/f: no such file or directory")),
+            (&file.join("f"), "FileOrCreate", format!("open {}/f: not a directory", file.display())),
+            (&file.join("d/e"), "DirectoryOrCreate", format!("mkdir {}: not a directory", file.display())),
             (&dir.path().join("made/deep"), "DirectoryOrCreate", String::new()),
             (&dir.path().join("made/file"), "FileOrCreate", String::new()),
             (dir.path(), "Volume", "Volume is an invalid volume type".into()),

@@ -213,6 +213,7 @@ async fn container_input(sandbox: &SandboxInput, runtime: &CriRuntime, script: &
         sandbox: sandbox.clone(),
         node_memory: 8 << 30,
         pins: Default::default(),
+        target: None,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::{WorkerContext, job};
 use crate::cluster::ClusterError;
-use crate::decide::env::{self, Sources};
+use crate::decide::env::{self, EnvError, EnvFile, Sources};
 use crate::ids::ContainerId;
 use crate::logs::make_folder;
 use crate::model::devices::{DeviceMount, Edits};
@@ -49,9 +49,14 @@ pub(super) async fn start(
     let Some(wanted) = pod.container(step.name.as_str()) else {
         return Err(failed("CreateContainerConfigError", format!("container {} left the pod", step.name)));
     };
-    let (input, devices) = input(context, pod, wanted, placed, step)
-        .await
-        .map_err(|message| failed("CreateContainerConfigError", message))?;
+    let input = async {
+        let input = input(context, pod, wanted, placed, step).await?;
+        match pod.target_of(step.name.as_str()) {
+            Some(target) if step.target.is_none() => Err(format!("unable to find target container {target}")),
+            Some(_) | None => Ok(input),
+        }
+    };
+    let (input, devices) = input.await.map_err(|message| failed("CreateContainerConfigError", message))?;
     let id = context
         .runtime
         .create_container_with(&step.sandbox, &input, &devices)
@@ -86,7 +91,12 @@ async fn input(
         if needed { context.runtime.image(&step.image_ref).await.ok().flatten() } else { None }
     };
     let (sources, image) = tokio::join!(sources(context, pod, wanted, placed, step), image);
-    let environment = env::environment(pod, wanted.spec, &node, &sources?).map_err(|error| error.to_string())?;
+    let environment = env::environment(pod, wanted.spec, &node, &sources?).map_err(|error| {
+        if let EnvError::File { file, why } = &error {
+            tracing::warn!(pod = %pod.key, file, why, "environment file not used");
+        }
+        error.to_string()
+    })?;
     let devices = context.devices.prepare(&pod.pod, &pod.uid, wanted.spec).await?;
     let (uid, user) = image.as_ref().map_or((None, ""), |image| (image.uid, image.username.as_str()));
     env::check_non_root(pod, wanted.spec, uid, user)?;
@@ -112,6 +122,7 @@ async fn input(
         sandbox,
         pins: context.managers.as_ref().map(|managers| managers.pins(&pod.pod, step.name.as_str())).unwrap_or_default(),
         node_memory: node.capacity.get("memory").and_then(|q| Bytes::parse(q).ok()).unwrap_or_default().0,
+        target: step.target.clone(),
     };
     Ok((input, devices))
 }
@@ -149,8 +160,12 @@ async fn sources(
     }
     let mut files = BTreeMap::new();
     for (volume, path) in env::needed_files(wanted.spec) {
-        let text = context.volumes.env_file(placed, volume, path).await;
-        files.insert((volume.to_owned(), path.to_owned()), text.map_err(|error| error.to_string())?);
+        let found = context.volumes.env_file(placed, volume, path).await.unwrap_or_else(|error| {
+            tracing::warn!(pod = %pod.key, %error, "environment file not read");
+            None
+        });
+        let file = found.map(|(path, text)| EnvFile { path: path.display().to_string(), text });
+        files.insert((volume.to_owned(), path.to_owned()), file);
     }
     let services = services(context, pod).await?;
     Ok(Sources { services, config_maps, secrets, pod_ips: step.ips.clone(), files })

@@ -25,6 +25,25 @@ fn one_starts_beside_containers_that_run() {
 }
 
 #[test]
+fn one_sees_the_processes_of_the_container_that_it_names() {
+    check(
+        |case| {
+            with_debugger(case);
+            case.pod["spec"]["ephemeralContainers"][0]["targetContainerName"] = json!("b");
+            case.images(&["dbg"]);
+        },
+        &expect![[r#"
+            Sync
+              start dbg#0 in s0 beside b-0
+            Running +PRTSC +I +R +CR +PS
+              a: running, ready, restarts 0
+              b: running, ready, restarts 0
+              dbg: waiting ContainerCreating, restarts 0
+        "#]],
+    );
+}
+
+#[test]
 fn one_that_ended_is_not_started_again_and_its_end_means_nothing_to_the_pod() {
     check(
         |case| {

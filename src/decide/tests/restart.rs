@@ -140,3 +140,39 @@ fn a_failed_liveness_probe_kills_with_the_probes_grace() {
         "#]],
     );
 }
+
+#[test]
+fn one_that_a_probe_gave_up_for_good_ends_alone_or_with_its_pod() {
+    let fail = |case: &mut Case, name: &str| {
+        let failed = ProbeFailure { probe: "liveness", grace: None };
+        let view = ProbeView { started: true, ready: true, failed: Some(failed) };
+        case.memory.probes.insert(ContainerId::new(format!("{name}-0")), view);
+    };
+    check(
+        |case| {
+            case.policy("Never");
+            fail(case, "a");
+        },
+        &expect![[r#"
+            Sync
+              kill a-0 within 30s: Container a failed liveness probe
+            Running +PRTSC +I +R +CR +PS
+              a: running, ready, restarts 0
+              b: running, ready, restarts 0
+        "#]],
+    );
+    check(
+        |case| {
+            case.policy("Never");
+            fail(case, "a");
+            case.seen.containers[1] = container("b", 0, exited(0, 5));
+        },
+        &expect![[r#"
+            Sync
+              kill a-0 within 30s: Stopping container a
+            Running +PRTSC +I -R -CR +PS
+              a: running, ready, restarts 0
+              b: terminated Completed 0, restarts 0
+        "#]],
+    );
+}

@@ -70,6 +70,63 @@ fn a_running_container_shows_only_after_its_post_start_hook() {
 }
 
 #[test]
+fn a_sidecar_that_starts_again_does_not_take_its_pod_back_to_pending() {
+    let starting = |case: &mut Case| {
+        case.init("s", true);
+        case.pod["spec"]["initContainers"][0]["startupProbe"] = json!({"exec": {"command": ["true"]}});
+        let wanted = serde_json::from_value(case.pod["spec"]["initContainers"][0].clone()).expect("a container");
+        let mut sidecar = container("s", 1, running());
+        sidecar.annotations.insert(CONTAINER_HASH.to_owned(), container_hash(&wanted));
+        case.seen.containers.push(sidecar);
+    };
+    check(
+        starting,
+        &expect![[r#"
+            Sync
+            Running +PRTSC +I -R -CR +PS
+              s: running, restarts 1
+              a: running, ready, restarts 0
+              b: running, ready, restarts 0
+        "#]],
+    );
+    check(
+        |case| {
+            case.seen.containers.clear();
+            starting(case);
+        },
+        &expect![[r#"
+            Sync
+            Pending +PRTSC -I -R -CR +PS
+              s: running, restarts 1
+              a: waiting PodInitializing, restarts 0
+              b: waiting PodInitializing, restarts 0
+        "#]],
+    );
+}
+
+#[test]
+fn a_pod_fails_with_an_init_container_that_is_not_tried_again() {
+    check(
+        |case| {
+            case.init("i", false);
+            case.pod["spec"]["initContainers"][0]["restartPolicy"] = json!("Never");
+            let mut ended = container("i", 0, exited(5, 1));
+            ended.annotations.remove(CONTAINER_HASH);
+            case.seen.containers = vec![ended];
+            case.seen.sandboxes[0].ready = false;
+            case.memory.cleaned = true;
+        },
+        &expect![[r#"
+            Clean (Finished, grace 30s)
+            Failed -PRTSC -I -R -CR +PS
+              i: terminated Error 5, restarts 0
+              a: waiting PodInitializing, restarts 0
+              b: waiting PodInitializing, restarts 0
+        "#]],
+    );
+}
+
+#[test]
 fn conditions_of_others_are_as_the_api_server_has_them() {
     let gate = |status: &str| json!([{"type": "example.com/lb", "status": status}]);
     check(

@@ -83,6 +83,7 @@ fn container_input(pod: &Arc<Pod>) -> ContainerInput {
         sandbox: sandbox_input(pod),
         node_memory: 8 << 30,
         pins: Default::default(),
+        target: None,
     }
 }
 
@@ -617,13 +618,12 @@ fn what_cannot_be_said_to_the_runtime_is_refused() {
 }
 
 #[test]
-fn ephemeral_containers_are_found_and_name_their_target() {
+fn ephemeral_containers_are_found() {
     let pod = pod(|spec| {
-        spec["ephemeralContainers"] = json!([{ "name": "debug", "image": "busybox:1.36", "targetContainerName": "main", "tty": true, "stdin": true }]);
+        spec["ephemeralContainers"] = json!([{ "name": "debug", "image": "busybox:1.36", "tty": true, "stdin": true }]);
     });
     let mut input = container_input(&pod);
     input.name = "debug".into();
-    assert_eq!(target_container_name(&input), Some("main"));
     let config = container_config(&input, &ContainerFacts::default(), &HostFacts::default()).unwrap();
     assert_eq!((config.tty, config.stdin, config.log_path.as_str()), (true, true, "debug/2.log"));
 }

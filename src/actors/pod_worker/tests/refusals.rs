@@ -5,6 +5,7 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn others_leave_for_a_pod_that_the_node_must_have() {
     let world = World::new();
+    world.runtime.ignore_term();
     let life = world.start_agent();
     world.put(|pod| pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1500m"}}));
     world.until("ready", is_ready).await;
@@ -15,7 +16,15 @@ async fn others_leave_for_a_pod_that_the_node_must_have() {
                 "resources": {"requests": {"cpu": "1"}}}]},
     });
     world.cluster.put_pod(serde_json::from_value(critical).expect("a pod"));
-    world.until("failed", |s| s["phase"] == "Failed").await;
+    let begun = tokio::time::Instant::now();
+    world
+        .until("failed", |s| {
+            let starts = !world.runtime.pod(&PodUid::new("u2")).sandboxes.is_empty();
+            assert!(!starts || s["phase"] == "Failed", "it starts when the other has ended, not before");
+            s["phase"] == "Failed"
+        })
+        .await;
+    assert!(begun.elapsed() >= Duration::from_secs(30), "the other has its own grace");
     let status = world.status();
     let message = "Preempted in order to admit critical pod";
     assert_eq!((&status["reason"], &status["message"]), (&json!("Preempting"), &json!(message)));

@@ -19,7 +19,7 @@ use crate::plugins::device::{DevicePlugin, VERSION, checkpoint};
 use crate::plugins::proto::device::RegisterRequest;
 use crate::supervisor::Supervisor;
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -220,20 +220,21 @@ impl DevicesHandle {
         self.save().await;
     }
 
-    /// Changes the book, and tells those who show what the node has if that is other than before.
+    /// Changes the book, and tells those who show what there is if that is other than before.
     fn change(&self, change: impl FnOnce(&mut Book, &mut BTreeMap<String, Connected>)) -> bool {
         let mut plugins = lock(&self.0.plugins);
         let mut book = lock(&self.0.book);
         let before = (book.advertised(), book.registered());
         change(&mut book, &mut plugins);
         let after = (book.advertised(), book.registered());
-        if before.0 != after.0 {
+        let changed = before != after;
+        if changed {
             self.0.changes.send_replace(());
         }
-        before != after
+        changed
     }
 
-    /// Marked when the node has other resources than before.
+    /// Marked when the node has other resources than before, or the health of a device changed.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.0.changes.subscribe()
     }
@@ -248,6 +249,20 @@ impl DevicesHandle {
             self.save().await;
         }
         advertised
+    }
+
+    /// Pods that hold devices.
+    pub fn holders(&self) -> Vec<PodUid> {
+        lock(&self.0.book).holders().cloned().collect()
+    }
+
+    /// Shows the health of a pod's devices with the containers that hold them.
+    pub fn show(&self, uid: &PodUid, status: &mut PodStatus) {
+        let book = lock(&self.0.book);
+        for container in status.container_statuses.iter_mut().flatten() {
+            let health = book.health(uid, &container.name);
+            container.allocated_resources_status = (!health.is_empty()).then_some(health);
+        }
     }
 
     /// Gives every container of a pod that is being taken its devices; returns how much of each resource is given out

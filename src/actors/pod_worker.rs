@@ -193,7 +193,9 @@ impl PodWorker {
             self.memory.resize = None;
         }
         self.stage = plan.stage;
-        self.publish(plan.status);
+        let mut status = plan.status;
+        self.context.devices.show(&self.pod.uid, &mut status);
+        self.publish(status);
         let stopping = self.memory.stop.is_some();
         self.context.probes.sync(&self.context, &self.pod, &self.seen, &self.memory, stopping);
         for step in plan.steps {

@@ -192,6 +192,7 @@ impl PodsTask {
         let offline_at = crate::clock::now().mono + OFFLINE_AFTER;
         let mut asked_files = false;
         let mut pods_changed = self.context.pods.changes();
+        let mut device_changes = self.context.devices.changes();
         loop {
             let audit = at_time(self.audit_at);
             let arrival = at_time(self.arrivals.values().map(|arrival| arrival.until).min());
@@ -208,6 +209,7 @@ impl PodsTask {
                     None => return,
                 },
                 Some(uid) = self.ended.1.recv() => self.worker_ended(&uid).await,
+                Ok(()) = device_changes.changed() => self.devices_changed(),
                 () = audit => self.audit().await,
                 Ok(()) = pods_changed.changed(), if !self.arrivals.is_empty() => self.let_in().await,
                 () = arrival => self.let_in().await,
@@ -644,6 +646,15 @@ impl PodsTask {
             }
             RuntimeEvent::Relist => self.audit_at = Some(crate::clock::now().mono),
             RuntimeEvent::Lost => self.inputs.runtime_lost.notify_one(),
+        }
+    }
+
+    /// Statuses of pods show the health of their devices.
+    fn devices_changed(&self) {
+        for uid in self.context.devices.holders() {
+            if let Some(worker) = self.workers.get(&uid) {
+                worker.dirty();
+            }
         }
     }
 

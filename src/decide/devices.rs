@@ -9,8 +9,8 @@ mod tests;
 pub use offer::{Claim, Lack, Offer, Open};
 
 use crate::ids::PodUid;
-use crate::model::devices::{Advertised, Devices, Edits};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use crate::model::devices::{Advertised, Device, Devices, Edits};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceHealth, ResourceStatus};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,14 +44,17 @@ type PodGrants = BTreeMap<String, BTreeMap<String, Grant>>;
 
 #[derive(Debug, Default)]
 struct Resource {
+    /// As its plugin listed them last.
     devices: Devices,
+    /// Its plugin is there, and has listed.
+    present: bool,
     /// Since when its plugin is gone.
     stopped: Option<Instant>,
 }
 
 impl Resource {
-    fn healthy(&self) -> Ids {
-        self.devices.iter().filter(|(_, device)| device.healthy).map(|(id, _)| id.clone()).collect()
+    fn healthy(&self) -> impl Iterator<Item = (&String, &Device)> {
+        self.devices.iter().filter(|(_, device)| self.present && device.healthy)
     }
 }
 
@@ -75,7 +78,7 @@ impl Book {
         for (pod, container, resource, grant) in grants {
             book.grants.entry(pod).or_default().entry(container).or_default().insert(resource, grant);
         }
-        let stopped = |name| (name, Resource { devices: Devices::new(), stopped: Some(now) });
+        let stopped = |name| (name, Resource { stopped: Some(now), ..Default::default() });
         book.resources = resources.into_iter().map(stopped).collect();
         book
     }
@@ -95,13 +98,13 @@ impl Book {
     /// All devices that the plugin has now.
     pub fn listed(&mut self, resource: &str, devices: Devices) {
         self.removed.remove(resource);
-        self.resources.insert(resource.to_owned(), Resource { devices, stopped: None });
+        self.resources.insert(resource.to_owned(), Resource { devices, present: true, stopped: None });
     }
 
     /// The plugin is gone: none of its devices can be had.
     pub fn disconnected(&mut self, resource: &str, now: Instant) {
         if let Some(known) = self.resources.get_mut(resource) {
-            known.devices.values_mut().for_each(|device| device.healthy = false);
+            known.present = false;
             known.stopped = Some(now);
         }
     }
@@ -129,7 +132,7 @@ impl Book {
         }
         for (name, resource) in &self.resources {
             advertised.capacity.insert(name.clone(), resource.devices.len());
-            advertised.allocatable.insert(name.clone(), resource.healthy().len());
+            advertised.allocatable.insert(name.clone(), resource.healthy().count());
         }
         advertised
     }
@@ -137,14 +140,16 @@ impl Book {
     /// Healthy devices of every resource, for who asks what there is to be had.
     pub fn healthy_devices(&self) -> impl Iterator<Item = (&str, &str, &[i64])> {
         self.resources.iter().flat_map(|(resource, known)| {
-            let healthy = known.devices.iter().filter(|(_, device)| device.healthy);
-            healthy.map(move |(id, device)| (resource.as_str(), id.as_str(), device.nodes.as_slice()))
+            known.healthy().map(move |(id, device)| (resource.as_str(), id.as_str(), device.nodes.as_slice()))
         })
     }
 
     /// Names of all resources, each with the ids of its healthy devices.
     pub fn registered(&self) -> BTreeMap<String, Vec<String>> {
-        self.resources.iter().map(|(name, known)| (name.clone(), known.healthy().into_iter().collect())).collect()
+        self.resources
+            .iter()
+            .map(|(name, known)| (name.clone(), known.healthy().map(|(id, _)| id.clone()).collect()))
+            .collect()
     }
 
     /// Every grant: pod, container, resource.
@@ -161,6 +166,28 @@ impl Book {
         self.grants.get(pod)?.get(container)
     }
 
+    /// Who holds any.
+    pub fn holders(&self) -> impl Iterator<Item = &PodUid> {
+        self.grants.keys()
+    }
+
+    /// What a container's status tells of the health of what it holds: what the plugin said last
+    /// (`UpdateAllocatedResourcesStatus`).
+    pub fn health(&self, pod: &PodUid, container: &str) -> Vec<ResourceStatus> {
+        let held = self.held(pod, container).into_iter().flatten();
+        let health = held.map(|(resource, grant)| {
+            let listed = self.resources.get(resource).map(|known| &known.devices);
+            let resources = grant.ids().into_iter().map(|id| {
+                // Before the plugin is back: healthy, as the kubelet has it.
+                let healthy = listed.and_then(|devices| devices.get(&id)).is_none_or(|device| device.healthy);
+                let health = if healthy { "Healthy" } else { "Unhealthy" };
+                ResourceHealth { resource_id: id, health: Some(health.to_owned()), message: None }
+            });
+            ResourceStatus { name: resource.clone(), resources: Some(resources.collect()) }
+        });
+        health.collect()
+    }
+
     /// The devices of `resource` that somebody holds.
     fn allocated(&self, resource: &str) -> Ids {
         self.grants().filter(|(.., name, _)| *name == resource).flat_map(|(.., grant)| grant.ids()).collect()
@@ -168,8 +195,9 @@ impl Book {
 
     /// Healthy devices that nobody holds.
     fn free(&self, resource: &str) -> Ids {
-        let healthy = self.resources.get(resource).map(Resource::healthy).unwrap_or_default();
-        healthy.difference(&self.allocated(resource)).cloned().collect()
+        let allocated = self.allocated(resource);
+        let healthy = self.resources.get(resource).into_iter().flat_map(Resource::healthy);
+        healthy.map(|(id, _)| id).filter(|id| !allocated.contains(*id)).cloned().collect()
     }
 
     /// What of a container's limits is a plugin's to give.

@@ -112,6 +112,17 @@ fn a_plugins_device_goes_to_one_pod_at_a_time_and_stays_with_it_through_a_restar
     );
     assert_eq!(node.kubectl(&["logs", "first"]), " 00 00\nhello\nnumber-0\n");
 
+    let health = "{.status.containerStatuses[0].allocatedResourcesStatus}";
+    assert_eq!(
+        node.jsonpath("pod/first", health),
+        r#"[{"name":"ex.org/thing","resources":[{"health":"Healthy","resourceID":"t0"}]}]"#
+    );
+    let one = "{.status.containerStatuses[0].allocatedResourcesStatus[0].resources[0].health}";
+    for (healthy, shown) in [(false, "Unhealthy"), (true, "Healthy")] {
+        plugin.list(vec![fake::device("t0", healthy)]);
+        wait_for(&node, "pod/first", one, shown);
+    }
+
     // One that names its node itself is refused by the node, one that does not by the scheduler.
     let mut second = user("second");
     second["spec"]["nodeName"] = json!(node.slot.node_name());

@@ -95,8 +95,7 @@ impl Book {
             return Ok(Offer::Held);
         }
         let known = self.resources.get(resource).ok_or_else(|| Lack::Unregistered(resource.to_owned()))?;
-        let healthy = known.healthy();
-        if healthy.is_empty() {
+        if known.healthy().next().is_none() {
             return Err(Lack::Unhealthy(resource.to_owned()));
         }
         if claim.count == 0 {

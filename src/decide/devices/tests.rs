@@ -172,6 +172,31 @@ fn after_a_restart_pods_keep_what_they_hold_and_others_wait_for_the_plugin() {
 }
 
 #[test]
+fn the_health_of_what_a_container_holds_is_what_its_plugin_said_last() {
+    let mut book = book("a b");
+    admit(&mut book, "u", &pod(json!({"containers": [container("c", 2)]})), "").unwrap();
+    let shown = |book: &Book, name: &str| {
+        let status = book.health(&PodUid::new("u"), name).into_iter();
+        let health = status.map(|status| {
+            let devices = status.resources.unwrap().into_iter();
+            let devices: Vec<_> = devices.map(|d| format!("{} {}", d.resource_id, d.health.unwrap())).collect();
+            format!("{}: {}", status.name, devices.join(", "))
+        });
+        health.collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&book, "c"), ["ex.org/gpu: a Healthy, b Healthy"]);
+    assert_eq!(shown(&book, "other"), [""; 0]);
+    book.listed(GPU, devices("a b!"));
+    assert_eq!(shown(&book, "c"), ["ex.org/gpu: a Healthy, b Unhealthy"]);
+    book.disconnected(GPU, now());
+    assert_eq!(shown(&book, "c"), ["ex.org/gpu: a Healthy, b Unhealthy"], "its plugin is gone");
+    book.connected(GPU);
+    assert_eq!(book.advertised().allocatable[GPU], 0, "until it has listed");
+    book.listed(GPU, devices("b"));
+    assert_eq!(shown(&book, "c"), ["ex.org/gpu: a Healthy, b Healthy"], "one that is not listed is taken for healthy");
+}
+
+#[test]
 fn a_resource_that_only_a_running_pod_knows_is_a_plugins_still() {
     let grant = Grant { by_node: BTreeMap::from([(NO_NODE, vec!["a".to_owned()])]), edits: Arc::default() };
     let mut book = Book::restored([(PodUid::new("first"), "c".to_owned(), GPU.to_owned(), grant)], [], now());

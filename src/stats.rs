@@ -9,6 +9,7 @@ mod disks;
 mod proc;
 mod rates;
 
+pub use self::proc::boot_time;
 use crate::cgroups::Cgroups;
 use crate::clock;
 use crate::disk;

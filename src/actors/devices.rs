@@ -17,12 +17,14 @@ use crate::plugins::PluginError;
 use crate::plugins::device::registration::{self, Registrar};
 use crate::plugins::device::{DevicePlugin, VERSION, checkpoint};
 use crate::plugins::proto::device::RegisterRequest;
+use crate::stats;
 use crate::supervisor::Supervisor;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 use tokio::sync::watch;
 
 pub use report::PodResources;
@@ -99,7 +101,8 @@ impl DevicesHandle {
     /// Goes on from the checkpoint below `root_dir`; connections live in `tasks`.
     pub fn new(root_dir: &Path, tasks: Supervisor) -> Self {
         let dir = root_dir.join("device-plugins");
-        let book = checkpoint::read(&dir, clock::now().mono).unwrap_or_else(|error| {
+        let booted = SystemTime::from(stats::boot_time());
+        let book = checkpoint::read(&dir, booted, clock::now().mono).unwrap_or_else(|error| {
             tracing::error!(%error, "device checkpoint not used: devices of running pods may be given out again");
             Book::default()
         });
@@ -331,6 +334,7 @@ impl DevicesHandle {
         if self.allocate(pod, uid, container, None).await.map_err(|error| error.to_string())? {
             self.save().await;
         }
+        lock(&self.0.book).ready(uid, &container.name).map_err(|lack| lack.to_string())?;
         for (resource, _) in wanted {
             let ids = lock(&self.0.book).held(uid, &container.name).and_then(|held| Some(held.get(&resource)?.ids()));
             // A plugin that is away was not asked to be told, as far as is known.

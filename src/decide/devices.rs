@@ -31,6 +31,8 @@ pub struct Grant {
     /// By the NUMA nodes that they are close to; one that is close to several is with each of them.
     pub by_node: BTreeMap<i64, Vec<String>>,
     pub edits: Arc<Edits>,
+    /// Given before the machine was booted: the devices may not be what they were.
+    pub before_boot: bool,
 }
 
 impl Grant {
@@ -247,9 +249,26 @@ impl Book {
                 None => by_node.entry(NO_NODE).or_default().push(id),
             }
         }
-        let grant = Grant { by_node, edits: Arc::new(edits) };
+        let grant = Grant { by_node, edits: Arc::new(edits), before_boot: false };
         let containers = self.grants.entry(claim.uid.clone()).or_default();
         containers.entry(claim.container.to_owned()).or_default().insert(claim.resource.to_owned(), grant);
+    }
+
+    /// Whether a container can start with what it holds: after a boot its plugins must have listed it again. (The kubelet
+    /// fails such pods; here they wait.)
+    pub fn ready(&self, pod: &PodUid, container: &str) -> Result<(), Lack> {
+        let held = self.held(pod, container).into_iter().flatten();
+        for (resource, grant) in held.filter(|(_, grant)| grant.before_boot) {
+            let known = self.resources.get(resource).ok_or_else(|| Lack::Unregistered(resource.clone()))?;
+            let healthy: Ids = known.healthy().map(|(id, _)| id.clone()).collect();
+            if healthy.is_empty() {
+                return Err(Lack::Unhealthy(resource.clone()));
+            }
+            if !grant.ids().is_subset(&healthy) {
+                return Err(Lack::Lost(resource.clone()));
+            }
+        }
+        Ok(())
     }
 
     /// What a container is given with all that it holds; where two plugins differ the first by name is heard.

@@ -106,7 +106,7 @@ fn running_tasks(loadavg: &str) -> u64 {
 }
 
 /// When the machine was booted, from `/proc/stat`.
-pub(super) fn boot_time() -> Timestamp {
+pub fn boot_time() -> Timestamp {
     let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let seconds = text.lines().find_map(|line| line.strip_prefix("btime "));
     let seconds = seconds.and_then(|seconds| seconds.trim().parse().ok()).unwrap_or(0);

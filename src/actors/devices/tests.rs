@@ -139,6 +139,31 @@ async fn a_restart_keeps_what_pods_hold_and_removes_the_sockets_of_plugins() {
 }
 
 #[tokio::test]
+async fn after_a_boot_a_container_waits_until_its_plugin_has_listed_its_devices() {
+    let bench = Bench::new();
+    let plugin = FakePlugin::new(&["a", "b"], options(false, false));
+    bench.plugin(&plugin, "p.sock").await;
+    bench.admit("first", 1).await.unwrap();
+    bench.tasks.stop().await;
+    let file = std::fs::File::open(bench.root.path().join("device-plugins").join(checkpoint::FILE)).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let bench = Bench::over(bench.root);
+    let refused = async || bench.prepare("first", 1).await.unwrap_err();
+    assert_eq!(refused().await, "no healthy devices present; cannot allocate unhealthy devices ex.org/gpu");
+    plugin.list(vec![fake::device("b", true)]);
+    bench.plugin(&plugin, "p.sock").await;
+    assert_eq!(
+        refused().await,
+        "previously allocated devices are no longer healthy; cannot allocate unhealthy devices ex.org/gpu"
+    );
+    let mut changes = bench.devices.changes();
+    plugin.list(vec![fake::device("a", true)]);
+    changes.changed().await.unwrap();
+    assert_eq!(bench.prepare("first", 1).await, Ok(Edits::default()));
+    bench.tasks.stop().await;
+}
+
+#[tokio::test]
 async fn a_plugin_that_cannot_be_taken_is_told_why() {
     let bench = Bench::new();
     let request = |version: &str, name: &str| pb::RegisterRequest {

@@ -30,6 +30,8 @@ pub enum Lack {
     Unregistered(String),
     #[error("no healthy devices present; cannot allocate unhealthy devices {0}")]
     Unhealthy(String),
+    #[error("previously allocated devices are no longer healthy; cannot allocate unhealthy devices {0}")]
+    Lost(String),
     #[error("requested number of devices unavailable for {resource}. Requested: {wanted}, Available: {available}")]
     TooFew { resource: String, wanted: usize, available: usize },
     #[error("pod {pod:?} container {container:?} changed request for resource {resource:?} from {held} to {wanted}")]

@@ -157,7 +157,7 @@ fn the_node_shows_what_is_there_then_nothing_to_be_had_then_zero() {
 
 #[test]
 fn after_a_restart_pods_keep_what_they_hold_and_others_wait_for_the_plugin() {
-    let grant = Grant { by_node: BTreeMap::from([(0, vec!["a".to_owned()])]), edits: Arc::default() };
+    let grant = Grant { by_node: BTreeMap::from([(0, vec!["a".to_owned()])]), ..Default::default() };
     let mut book =
         Book::restored([(PodUid::new("first"), "c".to_owned(), GPU.to_owned(), grant)], [GPU.to_owned()], now());
     let one = pod(json!({"containers": [container("c", 1)]}));
@@ -198,7 +198,7 @@ fn the_health_of_what_a_container_holds_is_what_its_plugin_said_last() {
 
 #[test]
 fn a_resource_that_only_a_running_pod_knows_is_a_plugins_still() {
-    let grant = Grant { by_node: BTreeMap::from([(NO_NODE, vec!["a".to_owned()])]), edits: Arc::default() };
+    let grant = Grant { by_node: BTreeMap::from([(NO_NODE, vec!["a".to_owned()])]), ..Default::default() };
     let mut book = Book::restored([(PodUid::new("first"), "c".to_owned(), GPU.to_owned(), grant)], [], now());
     let answer = admit(&mut book, "second", &pod(json!({"containers": [container("c", 1)]})), "");
     assert_eq!(answer.unwrap_err().to_string(), "cannot allocate unregistered device ex.org/gpu");

@@ -14,6 +14,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::time::Instant;
 
 /// Its name in the folder of device plugins.
@@ -78,8 +79,9 @@ pub fn encode(book: &Book) -> Result<Vec<u8>, CheckpointError> {
     Ok(serde_json::to_vec(&File { data, checksum })?)
 }
 
-/// The book of a file, as it is when no plugin has registered yet.
-pub fn decode(bytes: &[u8], now: Instant) -> Result<Book, CheckpointError> {
+/// The book of a file, as it is when no plugin has registered yet; `before_boot`: it was written before the machine was
+/// booted.
+pub fn decode(bytes: &[u8], before_boot: bool, now: Instant) -> Result<Book, CheckpointError> {
     let file: File = serde_json::from_slice(bytes)?;
     let real = file.data.checksum()?;
     if real != file.checksum {
@@ -90,7 +92,8 @@ pub fn decode(bytes: &[u8], now: Instant) -> Result<Book, CheckpointError> {
         let answer = entry.answer()?;
         let answer = pb::ContainerAllocateResponse::decode(answer.as_slice())
             .map_err(|error| CheckpointError::Answer(error.to_string()))?;
-        let grant = Grant { by_node: entry.device_ids.unwrap_or_default(), edits: Arc::new(Edits::from(answer)) };
+        let (by_node, edits) = (entry.device_ids.unwrap_or_default(), Arc::new(Edits::from(answer)));
+        let grant = Grant { by_node, edits, before_boot };
         grants.push((PodUid::new(&entry.pod_uid), entry.container_name, entry.resource_name, grant));
     }
     let resources = file.data.registered_devices.unwrap_or_default().into_keys();
@@ -98,12 +101,13 @@ pub fn decode(bytes: &[u8], now: Instant) -> Result<Book, CheckpointError> {
 }
 
 /// The book in `dir`; an empty one where there is none. Blocks.
-pub fn read(dir: &Path, now: Instant) -> Result<Book, CheckpointError> {
-    match std::fs::read(dir.join(FILE)) {
-        Ok(bytes) => decode(&bytes, now),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Book::default()),
-        Err(error) => Err(error.into()),
-    }
+pub fn read(dir: &Path, booted: SystemTime, now: Instant) -> Result<Book, CheckpointError> {
+    let path = dir.join(FILE);
+    let written = match std::fs::metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Book::default()),
+        metadata => metadata?.modified()?,
+    };
+    decode(&std::fs::read(&path)?, written < booted, now)
 }
 
 /// Replaces the file in `dir`, whole and synced. Blocks.
@@ -199,7 +203,7 @@ mod tests {
     #[test]
     fn files_of_real_kubelets_are_read_and_written_to_the_byte() {
         for file in REAL {
-            let mut book = decode(file.as_bytes(), now()).unwrap();
+            let mut book = decode(file.as_bytes(), false, now()).unwrap();
             // What the plugin lists when it is back.
             let data: serde_json::Value = serde_json::from_str(file).unwrap();
             for (resource, ids) in data["Data"]["RegisteredDevices"].as_object().unwrap() {
@@ -212,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_a_container_was_given_is_known_from_the_file() {
-        let book = decode(REAL[2].as_bytes(), now()).unwrap();
+        let book = decode(REAL[2].as_bytes(), false, now()).unwrap();
         let edits = book.edits(&PodUid::new("9a15d2b5-c152-46b9-96e0-d57032629e1f"), "app");
         let devices: Vec<_> = edits.nodes.iter().map(|node| node.host_path.as_str()).collect();
         assert_eq!(
@@ -237,7 +241,7 @@ mod tests {
             (REAL[1].replace("tegra", "tegrb"), "checkpoint is corrupted"),
             (REAL[1][..90].to_owned(), "is not what a kubelet writes"),
         ] {
-            let error = decode(file.as_bytes(), now()).unwrap_err().to_string();
+            let error = decode(file.as_bytes(), false, now()).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");
         }
     }
@@ -245,8 +249,9 @@ mod tests {
     #[test]
     fn a_folder_without_a_file_is_an_empty_book_and_what_is_written_is_read() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(read(dir.path(), now()).unwrap().is_empty());
+        let booted = SystemTime::UNIX_EPOCH;
+        assert!(read(dir.path(), booted, now()).unwrap().is_empty());
         write(dir.path(), REAL[1].as_bytes()).unwrap();
-        assert!(!read(dir.path(), now()).unwrap().is_empty());
+        assert!(!read(dir.path(), booted, now()).unwrap().is_empty());
     }
 }

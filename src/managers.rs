@@ -130,7 +130,12 @@ impl Managers {
         }
         if let Some(cpus) = &self.cpus {
             catalog::SHARED_CPUS.set(cpus.shared_millicores(&next.cpus));
-            catalog::OWNED_CPUS.set(next.cpus.owned().len() as f64);
+            let owned = next.cpus.owned();
+            catalog::OWNED_CPUS.set(owned.len() as f64);
+            for node in cpus.topology.cpu_nodes() {
+                let in_node = cpus.topology.cpus_where(|place| place.numa == node).intersection(&owned);
+                catalog::OWNED_CPUS_OF_NODES.set_for([node.to_string()], in_node.len() as f64);
+            }
         }
         if self.memory.is_some() && state.memory != next.memory {
             let checkpoint = MemoryCheckpoint::of(MEMORY_STATIC, &next.memory);

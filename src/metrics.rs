@@ -110,28 +110,39 @@ impl<const L: usize> Family for Histogram<L> {
     }
 }
 
-/// A value that is set; absent until it was.
-pub struct Gauge {
+/// A value that is set, for each combination of label values; absent until it was.
+pub struct Gauge<const L: usize = 0> {
     name: &'static str,
     help: &'static str,
-    value: Mutex<Option<f64>>,
+    labels: [&'static str; L],
+    values: Mutex<BTreeMap<Labels<L>, f64>>,
+}
+
+impl<const L: usize> Gauge<L> {
+    const fn labelled(name: &'static str, help: &'static str, labels: [&'static str; L]) -> Self {
+        Self { name, help, labels, values: Mutex::new(BTreeMap::new()) }
+    }
+
+    pub fn set_for(&self, labels: [impl Into<Cow<'static, str>>; L], value: f64) {
+        lock(&self.values).insert(labels.map(Into::into), value);
+    }
 }
 
 impl Gauge {
     const fn new(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, value: Mutex::new(None) }
+        Self::labelled(name, help, [])
     }
 
     pub fn set(&self, value: f64) {
-        *lock(&self.value) = Some(value);
+        lock(&self.values).insert([], value);
     }
 }
 
-impl Family for Gauge {
+impl<const L: usize> Family for Gauge<L> {
     fn write(&self, text: &mut Text) {
-        if let Some(value) = *lock(&self.value) {
-            text.family(self.name, self.help, Kind::Gauge);
-            text.sample("", &[], value);
+        text.family(self.name, self.help, Kind::Gauge);
+        for (labels, value) in lock(&self.values).iter() {
+            text.sample("", &pairs(&self.labels, labels), *value);
         }
     }
 }

@@ -592,10 +592,11 @@ impl PodsTask {
         Ok(given_out)
     }
 
-    /// Uids of the pods that keep what they were given: these, and whoever has a worker and has not ended.
+    /// Uids of the pods that keep what they were given: these, those that wait to be let in, and whoever has a worker and
+    /// has not ended.
     fn owners(&self, mut uids: BTreeSet<PodUid>) -> BTreeSet<PodUid> {
         let ended = |uid: &PodUid| self.context.pods.get_uid(uid).is_some_and(|pod| has_ended(&pod));
-        uids.extend(self.workers.keys().filter(|uid| !ended(uid)).cloned());
+        uids.extend(self.workers.keys().filter(|uid| !ended(uid)).chain(self.arrivals.keys()).cloned());
         uids
     }
 

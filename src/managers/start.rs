@@ -43,6 +43,8 @@ pub enum ManagerError {
          systemReserved.cpu and kubeReserved.cpu"
     )]
     TooMuchReserved { machine: CpuSet, wanted: usize },
+    #[error("None policy: received unsupported options=map[{0}]; remove cpuManagerPolicyOptions")]
+    UnusedOptions(String),
     #[error("cpuManagerPolicyOptions: {0}")]
     Option(#[from] BadOption),
     #[error("topologyManagerPolicyOptions: {0}")]
@@ -96,6 +98,11 @@ impl Managers {
         let policy = if is_memory_static { MEMORY_STATIC } else { MEMORY_NONE };
         let memory_kept = checkpoint::read::<MemoryCheckpoint>(&memory_path, policy).map_err(memory_failed)?;
         let named: CpuSet = kubelet.reserved_system_cpus.parse()?;
+        if !is_static && !kubelet.cpu_manager_policy_options.is_empty() {
+            // As Go prints a map.
+            let options = kubelet.cpu_manager_policy_options.iter().map(|(name, value)| format!("{name}:{value}"));
+            return Err(ManagerError::UnusedOptions(options.collect::<Vec<_>>().join(" ")));
+        }
         catalog::SHARED_CPUS.set(0.0);
         catalog::OWNED_CPUS.set(0.0);
         let any = is_static || is_memory_static || alignment.is_some();
@@ -280,6 +287,11 @@ mod tests {
                 "static policy invalid state, please drain node and remove policy state file \"/root/cpu_manager_state\": current set",
             ),
             (vec![("reservedSystemCPUs", "8000".into())], None, "unable to reserve CPUs 8000"),
+            (
+                vec![("cpuManagerPolicyOptions", serde_json::json!({"full-pcpus-only": "true"}))],
+                None,
+                "None policy: received unsupported options=map[full-pcpus-only:true]",
+            ),
             (
                 vec![policy.clone(), ("systemReserved", serde_json::json!({"cpu": "9000"}))],
                 None,

@@ -64,6 +64,11 @@ families! {
         "[ALPHA] Cumulative number of failures to allocate aligned compute resources to containers by alignment type.",
         ["boundary", "scope"],
     );
+    OWNED_CPUS_OF_NODES: Gauge<1> = Gauge::labelled(
+        "kubelet_cpu_manager_allocation_per_numa",
+        "[ALPHA] Number of CPUs allocated per NUMA node",
+        ["numa_node"],
+    );
     OWNED_CPUS: Gauge = Gauge::new(
         "kubelet_cpu_manager_exclusive_cpu_allocation_count",
         "[ALPHA] The total number of CPUs exclusively allocated to containers running on this node",

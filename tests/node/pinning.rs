@@ -1,4 +1,4 @@
-//! The static CPU policy on a real node: who owns a CPU, who shares the rest, and that a restart keeps it.
+//! The static CPU and memory policies on a real node: who owns a CPU, who shares the rest, and that a restart keeps it.
 
 use crate::harness::{Containerd, Node};
 use crate::pods::sleeper;
@@ -13,7 +13,11 @@ fn allowed(node: &Node, pod: &str, expected: &str) -> String {
 }
 
 fn state(node: &Node) -> Value {
-    let text = std::fs::read(node.path("kubelet/cpu_manager_state")).expect("the checkpoint");
+    read(node, "cpu_manager_state")
+}
+
+fn read(node: &Node, checkpoint: &str) -> Value {
+    let text = std::fs::read(node.path(&format!("kubelet/{checkpoint}"))).expect("the checkpoint");
     serde_json::from_slice(&text).expect("JSON")
 }
 
@@ -25,7 +29,17 @@ fn a_guaranteed_pod_owns_its_cpu_through_restarts_and_the_others_share_the_rest(
         eprintln!("skipped: one CPU is not enough to give one away");
         return;
     }
-    let mut node = Node::start_with(Containerd::Current, &["--cpu-manager-policy=static", "--reserved-cpus=0"]);
+    let mut node = Node::start_with(
+        Containerd::Current,
+        &[
+            "--cpu-manager-policy=static",
+            "--reserved-cpus=0",
+            "--memory-manager-policy=Static",
+            // What evictionHard keeps by default.
+            "--reserved-memory=0:memory=100Mi",
+            "--topology-manager-policy=single-numa-node",
+        ],
+    );
     node.apply(&sleeper("shared"));
     node.wait_ready(&["shared"]);
     assert_eq!(allowed(&node, "shared", all), all);
@@ -42,6 +56,9 @@ fn a_guaranteed_pod_owns_its_cpu_through_restarts_and_the_others_share_the_rest(
     let rest = kept["defaultCpuSet"].as_str().expect("the shared pool").to_owned();
     assert!(own.parse::<u32>().is_ok_and(|cpu| cpu > 0), "{kept}");
     assert_eq!(kept["policyName"], "static");
+    let memory = read(&node, "memory_manager_state");
+    let block = json!([{"numaAffinity": [0], "type": "memory", "size": 32 << 20}]);
+    assert_eq!(memory["entries"][&uid]["c"], block, "{memory}");
     assert_eq!(allowed(&node, "owner", &own), own);
     assert_eq!(allowed(&node, "shared", &rest), rest);
 
@@ -59,10 +76,12 @@ fn a_guaranteed_pod_owns_its_cpu_through_restarts_and_the_others_share_the_rest(
     node.kill();
     node.boot();
     assert_eq!(state(&node), kept);
+    assert_eq!(read(&node, "memory_manager_state"), memory);
     assert_eq!(allowed(&node, "owner", &own), own);
     assert_eq!(allowed(&node, "shared", &rest), rest);
 
     node.kubectl(&["delete", "pod", "owner"]);
     assert_eq!(allowed(&node, "shared", all), all);
     assert!(state(&node).get("entries").is_none());
+    assert!(read(&node, "memory_manager_state").get("entries").is_none());
 }

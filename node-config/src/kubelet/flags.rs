@@ -1,6 +1,6 @@
 //! The kubelet's flags that set a field of its configuration: name, field, how the value is written.
 
-use super::types::Taint;
+use super::types::{MemoryReservation, Taint};
 use serde_json::{Map, Value, json};
 
 /// How a flag's text becomes a field's value.
@@ -20,6 +20,8 @@ pub enum Kind {
     Thresholds,
     /// `key=value:effect,key:effect`.
     Taints,
+    /// `node:kind=quantity,kind=quantity;node:…`; several times, each adding to those before.
+    Reservations,
 }
 
 /// One flag.
@@ -41,7 +43,7 @@ const fn flag(name: &'static str, field: &'static str, kind: Kind) -> Flag {
     Flag { name, field, kind, help: None }
 }
 
-use Kind::{Bool, Gates, List, Map as Pairs, Number, Taints, Text, Thresholds};
+use Kind::{Bool, Gates, List, Map as Pairs, Number, Reservations, Taints, Text, Thresholds};
 
 /// Every flag of kubelet 1.36 that stands for a field.
 pub const FLAGS: &[Flag] = &[
@@ -146,6 +148,7 @@ pub const FLAGS: &[Flag] = &[
     flag("registry-burst", "registryBurst", Number),
     flag("registry-qps", "registryPullQPS", Number),
     flag("reserved-cpus", "reservedSystemCPUs", Text),
+    flag("reserved-memory", "reservedMemory", Reservations),
     flag("rotate-certificates", "rotateCertificates", Bool),
     flag("rotate-server-certificates", "serverTLSBootstrap", Bool),
     flag("runtime-request-timeout", "runtimeRequestTimeout", Text),
@@ -189,6 +192,11 @@ impl Flag {
                 Ok((key.to_owned(), json!(value)))
             }),
             Kind::Taints => items().map(|item| taint(item).ok_or_else(|| wrong(item, "key=value:effect"))).collect(),
+            Kind::Reservations => {
+                let nodes = text.split(';').filter(|node| !node.is_empty());
+                let wrong = |node| format!("{node:?} is not of the form 0:memory=1Gi,hugepages-2Mi=1Gi");
+                nodes.map(|node| reservation(node).ok_or_else(|| wrong(node))).collect()
+            }
         }
     }
 }
@@ -214,6 +222,13 @@ fn taint(text: &str) -> Option<Value> {
     let (key, value) = key.split_once('=').unwrap_or((key, ""));
     let taint = Taint { key: key.to_owned(), value: value.to_owned(), effect: effect.to_owned(), time_added: None };
     serde_json::to_value(taint).ok()
+}
+
+fn reservation(text: &str) -> Option<Value> {
+    let (node, limits) = text.split_once(':')?;
+    let pair = |limit: &str| limit.split_once('=').map(|(kind, amount)| (kind.to_owned(), amount.to_owned()));
+    let limits = limits.split(',').map(pair).collect::<Option<_>>()?;
+    serde_json::to_value(MemoryReservation { numa_node: node.parse().ok()?, limits }).ok()
 }
 
 /// Sets what the flags say (path → value): a flag replaces its field, feature gates are added to the file's.

@@ -215,6 +215,7 @@ fn every_flag_sets_a_field_that_exists() {
             flags::Kind::Gates => "A=true",
             flags::Kind::Thresholds => "memory.available<1Mi",
             flags::Kind::Taints => "a=b:NoExecute",
+            flags::Kind::Reservations => "0:memory=1Gi,hugepages-2Mi=4Mi;1:memory=2Gi",
             flags::Kind::Text | flags::Kind::List => "1m",
         };
         let mut fields = json!({});

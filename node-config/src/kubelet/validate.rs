@@ -245,6 +245,7 @@ fn allocatable(config: &KubeletConfiguration, check: &mut Check) {
     check.that(cpus.is_empty() || cgroups, || {
         "reservedSystemCPUs: not together with systemReservedCgroup or kubeReservedCgroup".to_owned()
     });
+    let mut reserved = BTreeSet::new();
     for reservation in &config.reserved_memory {
         for (resource, amount) in &reservation.limits {
             let field = format!("reservedMemory[{}].limits.{resource}", reservation.numa_node);
@@ -252,6 +253,7 @@ fn allocatable(config: &KubeletConfiguration, check: &mut Check) {
                 format!("{field}: must be memory or hugepages-<size>")
             });
             check.that(quantity::is(amount), || format!("{field}: {amount:?} is not a quantity, as in 1Gi"));
+            check.that(reserved.insert((reservation.numa_node, resource)), || format!("{field}: given twice"));
         }
     }
 }

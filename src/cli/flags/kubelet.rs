@@ -1,6 +1,6 @@
 //! The kubelet's flags that stand for fields of its configuration, from the table in `node_config::kubelet::flags`.
 
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use node_config::kubelet::flags::{FLAGS, Flag, Kind};
 use serde_json::{Map, Value};
 
@@ -16,6 +16,7 @@ impl Args for KubeletFields {
             // Go's boolean flags need no value.
             let arg = match flag.kind {
                 Kind::Bool => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+                Kind::Reservations => arg.action(ArgAction::Append),
                 _ => arg,
             };
             command.arg(arg.hide(flag.help.is_none()).help(flag.help))
@@ -30,8 +31,14 @@ impl Args for KubeletFields {
 impl FromArgMatches for KubeletFields {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let said = |flag: &Flag| {
-            let value = matches.get_one::<Value>(flag.name)?;
-            Some((flag.field.to_owned(), value.clone()))
+            let value = match flag.kind {
+                Kind::Reservations => {
+                    let lists = matches.get_many::<Value>(flag.name)?;
+                    lists.filter_map(Value::as_array).flatten().cloned().collect()
+                }
+                _ => matches.get_one::<Value>(flag.name)?.clone(),
+            };
+            Some((flag.field.to_owned(), value))
         };
         Ok(Self(FLAGS.iter().filter_map(said).collect()))
     }
@@ -51,5 +58,6 @@ fn value_name(kind: Kind) -> &'static str {
         Kind::Map | Kind::Gates => "pairs",
         Kind::Thresholds => "thresholds",
         Kind::Taints => "taints",
+        Kind::Reservations => "reservations",
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod content;
+mod csi_node;
 pub mod devices;
 pub mod eviction;
 pub mod housekeeping;

@@ -142,7 +142,8 @@ impl Agent {
         let cgroups = cgroups(&config, &info, &node.facts).await?.with_owned_cpus(owned_cpus);
         let facts = node.facts.clone();
         let volumes = Volumes::new(&config.root_dir, &config.cluster_domain, cluster.clone(), facts, csi.clone())
-            .with_ids(id_settings(&config));
+            .with_ids(id_settings(&config))
+            .with_events(recorder.clone(), config.kubelet.feature_gates.get("CSIVolumeHealth") == Some(&true));
         let (status, status_task) = StatusHandle::new(cluster.clone());
         tasks.spawn("status", status_task);
         let (dirty, runtime_events, watch_task) = runtime_watch(runtime.clone());

@@ -8,4 +8,4 @@ pub mod proto;
 pub mod registry;
 mod rpc;
 
-pub use rpc::{PluginError, listen};
+pub use rpc::{PluginError, Verdict, listen};

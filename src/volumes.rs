@@ -2,6 +2,7 @@
 
 mod atomic;
 mod backing;
+mod block;
 mod collect;
 mod container;
 mod content;
@@ -18,24 +19,28 @@ mod sub_path;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod usage;
 mod user_namespace;
 
 use self::atomic::Payload;
 use self::backing::{Backing, Source};
 use self::collect::{Sources, fs_group};
-use self::container::{MountJob, container_mounts, termination_log};
+use self::container::{MountJob, block_device, container_mounts, termination_log};
 pub use self::csi::CsiState;
 use self::empty_dir::Medium;
 pub use self::mounts::unmount_below;
+use self::usage::Extents;
+pub use self::usage::{Extent, Use};
 pub use self::user_namespace::IdSettings;
 
 use self::layout::{PodDir, is_file_name};
 use self::ownership::Owner;
 use self::tokens::Tokens;
 use crate::clock;
-use crate::cluster::{Cluster, ClusterError};
+use crate::cluster::{Cluster, ClusterError, Recorder};
 use crate::ids::PodUid;
 use crate::metrics::catalog;
+use crate::model::devices::DeviceNode;
 use crate::model::node::NodeFacts;
 use crate::runtime::{IdBlock, Mount};
 use crate::units::Bytes;
@@ -59,6 +64,12 @@ pub enum VolumeError {
     /// The driver could not make the volume ready on this node.
     #[error("MountVolume.MountDevice failed for volume {volume:?} : {message}")]
     MountDevice { volume: String, message: String },
+    /// A block volume's device could not be made ready or mapped: `what` is the step, and that it failed.
+    #[error("MapVolume.{what} for volume {volume:?} : {message}")]
+    Map { what: &'static str, volume: String, message: String },
+    /// It is mounted, and not as large as it shall be.
+    #[error("MountVolume.Setup failed while expanding volume for volume {volume:?} : {message}")]
+    Grow { volume: String, message: String },
     /// The attach/detach controller or the driver's attacher is not done: the kubelet says nothing for two minutes.
     #[error(
         "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[{volume}], \
@@ -81,10 +92,29 @@ pub enum VolumeError {
     Cluster(#[from] ClusterError),
 }
 
+impl VolumeError {
+    /// Reason of the event that tells it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Map { .. } => "FailedMapVolume",
+            Self::SetUp { .. }
+            | Self::MountDevice { .. }
+            | Self::Grow { .. }
+            | Self::NotAttached { .. }
+            | Self::Claim { .. }
+            | Self::Mount(_)
+            | Self::Remove { .. }
+            | Self::Cluster(_) => "FailedMount",
+        }
+    }
+}
+
 /// Where each volume of a placed pod lies on the host.
 #[derive(Clone, Debug, Default)]
 pub struct Placed {
     pub paths: BTreeMap<String, PathBuf>,
+    /// Those that are given as devices.
+    pub devices: BTreeMap<String, PathBuf>,
     /// Volumes that no container may write to.
     pub read_only: BTreeSet<String>,
     /// Images that image volumes show, which the runtime mounts itself.
@@ -92,22 +122,39 @@ pub struct Placed {
 }
 
 impl Placed {
-    fn add(&mut self, (name, path, read_only): One) {
-        if read_only {
-            self.read_only.insert(name.clone());
+    fn add(&mut self, one: One) {
+        if one.read_only {
+            self.read_only.insert(one.name.clone());
         }
-        self.paths.insert(name, path);
+        let paths = if one.block { &mut self.devices } else { &mut self.paths };
+        paths.insert(one.name, one.path);
     }
 }
 
-/// One placed volume: its name, where it lies, and whether it is read-only.
-type One = (String, PathBuf, bool);
+/// One placed volume.
+struct One {
+    name: String,
+    path: PathBuf,
+    read_only: bool,
+    /// The path is a link to a device.
+    block: bool,
+}
+
+impl One {
+    fn plain(name: String, path: PathBuf) -> Self {
+        Self { name, path, read_only: false, block: false }
+    }
+}
 
 /// Places and removes volumes under `<root-dir>/pods/<uid>/`; cheap to clone.
 #[derive(Clone)]
 pub struct Volumes {
     inner: Arc<Inner>,
     ids: IdSettings,
+    /// Who tells of what happens to volumes beside the failures of a pod's start.
+    recorder: Option<Recorder>,
+    /// Whether drivers are asked for the health of their volumes (feature gate `CSIVolumeHealth`).
+    health: bool,
 }
 
 struct Inner {
@@ -117,6 +164,8 @@ struct Inner {
     facts: watch::Receiver<NodeFacts>,
     tokens: Tokens,
     csi: CsiState,
+    /// How the use of volumes that are not made by us is found out.
+    extents: Extents,
     /// Held while a pod is given ids: two at once would take the same.
     allocates_ids: Mutex<()>,
 }
@@ -137,9 +186,15 @@ impl Volumes {
             facts,
             tokens: Tokens::default(),
             csi,
+            extents: Extents::default(),
             allocates_ids: Mutex::default(),
         };
-        Self { inner: Arc::new(inner), ids: IdSettings::default() }
+        Self { inner: Arc::new(inner), ids: IdSettings::default(), recorder: None, health: false }
+    }
+
+    /// The same, with events that tell of volumes; `health`: also of the health that drivers report.
+    pub fn with_events(self, recorder: Recorder, health: bool) -> Self {
+        Self { recorder: Some(recorder), health, ..self }
     }
 
     /// The same, with other user namespaces than the kubelet's by default.
@@ -227,6 +282,13 @@ impl Volumes {
         self.on_disk(move || Ok(job.run())).await.map_err(|error| VolumeError::Mount(error.to_string()))?
     }
 
+    /// The block volumes of one container, as its volumeDevices name them.
+    pub fn block_devices(&self, pod: &Pod, container: &str, placed: &Placed) -> Result<Vec<DeviceNode>, VolumeError> {
+        let spec = container_mounts(pod, container);
+        let devices = spec.map(|spec| spec.volume_devices).unwrap_or_default();
+        devices.iter().map(|device| block_device(device, container, placed)).collect()
+    }
+
     /// An environment file that a container wrote into a volume, and where it lies; `None`: it is not there. It never
     /// leads out of the volume.
     pub async fn env_file(
@@ -263,11 +325,12 @@ impl Volumes {
     /// Idempotent: unmounts and removes everything of that pod; an error names the path that is stuck.
     pub async fn remove(&self, uid: &PodUid) -> Result<(), VolumeError> {
         self.inner.tokens.forget(uid);
+        self.inner.extents.forget(uid);
         let Some(dir) = PodDir::new(&self.inner.root_dir, uid) else { return Ok(()) };
         self.tear_down_csi(&dir).await?;
-        let path = dir.path().to_owned();
+        let (root, path) = (self.inner.root_dir.clone(), dir.path().to_owned());
         let stuck = |path: PathBuf, error: io::Error| VolumeError::Remove { path, message: error.to_string() };
-        self.on_disk(move || Ok(remove_tree(dir.path())))
+        self.on_disk(move || Ok(block::unmap_local(&root, &dir).and_then(|()| remove_tree(dir.path()))))
             .await
             .map_err(|error| stuck(path, error))?
             .map_err(|(path, error)| stuck(path, error))
@@ -280,9 +343,9 @@ impl Volumes {
             // Its driver may have been a pod that has ended before it.
             tracing::warn!(%uid, %error, "volume not taken back by its driver");
         }
-        let path = dir.path().to_owned();
+        let (root, path) = (self.inner.root_dir.clone(), dir.path().to_owned());
         let stuck = |path: PathBuf, error: io::Error| VolumeError::Remove { path, message: error.to_string() };
-        self.on_disk(move || Ok(mounts::unmount_below(dir.path())))
+        self.on_disk(move || Ok(block::unmap_local(&root, &dir).and_then(|()| mounts::unmount_below(dir.path()))))
             .await
             .map_err(|error| stuck(path, error))?
             .map_err(|(path, error)| stuck(path, error))
@@ -322,7 +385,7 @@ impl Volumes {
                 atomic::write(&target, &payload, group, clock::now().wall)
             };
             self.on_disk(write).await.map_err(|error| failed(error.to_string()))?;
-            return Ok((name, path, false));
+            return Ok(One::plain(name, path));
         }
         if let Some(source) = &volume.empty_dir {
             let medium = match source.medium.as_deref().unwrap_or_default() {
@@ -340,27 +403,35 @@ impl Volumes {
             let (target, marker) = (path.clone(), name.clone());
             let make = move || empty_dir::set_up(&dir, &target, &marker, medium, group);
             self.on_disk(make).await.map_err(|error| failed(error.to_string()))?;
-            return Ok((name, path, false));
+            return Ok(One::plain(name, path));
         }
         match Backing::of(volume, pod, &*self.inner.cluster).await {
-            Some(Ok(Backing { source: Source::Csi(wanted), read_only, .. })) => {
-                let path = self.place_csi(pod, dir, &wanted).await.map_err(|error| match error {
-                    // Of which the pod speaks by its own name.
-                    VolumeError::NotAttached { .. } => VolumeError::NotAttached { volume: name.clone() },
-                    error => error,
-                })?;
-                return Ok((name, path, read_only));
-            }
-            Some(Ok(backing)) => {
-                let (dir, owner, read_only) = (dir.clone(), Owner::of(pod), backing.read_only);
-                let place = move || backing.place(&dir, owner);
-                let path = self.on_disk(place).await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
-                return Ok((name, path, read_only));
-            }
-            Some(Err(message)) => return Err(VolumeError::Claim { volume: name, message }),
-            None => {}
+            Some(Ok(backing)) => self.place_backing(pod, dir, name, backing).await,
+            Some(Err(message)) => Err(VolumeError::Claim { volume: name, message }),
+            None => Err(failed("this kind of volume is not supported by this node".into())),
         }
-        Err(failed("this kind of volume is not supported by this node".into()))
+    }
+
+    async fn place_backing(&self, pod: &Pod, dir: &PodDir, name: String, backing: Backing) -> Result<One, VolumeError> {
+        let (read_only, block) = (backing.read_only, backing.block);
+        let extent = backing.extent(&self.inner.root_dir, dir);
+        let failed = |message: String| VolumeError::SetUp { volume: name.clone(), message };
+        let path = match backing.source {
+            Source::Csi(wanted) => self.place_csi(pod, dir, &wanted).await.map_err(|error| match error {
+                // Of which the pod speaks by its own name.
+                VolumeError::NotAttached { .. } => VolumeError::NotAttached { volume: name.clone() },
+                error => error,
+            })?,
+            _ => {
+                let (root, dir, owner) = (self.inner.root_dir.clone(), dir.clone(), Owner::of(pod));
+                let place = move || if block { Ok(backing.map(&root, &dir)) } else { backing.place(&dir, owner) };
+                self.on_disk(place).await.map_err(|error| failed(error.to_string()))??
+            }
+        };
+        if let Some(extent) = extent {
+            self.inner.extents.note(pod, &name, extent);
+        }
+        Ok(One { name, path, read_only, block })
     }
 
     fn pod_dir(&self, pod: &Pod) -> Result<PodDir, VolumeError> {

@@ -10,6 +10,7 @@ mod tests;
 
 pub use self::status::KUBELET_VERSION;
 use self::status::{Inputs, condition, is_true};
+use crate::actors::csi_node::CsiNode;
 use crate::actors::devices::DevicesHandle;
 use crate::clock::{self, Now};
 use crate::cluster::{Cluster, ClusterError, Recorder};
@@ -155,9 +156,11 @@ impl NodeTask {
         let node = self.register().await;
         let cluster = self.deps.cluster.clone();
         let duration = self.deps.config.node_lease_duration;
+        let csi = CsiNode { node_name: self.deps.config.node_name.clone(), cluster: cluster.clone() };
         tokio::join!(
             lease::renew(&*cluster, &node, duration),
-            self.keep_status(node.status.clone().unwrap_or_default())
+            self.keep_status(node.status.clone().unwrap_or_default()),
+            csi.introduce(&node)
         );
     }
 

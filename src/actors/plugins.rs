@@ -1,8 +1,6 @@
 //! Plugins that make themselves known by a socket in `<root-dir>/plugins_registry`: registered while it is there.
 
-mod csi_node;
-
-use self::csi_node::CsiNode;
+use crate::actors::csi_node::CsiNode;
 use crate::actors::devices::DevicesHandle;
 use crate::cluster::Cluster;
 use crate::decide::devices::is_extended_resource;

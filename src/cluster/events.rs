@@ -84,6 +84,20 @@ impl Recorder {
         self.note(EventSubject { reference }, warning, reason.into(), message);
     }
 
+    /// An event on a claim.
+    pub fn claim(&self, meta: &ObjectMeta, warning: bool, reason: &'static str, message: String) {
+        let reference = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("PersistentVolumeClaim".into()),
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone(),
+            uid: meta.uid.clone(),
+            resource_version: meta.resource_version.clone(),
+            field_path: None,
+        };
+        self.note(EventSubject { reference }, warning, reason.into(), message);
+    }
+
     /// An event on the node. Its uid is the node's name, as the kubelet has it: the object may not exist yet.
     pub fn node(&self, warning: bool, reason: &'static str, message: String) {
         let reference = ObjectReference {

@@ -41,6 +41,13 @@ macro_rules! families {
 }
 
 families! {
+    /// Methods as gRPC names them: `/csi.v1.Node/NodePublishVolume`, …
+    CSI_OPERATIONS: Histogram<4> = Histogram::new(
+        "csi_operations_seconds",
+        "[ALPHA] Container Storage Interface operation duration with gRPC error code status total",
+        ["driver_name", "grpc_status_code", "method_name", "migrated"],
+        STORAGE,
+    );
     /// Methods: create, update, destroy.
     CGROUP_MANAGER: Histogram<1> = Histogram::new(
         "kubelet_cgroup_manager_duration_seconds",

@@ -212,6 +212,8 @@ pub struct VolumeUse {
     pub local: bool,
     /// Name of the claim behind it.
     pub claim: Option<String>,
+    /// Its driver finds something wrong with it; `None`: nobody looked.
+    pub abnormal: Option<bool>,
 }
 
 impl PodDisk {
@@ -238,8 +240,11 @@ mod tests {
     #[test]
     fn memory_and_remote_volumes_are_not_ephemeral_storage() {
         let tree = |bytes| TreeUse { bytes, inodes: 1 };
-        let volume =
-            |local, used| VolumeUse { local, fs: FsUse { used, inodes_used: 1, ..Default::default() }, claim: None };
+        let volume = |local, used| VolumeUse {
+            local,
+            fs: FsUse { used, inodes_used: 1, ..Default::default() },
+            ..VolumeUse::default()
+        };
         let disk = PodDisk {
             logs: [(ContainerName::new("c"), tree(1))].into(),
             layers: [(ContainerName::new("c"), tree(10))].into(),

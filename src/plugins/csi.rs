@@ -3,10 +3,13 @@
 pub mod fake;
 pub mod proto;
 
-use self::proto::{self as pb, NodeRpcType};
+use self::proto::{self as pb, NodeRpcType, UsageUnit};
 use super::rpc::{self, PluginError};
+use crate::clock;
+use crate::metrics::catalog;
 use hyper_util::rt::TokioIo;
 use prost::Message;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +35,7 @@ pub struct UnknownDriver(String);
 impl Drivers {
     /// Takes a driver, in the place of one that had the name before. Its socket is connected to when it is first called.
     pub fn add(&self, name: &str, socket: &Path) -> Driver {
-        let driver = Driver { channel: lazy(socket), capabilities: Arc::default() };
+        let driver = Driver { name: name.into(), channel: lazy(socket), capabilities: Arc::default() };
         self.all().insert(name.to_owned(), driver.clone());
         driver
     }
@@ -63,6 +66,25 @@ pub struct Capabilities {
     pub multi_writer: bool,
     /// It gives volumes to the pod's fsGroup itself.
     pub mount_group: bool,
+    /// It says how full its volumes are, and how they are.
+    pub stats: bool,
+    pub condition: bool,
+}
+
+/// How full a volume is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    pub bytes: Figure,
+    pub inodes: Figure,
+    /// What is wrong with it, if anything is; `None`: the driver does not say.
+    pub abnormal: Option<Option<String>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figure {
+    pub total: u64,
+    pub used: u64,
+    pub available: u64,
 }
 
 /// What a driver says of this node.
@@ -77,6 +99,7 @@ pub struct NodeInfo {
 /// One driver; cheap to clone.
 #[derive(Clone)]
 pub struct Driver {
+    name: Arc<str>,
     channel: Channel,
     /// Asked for once a registration.
     capabilities: Arc<OnceCell<Capabilities>>,
@@ -121,18 +144,31 @@ impl Driver {
         self.call::<_, pb::NodeExpandVolumeResponse>("/csi.v1.Node/NodeExpandVolume", request).await.map(drop)
     }
 
+    /// Of a volume that lies there.
+    pub async fn figures(&self, volume: &str, path: &Path) -> Result<Figures, PluginError> {
+        let request =
+            pb::NodeGetVolumeStatsRequest { volume_id: volume.to_owned(), volume_path: path.display().to_string() };
+        let answer: pb::NodeGetVolumeStatsResponse = self.call("/csi.v1.Node/NodeGetVolumeStats", request).await?;
+        Ok(answer.into())
+    }
+
     async fn call<Q, A>(&self, path: &'static str, request: Q) -> Result<A, PluginError>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        rpc::unary(&self.channel, path, request, CALL_TIMEOUT).await.map_err(|error| match error {
+        let begun = clock::now().mono;
+        let answer = rpc::unary(&self.channel, path, request, CALL_TIMEOUT).await.map_err(|error| match error {
             // The deadline that the kubelet sends along, as it reads it back.
             PluginError::Deadline { .. } => {
                 PluginError::Rpc { code: Code::DeadlineExceeded, message: "context deadline exceeded".to_owned() }
             }
             error => error,
-        })
+        });
+        let status = answer.as_ref().map_or_else(PluginError::code_name, |_| "OK");
+        let labels = [Cow::Owned(self.name.to_string()), status.into(), path.into(), "false".into()];
+        catalog::CSI_OPERATIONS.observe(labels, begun.elapsed());
+        answer
     }
 }
 
@@ -145,9 +181,29 @@ impl From<pb::NodeGetCapabilitiesResponse> for Capabilities {
                 NodeRpcType::ExpandVolume => known.expand = true,
                 NodeRpcType::SingleNodeMultiWriter => known.multi_writer = true,
                 NodeRpcType::VolumeMountGroup => known.mount_group = true,
-                NodeRpcType::Unknown | NodeRpcType::GetVolumeStats | NodeRpcType::VolumeCondition => {}
+                NodeRpcType::GetVolumeStats => known.stats = true,
+                NodeRpcType::VolumeCondition => known.condition = true,
+                NodeRpcType::Unknown => {}
             }
         }
+        known
+    }
+}
+
+impl From<pb::NodeGetVolumeStatsResponse> for Figures {
+    fn from(answer: pb::NodeGetVolumeStatsResponse) -> Self {
+        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        let mut known = Self::default();
+        for usage in &answer.usage {
+            let figure =
+                Figure { total: count(usage.total), used: count(usage.used), available: count(usage.available) };
+            match usage.unit() {
+                UsageUnit::Bytes => known.bytes = figure,
+                UsageUnit::Inodes => known.inodes = figure,
+                UsageUnit::Unknown => {}
+            }
+        }
+        known.abnormal = answer.volume_condition.map(|found| found.abnormal.then_some(found.message));
         known
     }
 }

@@ -31,8 +31,81 @@ pub enum PluginError {
     Dial(String),
     #[error("{call} did not answer within {after:?}")]
     Deadline { call: &'static str, after: Duration },
-    #[error("rpc error: code = {code:?} desc = {message}")]
+    #[error("rpc error: code = {} desc = {message}", self.code_name())]
     Rpc { code: tonic::Code, message: String },
+}
+
+/// What a failed call says of what it asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may have been done, or be done yet (`isFinalError`).
+    Open,
+    /// Not as things are now (`inUseError`).
+    Precondition,
+    /// Never, as it was asked (`isInfeasibleError`).
+    Infeasible,
+    /// It was not done.
+    Failed,
+}
+
+impl PluginError {
+    pub fn verdict(&self) -> Verdict {
+        use tonic::Code;
+        let code = match self {
+            Self::Dial(_) | Self::Deadline { .. } => return Verdict::Open,
+            Self::Rpc { code, .. } => code,
+        };
+        match code {
+            Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable | Code::ResourceExhausted | Code::Aborted => {
+                Verdict::Open
+            }
+            Code::FailedPrecondition => Verdict::Precondition,
+            Code::InvalidArgument | Code::OutOfRange | Code::NotFound => Verdict::Infeasible,
+            Code::Ok
+            | Code::Unknown
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::DataLoss
+            | Code::Unauthenticated => Verdict::Failed,
+        }
+    }
+
+    /// Its status as grpc-go spells it.
+    pub fn code_name(&self) -> &'static str {
+        use tonic::Code;
+        let code = match self {
+            Self::Dial(_) => Code::Unavailable,
+            Self::Deadline { .. } => Code::DeadlineExceeded,
+            Self::Rpc { code, .. } => *code,
+        };
+        match code {
+            Code::Ok => "OK",
+            Code::Cancelled => "Canceled",
+            Code::Unknown => "Unknown",
+            Code::InvalidArgument => "InvalidArgument",
+            Code::DeadlineExceeded => "DeadlineExceeded",
+            Code::NotFound => "NotFound",
+            Code::AlreadyExists => "AlreadyExists",
+            Code::PermissionDenied => "PermissionDenied",
+            Code::ResourceExhausted => "ResourceExhausted",
+            Code::FailedPrecondition => "FailedPrecondition",
+            Code::Aborted => "Aborted",
+            Code::OutOfRange => "OutOfRange",
+            Code::Unimplemented => "Unimplemented",
+            Code::Internal => "Internal",
+            Code::Unavailable => "Unavailable",
+            Code::DataLoss => "DataLoss",
+            Code::Unauthenticated => "Unauthenticated",
+        }
+    }
+
+    /// As a plugin answers it.
+    #[cfg(test)]
+    pub fn of_code(code: i32, message: &str) -> Self {
+        Self::Rpc { code: code.into(), message: message.to_owned() }
+    }
 }
 
 impl From<Status> for PluginError {

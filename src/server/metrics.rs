@@ -165,7 +165,7 @@ fn name(state: &ContainerState) -> &'static str {
 
 fn has_claims(pod: &Pod) -> bool {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    volumes.into_iter().any(|volume| volume.persistent_volume_claim.is_some())
+    volumes.into_iter().any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some())
 }
 
 /// How long our certificates last, read from the files that are in use: rotation only replaces these.

@@ -159,6 +159,9 @@ fn volumes(at: Timestamp, pod: &PodUse, disk: &PodDisk) -> Value {
         if let Some(claim) = &volume.claim {
             out["pvcRef"] = json!({"name": claim, "namespace": &*pod.key.namespace});
         }
+        if let Some(abnormal) = volume.abnormal {
+            out["volumeHealthStats"] = json!({"abnormal": abnormal});
+        }
         out
     });
     volumes.collect()

@@ -5,6 +5,8 @@ use crate::clock;
 use crate::disk;
 use crate::ids::{ContainerName, PodUid};
 use crate::model::stats::{Device, FsUse, PodDisk, TreeUse, VolumeUse};
+use crate::volumes::Use;
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::Volume;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,8 +38,10 @@ impl DiskCache {
         };
         let stale: Vec<&Subject> = subjects.iter().filter(|subject| !fresh(&known, &subject.uid())).collect();
         if !stale.is_empty() {
-            let layers = layers(inner).await;
-            let jobs: Vec<Job> = stale.into_iter().map(|subject| Job::new(inner, subject, &layers)).collect();
+            let uses = join_all(stale.iter().map(|subject| inner.volumes.uses(&subject.pod)));
+            let (layers, uses) = tokio::join!(layers(inner), uses);
+            let stale = stale.into_iter().zip(uses);
+            let jobs: Vec<Job> = stale.map(|(subject, uses)| Job::new(inner, subject, &layers, uses)).collect();
             // The lock goes with the walk: a second one beside it would only make the disk slower.
             known = tokio::task::spawn_blocking(move || {
                 for job in jobs {
@@ -79,25 +83,33 @@ struct Job {
     containers: Vec<ContainerName>,
     layers: BTreeMap<ContainerName, TreeUse>,
     folder: Option<PathBuf>,
-    volumes: Vec<(String, bool, Option<String>)>,
+    /// Those that are made by us, and whether what they hold is the node's ephemeral storage.
+    own: Vec<(String, bool)>,
+    /// The others, and the claims behind them.
+    uses: Vec<(String, Use, Option<String>)>,
 }
 
 impl Job {
-    fn new(inner: &Inner, subject: &Subject, layers: &BTreeMap<(PodUid, String), TreeUse>) -> Self {
+    fn new(
+        inner: &Inner,
+        subject: &Subject,
+        layers: &BTreeMap<(PodUid, String), TreeUse>,
+        mut uses: BTreeMap<String, Use>,
+    ) -> Self {
         let meta = &subject.pod.metadata;
         let uid = subject.uid();
         let (namespace, name) =
             (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
         let names: Vec<ContainerName> = subject.seen.containers.iter().map(|c| c.name.clone()).collect();
         let layer = |name: &ContainerName| layers.get(&(uid.clone(), name.to_string())).copied();
-        let volumes = subject.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let volumes = || subject.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let used = |volume: &Volume| Some((volume.name.clone(), uses.remove(&volume.name)?, claim(volume, name)));
         Self {
             logs: inner.pod_logs.join(format!("{namespace}_{name}_{uid}")),
             layers: names.iter().filter_map(|name| Some((name.clone(), layer(name)?))).collect(),
             folder: inner.volumes.folder(&uid),
-            volumes: volumes
-                .filter_map(|volume| Some((volume.name.clone(), is_local(volume)?, claim(volume))))
-                .collect(),
+            own: volumes().filter_map(|volume| Some((volume.name.clone(), is_local(volume)?))).collect(),
+            uses: volumes().filter_map(used).collect(),
             containers: names,
             uid,
         }
@@ -108,45 +120,48 @@ impl Job {
         let mut found = PodDisk { logs: logs.collect(), layers: self.layers, ..PodDisk::default() };
         let Some(folder) = self.folder else { return found };
         found.own = disk::tree(&folder.join("containers")) + disk::tree(&folder.join("etc-hosts"));
-        for (name, local, claim) in self.volumes {
+        for (name, local) in self.own {
             let Some(path) = volume_path(&folder, &name) else { continue };
             let Ok(usage) = disk::usage(&path) else { continue };
-            let mut fs = FsUse::from(usage);
-            // What is a file system of its own says itself how much it holds.
-            if local || claim.is_none() {
-                let tree = disk::tree(&path);
-                (fs.used, fs.inodes_used) = (tree.bytes, tree.inodes);
-            }
-            found.volumes.insert(name, VolumeUse { fs, local, claim });
+            let tree = disk::tree(&path);
+            let fs = FsUse { used: tree.bytes, inodes_used: tree.inodes, ..usage.into() };
+            found.volumes.insert(name, VolumeUse { fs, local, ..VolumeUse::default() });
+        }
+        for (name, used, claim) in self.uses {
+            let (fs, abnormal) = match used {
+                Use::Known { fs, abnormal } => (fs, abnormal),
+                // What is a file system of its own says itself how much it holds.
+                Use::FileSystem(path) => match disk::usage(&path) {
+                    Ok(usage) => (usage.into(), None),
+                    Err(_) => continue,
+                },
+            };
+            found.volumes.insert(name, VolumeUse { fs, local: false, claim, abnormal });
         }
         found
     }
 }
 
-/// `None`: not measured (it may be anything of the host's). True: its content is the node's ephemeral storage.
+/// Of volumes that are made by us. True: its content is the node's ephemeral storage.
 fn is_local(volume: &Volume) -> Option<bool> {
     if let Some(source) = &volume.empty_dir {
         return Some(source.medium.as_deref().unwrap_or_default().is_empty());
     }
     let content = volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some();
-    if content || volume.projected.is_some() {
-        // Secrets and what is projected lie in memory.
-        return Some(volume.config_map.is_some());
-    }
-    (volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() || volume.csi.is_some()).then_some(false)
+    // Secrets and what is projected lie in memory.
+    (content || volume.projected.is_some()).then_some(volume.config_map.is_some())
 }
 
-fn claim(volume: &Volume) -> Option<String> {
-    Some(volume.persistent_volume_claim.as_ref()?.claim_name.clone())
+/// The claim behind a volume of that pod, its own if it has one made for itself.
+fn claim(volume: &Volume, pod: &str) -> Option<String> {
+    let named = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
+    named.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{pod}-{}", volume.name)))
 }
 
-/// `<pod>/volumes/<plugin>/<name>`, whichever the plugin is; a CSI volume is mounted one level below.
+/// `<pod>/volumes/<plugin>/<name>`, whichever the plugin is.
 fn volume_path(folder: &Path, name: &str) -> Option<PathBuf> {
     let plugins = std::fs::read_dir(folder.join("volumes")).ok()?.flatten();
-    let path = plugins.map(|plugin| plugin.path().join(name)).find(|path| path.exists())?;
-    let mounted = path.join("mount");
-    let is_csi = path.parent().is_some_and(|plugin| plugin.ends_with("kubernetes.io~csi"));
-    Some(if is_csi && mounted.exists() { mounted } else { path })
+    plugins.map(|plugin| plugin.path().join(name)).find(|path| path.exists())
 }
 
 /// `/dev/<name>` as `/sys/dev/block` links it.
@@ -170,7 +185,7 @@ mod tests {
             (json!({"secret": {"secretName": "x"}}), Some(false)),
             (json!({"projected": {}}), Some(false)),
             (json!({"hostPath": {"path": "/"}}), None),
-            (json!({"persistentVolumeClaim": {"claimName": "x"}}), Some(false)),
+            (json!({"persistentVolumeClaim": {"claimName": "x"}}), None),
         ];
         for (mut volume, expected) in table {
             volume["name"] = json!("v");

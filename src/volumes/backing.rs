@@ -1,13 +1,16 @@
 //! What lies behind a volume that is not made by us: a directory of the host, a local disk, an NFS export, or a claim
 //! that is bound to one of these.
 
+use super::block::Mapping;
 use super::csi::Wanted;
 use super::layout::PodDir;
 use super::ownership::Owner;
-use super::{host_path, mounts};
+use super::usage::Extent;
+use super::{VolumeError, host_path, mounts};
 use crate::cluster::{Cluster, ClusterError};
 use k8s_openapi::api::core::v1::{
     HostPathVolumeSource, NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Volume,
+    VolumeDevice, VolumeMount,
 };
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -17,6 +20,9 @@ use std::process::Command;
 
 /// Filesystem of a local block device where the volume names none.
 const DEFAULT_FS_TYPE: &str = "ext4";
+/// Directories of such volumes in a pod's.
+const LOCAL: &str = "kubernetes.io~local-volume";
+const NFS: &str = "kubernetes.io~nfs";
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Source {
@@ -46,13 +52,21 @@ pub(super) struct Backing {
     pub name: String,
     /// Every mount of it is read-only, whatever the container says.
     pub read_only: bool,
+    /// It is given as a device, not as a file system.
+    pub block: bool,
     pub mount_options: Vec<String>,
 }
 
 impl Backing {
     /// What a volume of the pod is made from; `None`: it is of another kind.
     pub(super) async fn of(volume: &Volume, pod: &Pod, cluster: &dyn Cluster) -> Option<Result<Self, String>> {
-        let plain = |source| Self { source, name: volume.name.clone(), read_only: false, mount_options: Vec::new() };
+        let plain = |source| Self {
+            source,
+            name: volume.name.clone(),
+            read_only: false,
+            block: false,
+            mount_options: Vec::new(),
+        };
         if let Some(source) = &volume.host_path {
             return Some(Ok(plain(host(source))));
         }
@@ -70,15 +84,49 @@ impl Backing {
         };
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let bound = bound(cluster, namespace, &claim, read_only).await;
-        Some(bound.map_err(|why| format!("error processing PVC {namespace}/{claim}: {why}")))
+        let bound = bound.map_err(|why| format!("error processing PVC {namespace}/{claim}: {why}"));
+        Some(bound.and_then(|backing| check_use(pod, &volume.name, backing.block).map(|()| backing)))
+    }
+
+    /// How to find out what of it is used; `None`: it is the host's.
+    pub(super) fn extent(&self, root_dir: &Path, dir: &PodDir) -> Option<Extent> {
+        match &self.source {
+            Source::HostPath { .. } => None,
+            Source::Local { .. } if self.block => {
+                Some(Extent::Device(Mapping::local(root_dir, dir, &self.name).bound().to_owned()))
+            }
+            Source::Local { .. } => Some(Extent::FileSystem(dir.volume(LOCAL, &self.name))),
+            Source::Nfs { .. } => Some(Extent::FileSystem(dir.volume(NFS, &self.name))),
+            Source::Csi(wanted) => Some(wanted.extent(root_dir, dir)),
+        }
+    }
+
+    /// Makes the device of a block volume available; doing it again changes nothing. Blocks.
+    pub(super) fn map(&self, root_dir: &Path, dir: &PodDir) -> Result<PathBuf, VolumeError> {
+        let failed = |what, message: String| VolumeError::Map { what, volume: self.name.clone(), message };
+        let Source::Local { path, .. } = &self.source else {
+            let what = "FindMapperPluginBySpec failed to find BlockVolumeMapper plugin. Volume plugin is nil.";
+            return Err(failed(what, "this kind of volume is no device".to_owned()));
+        };
+        let mapping = Mapping::local(root_dir, dir, &self.name);
+        if !mapping.is_mapped() {
+            let mapped = mapping.note(path).and_then(|()| mapping.map(path));
+            mapped.map_err(|error| failed("MapBlockVolume failed", error.to_string()))?;
+        }
+        Ok(mapping.link)
     }
 
     /// Makes the content available on the host; doing it again changes nothing. Blocks.
-    pub(super) fn place(&self, dir: &PodDir, owner: Option<Owner>) -> io::Result<Result<PathBuf, String>> {
+    pub(super) fn place(&self, dir: &PodDir, owner: Option<Owner>) -> io::Result<Result<PathBuf, VolumeError>> {
+        let failed = |message| VolumeError::SetUp { volume: self.name.clone(), message };
+        self.place_as(dir, owner).map(|placed| placed.map_err(failed))
+    }
+
+    fn place_as(&self, dir: &PodDir, owner: Option<Owner>) -> io::Result<Result<PathBuf, String>> {
         match &self.source {
             Source::HostPath { path, kind } => Ok(host_path::check(path, kind).map(|()| path.clone())),
             Source::Local { path, fs_type } => {
-                let target = dir.volume("kubernetes.io~local-volume", &self.name);
+                let target = dir.volume(LOCAL, &self.name);
                 let found = match fs::metadata(path) {
                     Ok(found) => found.file_type(),
                     Err(_) => return Ok(Err(format!("path {:?} does not exist", path.display().to_string()))),
@@ -102,7 +150,7 @@ impl Backing {
             }
             Source::Csi(wanted) => Ok(Err(format!("driver {} places it", wanted.driver))),
             Source::Nfs { server, export, read_only } => {
-                let target = dir.volume("kubernetes.io~nfs", &self.name);
+                let target = dir.volume(NFS, &self.name);
                 make_target(&target)?;
                 if mounts::is_mount_point(&target)? {
                     return Ok(Ok(target));
@@ -173,15 +221,34 @@ fn of_volume(volume: &PersistentVolume, claim: &PersistentVolumeClaim, read_only
             holder.unwrap_or_default()
         ));
     }
-    if spec.volume_mode.as_deref() == Some("Block") {
-        return Err(format!("PV {name} has volumeMode Block, which this node does not support"));
-    }
     let csi = || Wanted::of_volume(volume, claim, read_only).map(|wanted| Source::Csi(Box::new(wanted)));
     let source = source_of(spec).or_else(csi).ok_or_else(|| {
         format!("PV {name} is of a kind that this node does not support: only hostPath, local, nfs and csi are")
     })?;
     let mount_options = spec.mount_options.clone().unwrap_or_default();
-    Ok(Backing { source, name, read_only, mount_options })
+    let block = spec.volume_mode.as_deref() == Some("Block");
+    Ok(Backing { source, name, read_only, block, mount_options })
+}
+
+/// Containers must take it for what it is (`desiredStateOfWorldPopulator.createVolumeSpec`).
+fn check_use(pod: &Pod, volume: &str, block: bool) -> Result<(), String> {
+    let mounts = |mounts: &Option<Vec<VolumeMount>>| mounts.iter().flatten().any(|mount| mount.name == volume);
+    let devices = |devices: &Option<Vec<VolumeDevice>>| devices.iter().flatten().any(|device| device.name == volume);
+    let spec = pod.spec.iter();
+    let mut uses = spec.flat_map(|spec| {
+        let regular = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let regular = regular.map(|c| (&c.volume_mounts, &c.volume_devices));
+        regular.chain(spec.ephemeral_containers.iter().flatten().map(|c| (&c.volume_mounts, &c.volume_devices)))
+    });
+    match block {
+        true if uses.any(|(named, _)| mounts(named)) => {
+            Err(format!("volume {volume} has volumeMode Block, but is specified in volumeMounts"))
+        }
+        false if uses.any(|(_, named)| devices(named)) => {
+            Err(format!("volume {volume} has volumeMode Filesystem, but is specified in volumeDevices"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn source_of(spec: &PersistentVolumeSpec) -> Option<Source> {
@@ -260,10 +327,11 @@ mod tests {
             source: Source::Local { path: path.to_owned(), fs_type: "ext4".into() },
             name: "pv".into(),
             read_only: false,
+            block: false,
             mount_options: Vec::new(),
         };
         let missing = root.path().join("none");
-        let why = backing(&missing).place(&dir, None).unwrap().unwrap_err();
+        let why = backing(&missing).place_as(&dir, None).unwrap().unwrap_err();
         assert_eq!(why, format!("path {:?} does not exist", missing.display().to_string()));
         if !nix::unistd::geteuid().is_root() {
             eprintln!("skipped: bind mounts need root");

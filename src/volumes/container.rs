@@ -2,8 +2,9 @@
 
 use super::layout::{PodDir, is_below, is_file_name};
 use super::{Placed, VolumeError, content_plugin, hosts, sub_path};
+use crate::model::devices::DeviceNode;
 use crate::runtime::{Mount, Propagation};
-use k8s_openapi::api::core::v1::{Pod, VolumeMount};
+use k8s_openapi::api::core::v1::{Pod, VolumeDevice, VolumeMount};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::net::IpAddr;
@@ -20,18 +21,37 @@ pub(super) fn termination_log(dir: &PodDir, container: &str, attempt: u32) -> Pa
 /// What the spec says of one container's mounts.
 pub(super) struct ContainerMounts {
     pub volume_mounts: Vec<VolumeMount>,
+    pub volume_devices: Vec<VolumeDevice>,
     pub termination_message_path: String,
+}
+
+/// One of a container's volumeDevices (`makeBlockVolumes`).
+pub(super) fn block_device(device: &VolumeDevice, container: &str, placed: &Placed) -> Result<DeviceNode, VolumeError> {
+    let (name, path) = (&device.name, &device.device_path);
+    if !path.starts_with('/') {
+        return Err(VolumeError::Mount(format!("error DevicePath `{path}` must be an absolute path")));
+    }
+    let host_path = placed.devices.get(name).cloned().ok_or_else(|| {
+        VolumeError::Mount(format!("cannot find volume {name:?} to pass into container {container:?}"))
+    })?;
+    let permissions = if placed.read_only.contains(name) { "r" } else { "mrw" };
+    Ok(DeviceNode {
+        container_path: path.clone(),
+        host_path: host_path.display().to_string(),
+        permissions: permissions.to_owned(),
+    })
 }
 
 pub(super) fn container_mounts(pod: &Pod, name: &str) -> Option<ContainerMounts> {
     let spec = pod.spec.as_ref()?;
     let regular = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let regular = regular.map(|c| (&c.name, &c.volume_mounts, &c.termination_message_path));
+    let regular = regular.map(|c| (&c.name, &c.volume_mounts, &c.volume_devices, &c.termination_message_path));
     let ephemeral = spec.ephemeral_containers.iter().flatten();
-    let ephemeral = ephemeral.map(|c| (&c.name, &c.volume_mounts, &c.termination_message_path));
-    let (_, mounts, message) = regular.chain(ephemeral).find(|(known, _, _)| *known == name)?;
+    let ephemeral = ephemeral.map(|c| (&c.name, &c.volume_mounts, &c.volume_devices, &c.termination_message_path));
+    let (_, mounts, devices, message) = regular.chain(ephemeral).find(|(known, ..)| *known == name)?;
     Some(ContainerMounts {
         volume_mounts: mounts.clone().unwrap_or_default(),
+        volume_devices: devices.clone().unwrap_or_default(),
         termination_message_path: message.clone().unwrap_or_else(|| "/dev/termination-log".into()),
     })
 }

@@ -1,19 +1,22 @@
 //! Volumes of CSI drivers: staged once a node, published once a pod, and let go in the opposite order. What is on disk
 //! says what is to be let go, so a restart of ours forgets nothing.
 
+mod device;
+mod grow;
 mod record;
 mod request;
 #[cfg(test)]
 mod tests;
 mod wanted;
 
-use self::record::Record;
+use self::device::Places;
+use self::record::{At, Held, Record};
 use self::request::{Call, Map};
 use self::wanted::{Lifecycle, Policy, pod_info};
 pub(super) use self::wanted::{SecretName, Wanted};
 use super::layout::{PodDir, is_file_name};
 use super::ownership::Owner;
-use super::{VolumeError, Volumes, mounts};
+use super::{VolumeError, Volumes, block, mounts};
 use crate::clock;
 use crate::cluster::ClusterError;
 use crate::plugins::csi::proto as pb;
@@ -24,7 +27,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, watch};
 
@@ -46,6 +49,8 @@ pub struct CsiState {
     pub in_use: watch::Sender<BTreeSet<String>>,
     /// One at a time does something to a volume.
     locks: Arc<Mutex<Locks>>,
+    /// Volumes that their drivers do not let grow while they are in use.
+    fixed: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl CsiState {
@@ -53,11 +58,15 @@ impl CsiState {
     pub fn recall(root_dir: &Path) -> io::Result<Self> {
         let state = Self::default();
         let found = record::all(root_dir)?;
-        let persistent =
-            found.into_iter().filter(|record| record.volume_lifecycle_mode == Lifecycle::Persistent.name());
+        let records = found.into_iter().map(|held| held.record);
+        let persistent = records.filter(|record| record.volume_lifecycle_mode != Lifecycle::Ephemeral.name());
         let names = persistent.map(|record| wanted::unique_name(&record.driver_name, &record.volume_handle));
         state.in_use.send_replace(names.collect());
         Ok(state)
+    }
+
+    fn fixed(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.fixed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn lock(&self, driver: &str, handle: &str) -> OwnedMutexGuard<()> {
@@ -69,6 +78,18 @@ impl CsiState {
             locks.entry(key).or_default().clone()
         };
         lock.lock_owned().await
+    }
+}
+
+/// A secret that cannot be read.
+struct NoSecret {
+    place: String,
+    why: String,
+}
+
+impl NoSecret {
+    fn fetching(&self, reference: &str) -> String {
+        format!("fetching {reference} {} failed: {}", self.place, self.why)
     }
 }
 
@@ -102,25 +123,28 @@ impl Volumes {
             self.inner.csi.in_use.send_if_modified(|all| all.remove(&wanted.unique_name()));
             Map::new()
         };
-        let failed = |why: String| match wanted.lifecycle {
-            Lifecycle::Persistent => VolumeError::MountDevice {
-                volume: wanted.name.clone(),
-                message: format!("kubernetes.io/csi: attacher.MountDevice failed to create newCsiDriverClient: {why}"),
-            },
-            Lifecycle::Ephemeral => {
-                set_up(format!("kubernetes.io/csi: mounter.SetUpAt failed to get CSI client: {why}"))
+        let failed = |message: String| match (wanted.lifecycle, wanted.block) {
+            (Lifecycle::Ephemeral, _) => set_up(message),
+            (Lifecycle::Persistent, false) => VolumeError::MountDevice { volume: wanted.name.clone(), message },
+            (Lifecycle::Persistent, true) => {
+                VolumeError::Map { what: "SetUpDevice failed", volume: wanted.name.clone(), message }
             }
         };
-        let driver = self.inner.csi.drivers.get(&wanted.driver).map_err(|error| failed(error.to_string()))?;
-        let able = driver.capabilities().await.map_err(|error| {
-            let message = format!("kubernetes.io/csi: failed to check driver capabilities: {error}");
-            match wanted.lifecycle {
-                Lifecycle::Persistent => VolumeError::MountDevice { volume: wanted.name.clone(), message },
-                Lifecycle::Ephemeral => set_up(message),
-            }
+        let driver = self.inner.csi.drivers.get(&wanted.driver).map_err(|error| {
+            let asked = match (wanted.lifecycle, wanted.block) {
+                (Lifecycle::Ephemeral, _) => "mounter.SetUpAt failed to get CSI client",
+                (Lifecycle::Persistent, false) => "attacher.MountDevice failed to create newCsiDriverClient",
+                (Lifecycle::Persistent, true) => "blockMapper.SetUpDevice failed to get CSI client",
+            };
+            failed(format!("kubernetes.io/csi: {asked}: {error}"))
         })?;
+        let able = driver
+            .capabilities()
+            .await
+            .map_err(|error| failed(format!("kubernetes.io/csi: failed to check driver capabilities: {error}")))?;
         let _alone = self.inner.csi.lock(&wanted.driver, &wanted.handle).await;
-        Job { volumes: self, pod, wanted, policy, driver, able, attachment }.run(dir).await
+        let job = Job { volumes: self, pod, wanted, policy, driver, able, attachment };
+        if wanted.block { job.run_device(dir).await } else { job.run(dir).await }
     }
 
     /// What the attacher left for us, once the volume is attached; it is in use from before that, so that it stays so.
@@ -142,64 +166,77 @@ impl Volumes {
 
     /// Takes back every volume of drivers that the pod has; the error names the one that is stuck.
     pub(super) async fn tear_down_csi(&self, dir: &PodDir) -> Result<(), VolumeError> {
-        let pod = dir.path().to_owned();
+        let (root, pod) = (self.inner.root_dir.clone(), dir.path().to_owned());
         let stuck = |path: &Path, message: String| VolumeError::Remove { path: path.to_owned(), message };
-        let found = self.on_disk(move || record::of_pod(&pod)).await;
-        for (folder, record) in found.map_err(|error| stuck(dir.path(), error.to_string()))? {
-            self.tear_down_one(dir, &folder, &record).await.map_err(|message| stuck(&folder, message))?;
+        let found = self.on_disk(move || record::of_pod(&root, &pod)).await;
+        for held in found.map_err(|error| stuck(dir.path(), error.to_string()))? {
+            self.tear_down_one(dir, &held).await.map_err(|message| stuck(held.at.path(), message))?;
         }
         Ok(())
     }
 
-    async fn tear_down_one(&self, dir: &PodDir, folder: &Path, record: &Record) -> Result<(), String> {
-        let (driver_name, handle) = (&record.driver_name, &record.volume_handle);
-        let _alone = self.inner.csi.lock(driver_name, handle).await;
-        let driver =
-            self.inner.csi.drivers.get(driver_name).map_err(|error| {
-                format!("kubernetes.io/csi: Unmounter.TearDownAt failed to get CSI client: {error}")
-            })?;
-        let target_path = folder.join(MOUNT).display().to_string();
-        let request = pb::NodeUnpublishVolumeRequest { volume_id: handle.clone(), target_path };
-        driver
-            .unpublish(request)
-            .await
-            .map_err(|error| format!("kubernetes.io/csi: Unmounter.TearDownAt failed: {error}"))?;
+    async fn tear_down_one(&self, dir: &PodDir, held: &Held) -> Result<(), String> {
+        let Held { record, at } = held;
+        let _alone = self.inner.csi.lock(&record.driver_name, &record.volume_handle).await;
+        let (client, unpublish) = match at {
+            At::Folder(_) => ("Unmounter.TearDownAt failed to get CSI client", "Unmounter.TearDownAt failed"),
+            At::Link(_) => {
+                ("blockMapper.UnmapPodDevice failed to get CSI client", "blockMapper.unpublishVolumeForBlock failed")
+            }
+        };
+        let driver = self.inner.csi.drivers.get(&record.driver_name);
+        let driver = driver.map_err(|error| format!("kubernetes.io/csi: {client}: {error}"))?;
+        let target_path = match at {
+            At::Folder(folder) => folder.join(MOUNT),
+            At::Link(_) => {
+                self.unmap_device(dir, record).await?;
+                Places::new(&self.inner.root_dir, &record.name).target(dir)
+            }
+        };
+        let target_path = target_path.display().to_string();
+        let request = pb::NodeUnpublishVolumeRequest { volume_id: record.volume_handle.clone(), target_path };
+        let unpublished = driver.unpublish(request).await;
+        unpublished.map_err(|error| format!("kubernetes.io/csi: {unpublish}: {error}"))?;
         // Before our own record goes: who dies here begins again.
-        let root = self.inner.root_dir.clone();
-        let (name, id, own) = (driver_name.clone(), handle.clone(), dir.path().to_owned());
-        let used = self.on_disk(move || record::is_used(&root, &name, &id, &own)).await;
+        let (root, own, same) = (self.inner.root_dir.clone(), dir.path().to_owned(), record.clone());
+        let used = self.on_disk(move || record::is_used(&root, &same, &own)).await;
         if !used.map_err(|error| error.to_string())? {
-            self.unstage(&driver, record).await?;
-            let name = wanted::unique_name(driver_name, handle);
+            self.unstage(&driver, held).await?;
+            let name = wanted::unique_name(&record.driver_name, &record.volume_handle);
+            self.inner.csi.fixed().remove(&name);
             self.inner.csi.in_use.send_if_modified(|all| all.remove(&name));
         }
-        let folder = folder.to_owned();
-        self.on_disk(move || Record::remove(&folder, MOUNT)).await.map_err(|error| error.to_string())
+        let at = at.clone();
+        let forget = move || match at {
+            At::Folder(folder) => Record::remove(&folder, MOUNT),
+            At::Link(link) => record::gone(std::fs::remove_file(link)),
+        };
+        self.on_disk(forget).await.map_err(|error| error.to_string())
     }
 
     /// Nobody on this node has it any more.
-    async fn unstage(&self, driver: &Driver, record: &Record) -> Result<(), String> {
-        let staging = wanted::staging(&self.inner.root_dir, &record.driver_name, &record.volume_handle);
-        let Some(folder) = staging.parent().map(Path::to_owned) else { return Ok(()) };
-        let look = folder.clone();
-        let staged = self.on_disk(move || Record::read(&look)).await.map_err(|error| error.to_string())?;
-        if staged.is_none() {
-            return Ok(());
+    async fn unstage(&self, driver: &Driver, held: &Held) -> Result<(), String> {
+        let (root, look) = (self.inner.root_dir.clone(), held.clone());
+        let staged = self.on_disk(move || look.staged(&root)).await.map_err(|error| error.to_string())?;
+        if let Some(staging) = staged {
+            let failed = match held.at {
+                At::Folder(_) => "attacher.UnmountDevice failed",
+                At::Link(_) => "blockMapper.unstageVolumeForBlock failed",
+            };
+            let request = pb::NodeUnstageVolumeRequest {
+                volume_id: held.record.volume_handle.clone(),
+                staging_target_path: staging.display().to_string(),
+            };
+            driver.unstage(request).await.map_err(|error| format!("kubernetes.io/csi: {failed}: {error}"))?;
         }
-        let request = pb::NodeUnstageVolumeRequest {
-            volume_id: record.volume_handle.clone(),
-            staging_target_path: staging.display().to_string(),
-        };
-        driver
-            .unstage(request)
-            .await
-            .map_err(|error| format!("kubernetes.io/csi: attacher.UnmountDevice failed: {error}"))?;
-        self.on_disk(move || Record::remove(&folder, "globalmount")).await.map_err(|error| error.to_string())
+        let (root, held) = (self.inner.root_dir.clone(), held.clone());
+        self.on_disk(move || held.remove_staged(&root)).await.map_err(|error| error.to_string())
     }
 
     /// Whether the pod has volumes of drivers, which may want to be published again or to grow.
     pub(super) fn has_csi(&self, dir: &PodDir) -> bool {
-        !self.inner.csi.drivers.is_empty() && dir.path().join("volumes").join(record::PLUGIN).exists()
+        let has = |folder: &str| dir.path().join(folder).join(record::PLUGIN).exists();
+        !self.inner.csi.drivers.is_empty() && (has("volumes") || has(block::FOLDER))
     }
 }
 
@@ -224,25 +261,28 @@ impl Job<'_> {
         if !there {
             self.give_to_group(&target).await.map_err(|error| set_up(error.to_string()))?;
         }
-        self.expand(staging.as_deref(), &target).await.map_err(|error| {
-            set_up(format!("MountVolume.NodeExpandVolume failed for volume {:?}: {error}", wanted.name))
-        })?;
+        self.grow(staging.as_deref(), &target, there)
+            .await
+            .map_err(|message| VolumeError::Grow { volume: wanted.name.clone(), message })?;
         Ok(target)
     }
 
     async fn note(&self, dir: &PodDir) -> io::Result<()> {
+        let (record, folder) = (self.record(), dir.volume(record::PLUGIN, &self.wanted.name));
+        self.volumes.on_disk(move || record.write(&folder)).await
+    }
+
+    fn record(&self) -> Record {
         let wanted = self.wanted;
         let node = self.pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-        let record = Record {
+        Record {
             attachment: wanted.attachment(&node),
             driver_name: wanted.driver.clone(),
             name: wanted.name.clone(),
             volume_handle: wanted.handle.clone(),
             volume_lifecycle_mode: wanted.lifecycle.name().to_owned(),
             node_name: node,
-        };
-        let folder = dir.volume(record::PLUGIN, &wanted.name);
-        self.volumes.on_disk(move || record.write(&folder)).await
+        }
     }
 
     async fn stage(&self, staging: &Path) -> Result<(), String> {
@@ -261,7 +301,8 @@ impl Job<'_> {
             record.write(path.parent().unwrap_or(&path))
         };
         self.volumes.on_disk(prepare).await.map_err(text)?;
-        let secrets = self.secrets(self.wanted.stage_secret.as_ref(), "NodeStageSecretRef").await?;
+        let secrets = self.secrets(self.wanted.stage_secret.as_ref()).await;
+        let secrets = secrets.map_err(|no| no.fetching("NodeStageSecretRef"))?;
         self.driver.stage(self.call().stage(staging, secrets)).await.map_err(|error| error.to_string())
     }
 
@@ -269,7 +310,8 @@ impl Job<'_> {
         let failed = |error: String| {
             format!("kubernetes.io/csi: mounter.SetUpAt failed to get service account token attributes: {error}")
         };
-        let mut secrets = self.secrets(self.wanted.publish_secret.as_ref(), "NodePublishSecretRef").await?;
+        let secrets = self.secrets(self.wanted.publish_secret.as_ref()).await;
+        let mut secrets = secrets.map_err(|no| no.fetching("NodePublishSecretRef"))?;
         let mut more = Map::new();
         if self.policy.pod_info {
             more.extend(pod_info(self.pod, self.wanted.lifecycle));
@@ -291,31 +333,17 @@ impl Job<'_> {
         self.volumes.on_disk(move || owner.take(&target)).await
     }
 
-    /// Has the file system grow to the volume's size, and tells the claim.
-    async fn expand(&self, staging: Option<&Path>, target: &Path) -> Result<(), String> {
-        let Some(growth) = self.wanted.growth.as_ref().filter(|_| self.able.expand) else { return Ok(()) };
-        let secrets = self.secrets(self.wanted.expand_secret.as_ref(), "NodeExpandSecretRef").await?;
-        let request = self.call().expand(staging, target, growth.to.0, secrets);
-        self.driver.expand(request).await.map_err(|error| error.to_string())?;
-        let done = |kind: &str| json!({"type": kind, "$patch": "delete"});
-        let patch = json!({"status": {
-            "capacity": {"storage": growth.capacity.0},
-            "conditions": [done("FileSystemResizePending"), done("Resizing")],
-        }});
-        let cluster = &self.volumes.inner.cluster;
-        cluster.patch_claim_status(&growth.namespace, &growth.claim, &patch).await.map_err(|error| error.to_string())
-    }
-
     fn call(&self) -> Call<'_> {
         let group = super::collect::fs_group(self.pod);
         Call { wanted: self.wanted, able: self.able, attachment: &self.attachment, group }
     }
 
-    async fn secrets(&self, name: Option<&SecretName>, what: &str) -> Result<Map, String> {
+    async fn secrets(&self, name: Option<&SecretName>) -> Result<Map, NoSecret> {
         let Some(SecretName { namespace, name }) = name else { return Ok(Map::new()) };
         let secret = self.volumes.inner.cluster.secret(namespace, name).await;
         let secret = secret.map_err(|error| {
-            format!("fetching {what} {namespace}/{name} failed: kubernetes.io/csi: failed to find the secret {name} in the namespace {namespace} with error: {error}")
+            let failed = format!("failed to find the secret {name} in the namespace {namespace} with error: {error}");
+            NoSecret { place: format!("{namespace}/{name}"), why: format!("kubernetes.io/csi: {failed}") }
         })?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(secret.data.iter().flatten().map(|(key, value)| (key.clone(), text(&value.0))).collect())

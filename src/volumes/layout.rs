@@ -1,6 +1,7 @@
 //! Where a pod's things lie under the root directory, as the kubelet lays them out; names from the API are checked here.
 
 use crate::ids::PodUid;
+use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 /// `<root-dir>/pods/<uid>` and what is below it.
@@ -15,6 +16,11 @@ impl PodDir {
 
     pub(super) fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// The pod's, which is the folder's name.
+    pub(super) fn uid(&self) -> &OsStr {
+        self.0.file_name().unwrap_or_default()
     }
 
     /// `plugin` as `kubernetes.io~configmap`.

@@ -1,5 +1,6 @@
 //! A CSI driver on a real node: shown while it is there, its volumes staged and published to pods and taken back after
-//! them; a restart of the agent in between changes nothing, and a driver that is away is named and waited for.
+//! them, be they file systems or devices; a restart of the agent in between changes nothing, and a driver that is away
+//! is named and waited for.
 
 use crate::harness::{Containerd, Node};
 use crate::pods::{shell, sleeper};
@@ -39,7 +40,23 @@ fn socket(node: &Node) -> PathBuf {
 }
 
 fn driver(node: &Node) -> FakeDriver {
-    FakeDriver::new(DRIVER, &PathBuf::from(node.path("disk")), &[NodeRpcType::StageUnstageVolume])
+    let able = [NodeRpcType::StageUnstageVolume, NodeRpcType::GetVolumeStats];
+    FakeDriver::new(DRIVER, &PathBuf::from(node.path("disk")), &able)
+}
+
+/// A volume `pv-<name>` and a claim that is bound to it.
+fn claimed(name: &str, source: Value) -> [Value; 2] {
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": ""});
+    let mut volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": format!("pv-{name}")},
+        "spec": spec});
+    volume["spec"]["capacity"] = json!({"storage": "1Gi"});
+    volume["spec"]["claimRef"] = json!({"namespace": "default", "name": name});
+    volume["spec"]["csi"] = source;
+    let mut claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+        "spec": spec});
+    claim["spec"]["volumeName"] = json!(format!("pv-{name}"));
+    claim["spec"]["resources"] = json!({"requests": {"storage": "1Gi"}});
+    [volume, claim]
 }
 
 /// A pod that says what it finds in the volume.
@@ -60,19 +77,22 @@ fn a_drivers_volumes_come_and_go_with_their_pods() {
 
     let describe = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": DRIVER},
         "spec": {"attachRequired": false, "podInfoOnMount": true, "volumeLifecycleModes": ["Persistent", "Ephemeral"]}});
-    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"}, "spec": {
-        "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "",
-        "claimRef": {"namespace": "default", "name": "c"},
-        "csi": {"driver": DRIVER, "volumeHandle": "h-1", "fsType": "ext4",
-            "nodeStageSecretRef": {"namespace": "kube-system", "name": "disk-key"}}}});
+    let stage_secret = json!({"namespace": "kube-system", "name": "disk-key"});
+    let [volume, claim] = claimed(
+        "c",
+        json!({"driver": DRIVER, "volumeHandle": "h-1", "fsType": "ext4",
+        "nodeStageSecretRef": stage_secret}),
+    );
+    let [mut raw_volume, mut raw_claim] = claimed("raw", json!({"driver": DRIVER, "volumeHandle": "h-2"}));
+    for object in [&mut raw_volume, &mut raw_claim] {
+        object["spec"]["volumeMode"] = json!("Block");
+    }
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"key": "sesame"},
         "metadata": {"namespace": "kube-system", "name": "disk-key"}});
-    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"}, "spec": {
-        "accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": "pv",
-        "resources": {"requests": {"storage": "1Gi"}}}});
     std::fs::create_dir_all(node.path("disk/h-1")).expect("the volume");
     std::fs::write(node.path("disk/h-1/word"), "from the disk").expect("what is in it");
-    for object in [describe, secret, volume, claim] {
+    std::fs::write(node.path("disk/h-2"), [b'x'; 1 << 20]).expect("a disk");
+    for object in [describe, secret, volume, claim, raw_volume, raw_claim] {
         node.apply(&object);
     }
     node.apply(&reader("keeper", json!({"name": "data", "persistentVolumeClaim": {"claimName": "c"}})));
@@ -80,6 +100,24 @@ fn a_drivers_volumes_come_and_go_with_their_pods() {
     assert_eq!(node.kubectl(&["logs", "keeper"]), "from the disk\n");
     assert_eq!(first.asked(), ["stage h-1", "publish h-1"]);
     assert_eq!(first.staged().expect("a stage").secrets["key"], "sesame");
+
+    // A disk as it is: the container has it as a device of its own name.
+    let mut raw = shell("raw", "head -c 4 /dev/disk; echo; trap 'exit 0' TERM; sleep 3600 & wait $!");
+    raw["spec"]["containers"][0]["volumeDevices"] = json!([{"name": "data", "devicePath": "/dev/disk"}]);
+    raw["spec"]["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "raw"}}]);
+    node.apply(&raw);
+    node.wait_ready(&["raw"]);
+    assert_eq!(node.kubectl(&["logs", "raw"]), "xxxx\n");
+    assert_eq!(first.asked(), ["stage h-2", "publish h-2"]);
+
+    // How full they are, their driver says.
+    let metrics = format!("/api/v1/nodes/{}/proxy/metrics", node.slot.node_name());
+    let metrics = node.kubectl(&["get", "--raw", &metrics]);
+    for claim in ["c", "raw"] {
+        let labels = format!("{{namespace=\"default\",persistentvolumeclaim=\"{claim}\"}}");
+        let series = format!("kubelet_volume_stats_used_bytes{labels} 400\n");
+        assert!(metrics.contains(&series), "{series}");
+    }
 
     node.kill();
     node.boot();
@@ -104,10 +142,11 @@ fn a_drivers_volumes_come_and_go_with_their_pods() {
     assert_eq!(published.volume_context["csi.storage.k8s.io/pod.name"], "late");
     assert_eq!(second.asked(), [format!("publish {}", published.volume_id)]);
 
-    node.kubectl(&["delete", "pod", "late", "keeper"]);
+    node.kubectl(&["delete", "pod", "late", "keeper", "raw"]);
     let mut asked = second.asked();
     asked.sort();
-    assert_eq!(asked, ["unpublish ".to_owned() + &published.volume_id, "unpublish h-1".into(), "unstage h-1".into()]);
+    let inline = format!("unpublish {}", published.volume_id);
+    assert_eq!(asked, [&inline, "unpublish h-1", "unpublish h-2", "unstage h-1", "unstage h-2"]);
     assert_eq!(
         std::fs::read_to_string(node.path("disk/h-1/word")).expect("the volume outlives its pod"),
         "from the disk"

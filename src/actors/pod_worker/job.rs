@@ -155,7 +155,7 @@ fn done(call: &'static str, result: Result<(), RuntimeError>) -> Outcome {
 /// A claim that cannot be read at first is soon told: the API server may hear of the pod's node later than we do.
 async fn place(context: &WorkerContext, pod: &DesiredPod, tries: u32) -> Result<Placed, String> {
     context.volumes.place(&pod.pod).await.map_err(|error| {
-        let message = error.to_string();
+        let (reason, message) = (error.reason(), error.to_string());
         let quiet = match error {
             VolumeError::Claim { .. } => tries < QUIET_TRIES,
             VolumeError::NotAttached { .. } => tries < ATTACH_TRIES,
@@ -164,7 +164,7 @@ async fn place(context: &WorkerContext, pod: &DesiredPod, tries: u32) -> Result<
         if quiet {
             return message;
         }
-        context.recorder.pod(&pod.pod, None, true, "FailedMount", message.clone());
+        context.recorder.pod(&pod.pod, None, true, reason, message.clone());
         message
     })
 }

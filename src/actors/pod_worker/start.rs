@@ -97,7 +97,9 @@ async fn input(
         }
         error.to_string()
     })?;
-    let devices = context.devices.prepare(&pod.pod, &pod.uid, wanted.spec).await?;
+    let mut devices = context.devices.prepare(&pod.pod, &pod.uid, wanted.spec).await?;
+    let block_devices = context.volumes.block_devices(&pod.pod, step.name.as_str(), placed);
+    devices.nodes.extend(block_devices.map_err(|error| error.to_string())?);
     let (uid, user) = image.as_ref().map_or((None, ""), |image| (image.uid, image.username.as_str()));
     env::check_non_root(pod, wanted.spec, uid, user)?;
     let sandbox = job::sandbox_input(context, pod, step.sandbox_attempt).await?;

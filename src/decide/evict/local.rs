@@ -66,7 +66,8 @@ mod tests {
 
     fn check(spec: Value, volumes: &[(&str, u64)], containers: &[(&str, u64)], expected: Option<&str>) {
         let spec: PodSpec = serde_json::from_value(spec).unwrap();
-        let volume = |used: u64| VolumeUse { local: true, fs: FsUse { used, ..Default::default() }, claim: None };
+        let volume =
+            |used: u64| VolumeUse { local: true, fs: FsUse { used, ..Default::default() }, ..VolumeUse::default() };
         let layer = |bytes: u64| TreeUse { bytes, inodes: 1 };
         let used = PodDisk {
             volumes: volumes.iter().map(|(name, bytes)| ((*name).to_owned(), volume(*bytes))).collect(),

@@ -127,7 +127,7 @@ mod tests {
         let volume = VolumeUse {
             local: true,
             fs: FsUse { used: disk.1 << 20, inodes_used: disk.1, ..Default::default() },
-            claim: None,
+            ..VolumeUse::default()
         };
         let used = memory.map(|memory| {
             let mut cgroup = CgroupUse::default();

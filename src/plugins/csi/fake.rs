@@ -1,12 +1,15 @@
-//! A CSI driver for tests, behind a real socket: its volumes are folders that it binds, and it notes what it is asked.
+//! A CSI driver for tests, behind a real socket: its volumes are folders that it binds, or files that it shows as loop
+//! devices, and it notes what it is asked.
 
-use super::proto as pb;
+use super::proto::{self as pb, AccessType};
 use crate::plugins::registry::pb as registration;
 use crate::plugins::rpc;
 use futures::FutureExt;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tonic::Status;
@@ -26,6 +29,8 @@ pub struct FakeDriver {
     asked: Arc<Mutex<Vec<String>>>,
     published: Arc<Mutex<Vec<pb::NodePublishVolumeRequest>>>,
     staged: Arc<Mutex<Vec<pb::NodeStageVolumeRequest>>>,
+    measured: Arc<Mutex<Vec<pb::NodeGetVolumeStatsRequest>>>,
+    refuses_to_grow: Arc<Mutex<Option<Status>>>,
     /// What it was told came of its registration: "" is good.
     told: watch::Sender<Option<String>>,
 }
@@ -42,6 +47,8 @@ impl FakeDriver {
             asked: Arc::default(),
             published: Arc::default(),
             staged: Arc::default(),
+            measured: Arc::default(),
+            refuses_to_grow: Arc::default(),
             told: watch::Sender::new(None),
         }
     }
@@ -59,6 +66,11 @@ impl FakeDriver {
     /// The last staging that was asked for.
     pub fn staged(&self) -> Option<pb::NodeStageVolumeRequest> {
         lock(&self.staged).last().cloned()
+    }
+
+    /// The measurements that were asked for since the last time this was called.
+    pub fn measured(&self) -> Vec<pb::NodeGetVolumeStatsRequest> {
+        std::mem::take(&mut lock(&self.measured))
     }
 
     /// Waits to be told what came of its registration.
@@ -115,7 +127,10 @@ impl FakeDriver {
             "/csi.v1.Node/NodeStageVolume" => {
                 rpc::answer(request, |request: pb::NodeStageVolumeRequest| async move {
                     self.note("stage", &request.volume_id);
-                    self.show(&request.volume_id, &request.staging_target_path)?;
+                    // A device is made where it is published.
+                    if !is_block(&request.volume_capability) {
+                        self.show(&request.volume_id, &request.staging_target_path)?;
+                    }
                     lock(&self.staged).push(request);
                     Ok(pb::Empty {})
                 })
@@ -124,7 +139,10 @@ impl FakeDriver {
             "/csi.v1.Node/NodePublishVolume" => {
                 rpc::answer(request, |request: pb::NodePublishVolumeRequest| async move {
                     self.note("publish", &request.volume_id);
-                    self.show(&request.volume_id, &request.target_path)?;
+                    match is_block(&request.volume_capability) {
+                        true => self.show_device(&request.volume_id, &request.target_path)?,
+                        false => self.show(&request.volume_id, &request.target_path)?,
+                    }
                     lock(&self.published).push(request);
                     Ok(pb::Empty {})
                 })
@@ -150,12 +168,36 @@ impl FakeDriver {
                 rpc::answer(request, |request: pb::NodeExpandVolumeRequest| async move {
                     let bytes = request.capacity_range.map_or(0, |range| range.required_bytes);
                     self.note("expand", &format!("{} to {bytes}", request.volume_id));
+                    if let Some(refusal) = lock(&self.refuses_to_grow).clone() {
+                        return Err(refusal);
+                    }
                     Ok(pb::NodeExpandVolumeResponse { capacity_bytes: bytes })
+                })
+                .await
+            }
+            "/csi.v1.Node/NodeGetVolumeStats" => {
+                rpc::answer(request, |request: pb::NodeGetVolumeStatsRequest| async move {
+                    lock(&self.measured).push(request);
+                    let usage = |unit: pb::UsageUnit, total: i64, used: i64| pb::VolumeUsage {
+                        available: total - used,
+                        total,
+                        used,
+                        unit: unit.into(),
+                    };
+                    Ok(pb::NodeGetVolumeStatsResponse {
+                        usage: vec![usage(pb::UsageUnit::Bytes, 1000, 400), usage(pb::UsageUnit::Inodes, 10, 3)],
+                        volume_condition: Some(pb::VolumeCondition { abnormal: true, message: "worn out".to_owned() }),
+                    })
                 })
                 .await
             }
             path => rpc::unknown(path),
         }
+    }
+
+    /// What it says from now on to who asks it to expand a volume; `None`: it does.
+    pub fn refuse_to_grow(&self, refusal: Option<Status>) {
+        *lock(&self.refuses_to_grow) = refusal;
     }
 
     fn note(&self, call: &str, volume: &str) {
@@ -175,11 +217,42 @@ impl FakeDriver {
     }
 }
 
+impl FakeDriver {
+    /// Binds a loop device that stands on the volume's file.
+    fn show_device(&self, volume: &str, at: &str) -> Result<(), Status> {
+        let file = self.volumes.join(volume);
+        if std::fs::metadata(at).is_ok_and(|meta| meta.file_type().is_block_device()) {
+            return Ok(());
+        }
+        let output = Command::new("losetup").args(["--find", "--show"]).arg(&file).output()?;
+        if !output.status.success() {
+            return Err(Status::internal(String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+        let device = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        std::fs::File::create(at)?;
+        let bound = mount(Some(device.as_str()), at, None::<&str>, MsFlags::MS_BIND, None::<&str>);
+        bound.map_err(|errno| Status::internal(format!("bind {device}: {errno}")))
+    }
+}
+
+fn is_block(capability: &Option<pb::VolumeCapability>) -> bool {
+    let access = capability.as_ref().and_then(|capability| capability.access_type.as_ref());
+    matches!(access, Some(AccessType::Block(_)))
+}
+
 /// Takes back what was bound; what is not there is fine.
 fn hide(at: &str) -> Result<(), Status> {
+    let is_device = std::fs::metadata(at).is_ok_and(|meta| meta.file_type().is_block_device());
+    if is_device {
+        let ended = Command::new("losetup").args(["--detach", at]).status()?;
+        if !ended.success() {
+            return Err(Status::internal(format!("losetup --detach {at} failed")));
+        }
+    }
     // Not mounted (any more): what was wanted.
     let _ = umount2(at, MntFlags::UMOUNT_NOFOLLOW);
-    match std::fs::remove_dir(at) {
+    let removed = if is_device { std::fs::remove_file(at) } else { std::fs::remove_dir(at) };
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Status::internal(format!("remove {at}: {error}"))),
         _ => Ok(()),
     }

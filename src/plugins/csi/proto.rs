@@ -180,3 +180,48 @@ pub struct Topology {
     #[prost(btree_map = "string, string", tag = "1")]
     pub segments: BTreeMap<String, String>,
 }
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NodeGetVolumeStatsRequest {
+    #[prost(string, tag = "1")]
+    pub volume_id: String,
+    #[prost(string, tag = "2")]
+    pub volume_path: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NodeGetVolumeStatsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub usage: Vec<VolumeUsage>,
+    #[prost(message, optional, tag = "2")]
+    pub volume_condition: Option<VolumeCondition>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct VolumeUsage {
+    #[prost(int64, tag = "1")]
+    pub available: i64,
+    #[prost(int64, tag = "2")]
+    pub total: i64,
+    #[prost(int64, tag = "3")]
+    pub used: i64,
+    #[prost(enumeration = "UsageUnit", tag = "4")]
+    pub unit: i32,
+}
+
+/// `VolumeUsage.Unit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum UsageUnit {
+    Unknown = 0,
+    Bytes = 1,
+    Inodes = 2,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct VolumeCondition {
+    #[prost(bool, tag = "1")]
+    pub abnormal: bool,
+    #[prost(string, tag = "2")]
+    pub message: String,
+}

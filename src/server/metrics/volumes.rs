@@ -2,7 +2,7 @@
 
 use crate::ids::PodUid;
 use crate::metrics::text::{Kind, Text};
-use crate::model::stats::{FsUse, PodDisk};
+use crate::model::stats::{FsUse, PodDisk, VolumeUse};
 use crate::volumes::plugin_name;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
@@ -41,20 +41,32 @@ const CLAIMS: [Series; 6] = [
 
 /// Each claim once, whichever of the pods that use it comes first.
 pub(super) fn claims(text: &mut Text, pods: &[Arc<Pod>], disks: &BTreeMap<PodUid, PodDisk>) {
-    let mut found: BTreeMap<(&str, &str), &FsUse> = BTreeMap::new();
+    let mut found: BTreeMap<(&str, &str), &VolumeUse> = BTreeMap::new();
     for pod in pods {
         let uid = PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default());
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         for volume in disks.get(&uid).into_iter().flat_map(|disk| disk.volumes.values()) {
             if let Some(claim) = &volume.claim {
-                found.entry((namespace, claim)).or_insert(&volume.fs);
+                found.entry((namespace, claim)).or_insert(volume);
             }
         }
     }
     for (name, help, value) in CLAIMS {
         text.family(name, help, Kind::Gauge);
-        for ((namespace, claim), fs) in &found {
-            text.sample("", &[("namespace", namespace), ("persistentvolumeclaim", claim)], value(fs) as f64);
+        for ((namespace, claim), volume) in &found {
+            text.sample("", &[("namespace", namespace), ("persistentvolumeclaim", claim)], value(&volume.fs) as f64);
+        }
+    }
+    text.family(
+        "kubelet_volume_stats_health_status_abnormal",
+        "[ALPHA] Abnormal volume health status. The count is either 1 or 0. 1 indicates the volume is unhealthy, 0 \
+         indicates volume is healthy",
+        Kind::Gauge,
+    );
+    for ((namespace, claim), volume) in &found {
+        if let Some(abnormal) = volume.abnormal {
+            let labels = [("namespace", *namespace), ("persistentvolumeclaim", *claim)];
+            text.sample("", &labels, f64::from(u8::from(abnormal)));
         }
     }
 }
@@ -80,7 +92,7 @@ mod tests {
         };
         let pods = [pod("u1"), pod("u2")];
         let fs = FsUse { capacity: 100, used: 30, available: 70, inodes: 9, inodes_free: 5, inodes_used: 4 };
-        let volume = VolumeUse { fs, local: false, claim: Some("data".to_owned()) };
+        let volume = VolumeUse { fs, local: false, claim: Some("data".to_owned()), abnormal: Some(true) };
         let disk = PodDisk { volumes: [("data".to_owned(), volume)].into(), ..PodDisk::default() };
         let disks = [(PodUid::new("u1"), disk.clone()), (PodUid::new("u2"), disk)].into();
         let mut text = Text::default();
@@ -97,7 +109,8 @@ mod tests {
             kubelet_volume_stats_inodes{namespace="ns",persistentvolumeclaim="data"} 9
             kubelet_volume_stats_inodes_free{namespace="ns",persistentvolumeclaim="data"} 5
             kubelet_volume_stats_inodes_used{namespace="ns",persistentvolumeclaim="data"} 4
-            kubelet_volume_stats_used_bytes{namespace="ns",persistentvolumeclaim="data"} 30"#]]
+            kubelet_volume_stats_used_bytes{namespace="ns",persistentvolumeclaim="data"} 30
+            kubelet_volume_stats_health_status_abnormal{namespace="ns",persistentvolumeclaim="data"} 1"#]]
         .assert_eq(&samples.join("\n"));
     }
 }

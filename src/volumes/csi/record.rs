@@ -1,5 +1,8 @@
 //! `vol_data.json`, which the kubelet keeps beside each volume of a driver: what it takes to let go of it after a restart.
 
+use super::device::Places;
+use super::wanted;
+use crate::volumes::block;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -46,57 +49,114 @@ impl Record {
     /// Removes it and its folder, and the driver's mount point `within` that folder, which must be empty.
     pub(super) fn remove(folder: &Path, within: &str) -> io::Result<()> {
         gone(fs::remove_dir(folder.join(within)))?;
-        gone(fs::remove_file(folder.join(FILE)))?;
+        Self::remove_file(folder)?;
         gone(fs::remove_dir(folder))
     }
 
-    fn is_of(&self, driver: &str, handle: &str) -> bool {
-        self.driver_name == driver && self.volume_handle == handle
+    pub(super) fn remove_file(folder: &Path) -> io::Result<()> {
+        gone(fs::remove_file(folder.join(FILE)))
+    }
+
+    fn is_of_same(&self, other: &Self) -> bool {
+        self.driver_name == other.driver_name && self.volume_handle == other.volume_handle
     }
 }
 
 /// What is not there is removed.
-fn gone(result: io::Result<()>) -> io::Result<()> {
+pub(super) fn gone(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
 }
 
-/// The volumes of drivers in a pod's folder, each with its own.
-pub(super) fn of_pod(pod: &Path) -> io::Result<Vec<(PathBuf, Record)>> {
-    let entries = match fs::read_dir(pod.join("volumes").join(PLUGIN)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
+/// A volume of a driver that a pod has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub record: Record,
+    pub at: At,
+}
+
+impl Held {
+    /// Where its driver has made it ready for the node's pods; `None`: nowhere.
+    pub(super) fn staged(&self, root_dir: &Path) -> io::Result<Option<PathBuf>> {
+        match self.at {
+            At::Folder(_) => {
+                let staging = wanted::staging(root_dir, &self.record.driver_name, &self.record.volume_handle);
+                Ok(Record::read(staging.parent().unwrap_or(&staging))?.map(|_| staging))
+            }
+            At::Link(_) => {
+                let staging = Places::new(root_dir, &self.record.name).staging;
+                Ok(staging.try_exists()?.then_some(staging))
+            }
+        }
+    }
+
+    /// Forgets that, once its driver has taken it back.
+    pub(super) fn remove_staged(&self, root_dir: &Path) -> io::Result<()> {
+        match self.at {
+            At::Folder(_) => {
+                let staging = wanted::staging(root_dir, &self.record.driver_name, &self.record.volume_handle);
+                staging.parent().map_or(Ok(()), |folder| Record::remove(folder, "globalmount"))
+            }
+            At::Link(_) => Places::new(root_dir, &self.record.name).remove(),
+        }
+    }
+}
+
+/// What in the pod's folder says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    /// Its own folder, in which it is mounted.
+    Folder(PathBuf),
+    /// The link to its device.
+    Link(PathBuf),
+}
+
+impl At {
+    pub(super) fn path(&self) -> &Path {
+        let (Self::Folder(path) | Self::Link(path)) = self;
+        path
+    }
+}
+
+/// The volumes of drivers in a pod's folder.
+pub(super) fn of_pod(root_dir: &Path, pod: &Path) -> io::Result<Vec<Held>> {
     let mut found = Vec::new();
-    for entry in entries {
-        let folder = entry?.path();
-        found.extend(Record::read(&folder)?.map(|record| (folder, record)));
+    for folder in entries(&pod.join("volumes").join(PLUGIN))? {
+        found.extend(Record::read(&folder)?.map(|record| Held { record, at: At::Folder(folder) }));
+    }
+    for link in entries(&pod.join(block::FOLDER).join(PLUGIN))? {
+        let Some(name) = link.file_name().and_then(|name| name.to_str()) else { continue };
+        let record = Record::read(&Places::new(root_dir, name).data)?;
+        found.extend(record.map(|record| Held { record, at: At::Link(link) }));
     }
     Ok(found)
 }
 
 /// Those of every pod on disk.
-pub(super) fn all(root_dir: &Path) -> io::Result<Vec<Record>> {
-    let entries = match fs::read_dir(root_dir.join("pods")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
+pub(super) fn all(root_dir: &Path) -> io::Result<Vec<Held>> {
     let mut found = Vec::new();
-    for entry in entries {
-        found.extend(of_pod(&entry?.path())?.into_iter().map(|(_, record)| record));
+    for pod in entries(&root_dir.join("pods"))? {
+        found.extend(of_pod(root_dir, &pod)?);
     }
     Ok(found)
 }
 
 /// Whether a pod but `except` has that volume.
-pub(super) fn is_used(root_dir: &Path, driver: &str, handle: &str, except: &Path) -> io::Result<bool> {
-    for entry in fs::read_dir(root_dir.join("pods"))? {
-        let pod = entry?.path();
-        if pod != except && of_pod(&pod)?.iter().any(|(_, record)| record.is_of(driver, handle)) {
+pub(super) fn is_used(root_dir: &Path, volume: &Record, except: &Path) -> io::Result<bool> {
+    for pod in entries(&root_dir.join("pods"))? {
+        if pod != except && of_pod(root_dir, &pod)?.iter().any(|held| held.record.is_of_same(volume)) {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// What is in that folder; nothing if it is not there.
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.map(|entry| Ok(entry?.path())).collect(),
+    }
 }

@@ -71,12 +71,16 @@ impl Call<'_> {
 
     fn capability(&self) -> pb::VolumeCapability {
         let group = self.group.filter(|_| self.able.mount_group);
-        pb::VolumeCapability {
-            access_type: Some(AccessType::Mount(pb::MountVolume {
+        let access_type = match self.wanted.block {
+            true => AccessType::Block(pb::Empty {}),
+            false => AccessType::Mount(pb::MountVolume {
                 fs_type: self.wanted.fs_type.clone(),
                 mount_flags: self.wanted.mount_options.clone(),
                 volume_mount_group: group.map(|group| group.to_string()).unwrap_or_default(),
-            })),
+            }),
+        };
+        pb::VolumeCapability {
+            access_type: Some(access_type),
             access_mode: Some(pb::AccessMode { mode: self.mode().into() }),
         }
     }

@@ -1,12 +1,16 @@
 //! Volumes of a driver behind a real socket, with real mounts where the tests run as root.
 
 use super::*;
+use crate::cluster::Recorder;
 use crate::cluster::fake::FakeCluster;
 use crate::ids::PodUid;
 use crate::model::node::NodeFacts;
+use crate::model::stats::FsUse;
 use crate::plugins::csi::fake::FakeDriver;
 use crate::plugins::csi::proto::{AccessType, Mode, NodeRpcType};
 use crate::supervisor::Supervisor;
+use crate::volumes::Use;
+use k8s_openapi::api::core::v1::Event;
 use serde_json::{Value, json};
 use std::fs;
 
@@ -27,9 +31,12 @@ impl Node {
         let root = tempfile::tempdir().unwrap();
         let (cluster, csi) = (Arc::new(FakeCluster::default()), CsiState::default());
         let (facts, reader) = watch::channel(NodeFacts::default());
-        let volumes = Volumes::new(root.path(), "cluster.local", cluster.clone(), reader, csi.clone());
-        let fake = FakeDriver::new(DRIVER, &root.path().join("disk"), capabilities);
         let tasks = Supervisor::new();
+        let (recorder, recording) = Recorder::new(cluster.clone(), "n", 0, 1);
+        tasks.spawn("recorder", recording);
+        let volumes = Volumes::new(root.path(), "cluster.local", cluster.clone(), reader, csi.clone());
+        let volumes = volumes.with_events(recorder, true);
+        let fake = FakeDriver::new(DRIVER, &root.path().join("disk"), capabilities);
         let socket = root.path().join("csi.sock");
         tasks.spawn("driver", fake.clone().listen(&socket).unwrap());
         csi.drivers.add(DRIVER, &socket);
@@ -69,6 +76,28 @@ impl Node {
 
     async fn fails(&self, pod: &Arc<Pod>) -> String {
         self.volumes.place(pod).await.unwrap_err().to_string()
+    }
+
+    fn plugins(&self) -> PathBuf {
+        self.root.path().join("plugins/kubernetes.io/csi")
+    }
+
+    /// What was told so far.
+    async fn events(&self, number: usize) -> Vec<String> {
+        let told = |cluster: &FakeCluster| cluster.events();
+        let wait = async {
+            while told(&self.cluster).len() < number {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap();
+        let show = |event: Event| {
+            let kind = event.involved_object.kind.unwrap_or_default();
+            format!("{kind} {} {}", event.reason.unwrap_or_default(), event.message.unwrap_or_default())
+        };
+        let mut shown: Vec<String> = told(&self.cluster).into_iter().map(show).collect();
+        shown.sort();
+        shown
     }
 
     fn staging(&self) -> PathBuf {
@@ -256,16 +285,181 @@ async fn a_volume_that_has_grown_is_expanded_and_the_claim_told() {
     node.claim(json!({}));
     node.volumes.place(&by_claim("u-1")).await.unwrap();
     assert_eq!(node.fake.asked(), ["stage h-1", "publish h-1"]);
-    let mut claim = node.cluster.get_object("persistentvolumeclaims", "c").unwrap();
-    claim["status"]["capacity"]["storage"] = json!("1Gi");
-    claim["status"]["conditions"] = json!([{"type": "FileSystemResizePending", "status": "True"}]);
-    node.cluster.put_object("persistentvolumeclaims", claim);
-    node.volumes.refresh(&by_claim("u-1")).await.unwrap();
-    assert_eq!(node.fake.asked(), ["expand h-1 to 2147483648"]);
-    let status = node.cluster.get_object("persistentvolumeclaims", "c").unwrap()["status"].clone();
-    assert_eq!((&status["capacity"]["storage"], &status["conditions"]), (&json!("2Gi"), &json!([])));
+    let claim = node.cluster.get_object("persistentvolumeclaims", "c").unwrap();
+    let smaller = |status: Value| {
+        let mut claim = claim.clone();
+        claim["status"]["capacity"]["storage"] = json!("1Gi");
+        claim["status"]["conditions"] = json!([{"type": "FileSystemResizePending", "status": "True"}]);
+        claim["status"].as_object_mut().unwrap().extend(status.as_object().unwrap().clone());
+        node.cluster.put_object("persistentvolumeclaims", claim);
+    };
+    let status = || node.cluster.get_object("persistentvolumeclaims", "c").unwrap()["status"].clone();
+
+    // The controller's turn: nothing is done.
+    smaller(
+        json!({"allocatedResources": {"storage": "2Gi"}, "allocatedResourceStatuses": {"storage": "ControllerResizeInProgress"}}),
+    );
     node.volumes.refresh(&by_claim("u-1")).await.unwrap();
     assert_eq!(node.fake.asked(), [""; 0]);
+
+    // It cannot be: the pod goes on, and the claim and the pod are told.
+    smaller(
+        json!({"allocatedResources": {"storage": "2Gi"}, "allocatedResourceStatuses": {"storage": "NodeResizePending"}}),
+    );
+    node.fake.refuse_to_grow(Some(tonic::Status::out_of_range("too large")));
+    node.volumes.refresh(&by_claim("u-1")).await.unwrap();
+    assert_eq!(node.fake.asked(), ["expand h-1 to 2147483648"]);
+    assert_eq!(status()["allocatedResourceStatuses"]["storage"], "NodeResizeInfeasible");
+    let failed = "Expander.NodeExpand failed to expand the volume : rpc error: code = OutOfRange desc = too large";
+    assert_eq!(
+        node.events(1).await,
+        [format!("Pod VolumeResizeFailed NodeExpandVolume.NodeExpandVolume failed for volume \"pv\" : {failed}")]
+    );
+
+    // It is done.
+    node.fake.refuse_to_grow(None);
+    for told in [json!({}), json!({"allocatedResourceStatuses": {"storage": "NodeResizeInProgress"}})] {
+        smaller(told);
+        node.volumes.refresh(&by_claim("u-1")).await.unwrap();
+        assert_eq!(node.fake.asked(), ["expand h-1 to 2147483648"]);
+        let status = status();
+        assert_eq!((&status["capacity"]["storage"], &status["conditions"]), (&json!("2Gi"), &json!([])));
+        assert_eq!(status.get("allocatedResourceStatuses"), None);
+    }
+    let succeeded = "FileSystemResizeSuccessful MountVolume.NodeExpandVolume succeeded for volume \"pv\" n";
+    assert_eq!(node.events(3).await[..2], [format!("PersistentVolumeClaim {succeeded}"), format!("Pod {succeeded}")]);
+    node.volumes.refresh(&by_claim("u-1")).await.unwrap();
+    assert_eq!(node.fake.asked(), [""; 0]);
+
+    // Not while it is in use: it is not asked again, and starts of pods do not wait for it.
+    node.fake.refuse_to_grow(Some(tonic::Status::failed_precondition("in use")));
+    smaller(json!({}));
+    node.volumes.refresh(&by_claim("u-1")).await.unwrap();
+    node.volumes.place(&by_claim("u-2")).await.unwrap();
+    assert_eq!(node.fake.asked(), ["expand h-1 to 2147483648", "publish h-1"]);
+}
+
+#[tokio::test]
+async fn a_driver_that_measures_its_volumes_is_asked_how_full_they_are() {
+    if !can_mount() {
+        return;
+    }
+    let node = Node::new(&[NodeRpcType::GetVolumeStats, NodeRpcType::VolumeCondition]);
+    node.describe(json!({"attachRequired": false}));
+    node.claim(json!({}));
+    node.volumes.place(&by_claim("u-1")).await.unwrap();
+    let fs = FsUse { capacity: 1000, used: 400, available: 600, inodes: 10, inodes_used: 3, inodes_free: 7 };
+    let uses = node.volumes.uses(&by_claim("u-1")).await;
+    assert_eq!(uses, [("v".to_owned(), Use::Known { fs, abnormal: Some(true) })].into());
+    let path = node.root.path().join("pods/u-1/volumes/kubernetes.io~csi/pv/mount");
+    let (volume_id, volume_path) = ("h-1".to_owned(), path.display().to_string());
+    assert_eq!(node.fake.measured(), [pb::NodeGetVolumeStatsRequest { volume_id, volume_path }]);
+    assert_eq!(node.volumes.uses(&by_claim("u-1")).await.len(), 1);
+    assert_eq!(node.fake.measured(), [], "not every few seconds");
+    assert_eq!(node.events(1).await, ["Pod VolumeConditionAbnormal Volume v: worn out"]);
+    node.remove("u-1").await.unwrap();
+    assert!(node.volumes.uses(&by_claim("u-1")).await.is_empty());
+}
+
+/// Loop devices stand for disks; a machine without them tests what the requests carry.
+fn has_loop_devices() -> bool {
+    let has = nix::unistd::geteuid().is_root() && Path::new("/dev/loop-control").exists();
+    if !has {
+        eprintln!("skipped: needs loop devices");
+    }
+    has
+}
+
+#[tokio::test]
+async fn a_block_volume_is_mapped_for_each_pod_under_the_kubelets_names() {
+    if !has_loop_devices() {
+        return;
+    }
+    let mut node = Node::new(&[NodeRpcType::StageUnstageVolume]);
+    node.describe(json!({"attachRequired": false}));
+    node.claim(json!({}));
+    let mut volume = node.cluster.get_object("persistentvolumes", "pv").unwrap();
+    volume["spec"]["volumeMode"] = json!("Block");
+    node.cluster.put_object("persistentvolumes", volume);
+    fs::create_dir_all(node.root.path().join("disk")).unwrap();
+    fs::write(node.root.path().join("disk/h-1"), vec![7; 1 << 20]).unwrap();
+    let places = node.plugins().join("volumeDevices");
+    let (staging, published) = (places.join("staging/pv"), places.join("publish/pv/u-1"));
+
+    let placed = node.volumes.place(&by_claim("u-1")).await.unwrap();
+    assert_eq!(node.fake.asked(), ["stage h-1", "publish h-1"]);
+    let link = node.root.path().join("pods/u-1/volumeDevices/kubernetes.io~csi/pv");
+    assert_eq!((placed.paths.len(), &placed.devices["v"]), (0, &link));
+    assert_eq!(fs::read_link(&link).unwrap(), published);
+    assert_eq!(fs::read(&link).unwrap(), vec![7; 1 << 20]);
+    let staged = node.fake.staged().unwrap();
+    assert_eq!(staged.staging_target_path, staging.display().to_string());
+    assert_eq!(staged.volume_capability.unwrap().access_type, Some(AccessType::Block(pb::Empty {})));
+    let request = node.fake.published().unwrap();
+    assert_eq!(request.staging_target_path, staging.display().to_string());
+    assert_eq!(request.target_path, published.display().to_string());
+    let record: Value = serde_json::from_slice(&fs::read(places.join("pv/data/vol_data.json")).unwrap()).unwrap();
+    assert_eq!((&record["specVolID"], &record["volumeHandle"]), (&json!("pv"), &json!("h-1")));
+    let succeeded = "Pod SuccessfulMountVolume MapVolume.MapPodDevice succeeded for volume \"pv\"";
+    assert_eq!(
+        node.events(2).await,
+        [
+            format!("{succeeded} globalMapPath {:?}", places.join("pv/dev")),
+            format!("{succeeded} volumeMapPath {:?}", link.parent().unwrap()),
+        ]
+    );
+
+    // A restart changes nothing; a second pod has the device under its own name.
+    node.restart();
+    node.volumes.place(&by_claim("u-1")).await.unwrap();
+    assert_eq!(node.fake.asked(), [""; 0]);
+    node.volumes.place(&by_claim("u-2")).await.unwrap();
+    assert_eq!(node.fake.asked(), ["publish h-1"]);
+    node.restart();
+    node.remove("u-1").await.unwrap();
+    assert_eq!(node.fake.asked(), ["unpublish h-1"]);
+    node.restart();
+    // What a machine's restart leaves: files where devices were bound. The volume is mapped anew.
+    let global = places.join("pv/dev/u-2");
+    node.volumes.unmount(&PodUid::new("u-2")).await.unwrap();
+    assert_eq!(node.fake.asked(), ["unpublish h-1", "unstage h-1"]);
+    assert!(!places.join("pv").exists() && !staging.exists());
+    node.volumes.place(&by_claim("u-2")).await.unwrap();
+    assert!(global.exists());
+    node.remove("u-2").await.unwrap();
+    assert_eq!(node.fake.asked(), ["stage h-1", "publish h-1", "unpublish h-1", "unstage h-1"]);
+    assert!(!places.join("pv").exists() && !node.root.path().join("pods/u-2").exists());
+    assert_eq!(fs::read(node.root.path().join("disk/h-1")).unwrap(), vec![7; 1 << 20]);
+}
+
+#[tokio::test]
+async fn a_volume_is_used_as_what_it_is() {
+    let node = Node::new(&[]);
+    node.describe(json!({"attachRequired": false}));
+    let using = |container: Value| {
+        let mut pod = serde_json::to_value(&*by_claim("u-1")).unwrap();
+        pod["spec"]["containers"] = json!([container]);
+        Arc::new(serde_json::from_value::<Pod>(pod).unwrap())
+    };
+    let refused = "Unable to attach or mount volumes: unmounted volumes=[v], unattached volumes=[], failed to process volumes=[v]: volume v has volumeMode";
+    for (mode, container, why) in [
+        (
+            "Block",
+            json!({"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}),
+            "Block, but is specified in volumeMounts",
+        ),
+        (
+            "Filesystem",
+            json!({"name": "c", "volumeDevices": [{"name": "v", "devicePath": "/v"}]}),
+            "Filesystem, but is specified in volumeDevices",
+        ),
+    ] {
+        node.claim(json!({}));
+        let mut volume = node.cluster.get_object("persistentvolumes", "pv").unwrap();
+        volume["spec"]["volumeMode"] = json!(mode);
+        node.cluster.put_object("persistentvolumes", volume);
+        assert_eq!(node.fails(&using(container)).await, format!("{refused} {why}"));
+    }
 }
 
 #[tokio::test]

@@ -1,12 +1,18 @@
 //! One volume of a CSI driver as a pod wants it, and what its CSIDriver object says of how to give it. Pure.
 
+use super::MOUNT;
+use super::device::Places;
+use super::record::PLUGIN;
 use crate::ids::PodUid;
 use crate::units::Bytes;
+use crate::volumes::layout::PodDir;
+use crate::volumes::usage::Extent;
 use k8s_openapi::api::core::v1::{
     CSIVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, SecretReference, Volume,
 };
 use k8s_openapi::api::storage::v1::{CSIDriver, TokenRequest};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,14 +41,23 @@ pub(in crate::volumes) struct SecretName {
     pub name: String,
 }
 
-/// A volume that has grown and whose file system has not yet.
+/// A volume that has grown, and what the node made of it has not yet.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::volumes) struct Growth {
     pub to: Bytes,
     /// As the volume has it.
     pub capacity: Quantity,
-    pub namespace: String,
-    pub claim: String,
+    pub claim: ObjectMeta,
+    pub stage: GrowthStage,
+}
+
+/// What the claim says of the node's part in it (`status.allocatedResourceStatuses`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::volumes) enum GrowthStage {
+    /// Its resizer is of a time before such words.
+    Untold,
+    Pending,
+    InProgress,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +68,8 @@ pub(in crate::volumes) struct Wanted {
     /// Of the persistent volume, or of the pod's own.
     pub name: String,
     pub lifecycle: Lifecycle,
+    /// It is given as a device, not as a file system.
+    pub block: bool,
     pub fs_type: String,
     pub attributes: BTreeMap<String, String>,
     pub read_only: bool,
@@ -78,6 +95,7 @@ impl Wanted {
             handle: source.volume_handle.clone(),
             name: volume.metadata.name.clone().unwrap_or_default(),
             lifecycle: Lifecycle::Persistent,
+            block: spec.volume_mode.as_deref() == Some("Block"),
             fs_type: source.fs_type.clone().unwrap_or_default(),
             attributes: source.volume_attributes.clone().unwrap_or_default(),
             read_only,
@@ -86,7 +104,7 @@ impl Wanted {
             stage_secret: source.node_stage_secret_ref.as_ref().map(secret),
             publish_secret: source.node_publish_secret_ref.as_ref().map(secret),
             expand_secret: source.node_expand_secret_ref.as_ref().map(secret),
-            growth: growth(volume, claim).filter(|_| !read_only),
+            growth: growth(volume, claim),
         })
     }
 
@@ -100,6 +118,7 @@ impl Wanted {
             handle: inline_handle(pod.metadata.uid.as_deref().unwrap_or_default(), &volume.name),
             name: volume.name.clone(),
             lifecycle: Lifecycle::Ephemeral,
+            block: false,
             fs_type: source.fs_type.clone().unwrap_or_default(),
             attributes: source.volume_attributes.clone().unwrap_or_default(),
             read_only: source.read_only.unwrap_or(false),
@@ -110,6 +129,15 @@ impl Wanted {
             expand_secret: None,
             growth: None,
         }
+    }
+
+    /// How to find out what of it is used.
+    pub(in crate::volumes) fn extent(&self, root_dir: &Path, dir: &PodDir) -> Extent {
+        let path = match self.block {
+            false => dir.volume(PLUGIN, &self.name).join(MOUNT),
+            true => Places::new(root_dir, &self.name).mapping(dir, &self.name).bound().to_owned(),
+        };
+        Extent::Driver { driver: self.driver.clone(), handle: self.handle.clone(), path }
     }
 
     /// Name of the VolumeAttachment that the attach/detach controller makes (`getAttachmentName`).
@@ -153,17 +181,24 @@ fn secret(reference: &SecretReference) -> SecretName {
     }
 }
 
-/// The volume is larger than its claim says that its file system is.
+/// The volume is larger than its claim says, and it is the node's turn (`NodeExpander.runPreCheck`).
 fn growth(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<Growth> {
     let capacity = volume.spec.as_ref()?.capacity.as_ref()?.get("storage")?;
-    let shown = claim.status.as_ref()?.capacity.as_ref()?.get("storage")?;
+    let status = claim.status.as_ref()?;
+    let shown = status.capacity.as_ref()?.get("storage")?;
     let to = Bytes::parse(capacity).ok()?;
-    (to > Bytes::parse(shown).ok()?).then(|| Growth {
-        to,
-        capacity: capacity.clone(),
-        namespace: claim.metadata.namespace.clone().unwrap_or_default(),
-        claim: claim.metadata.name.clone().unwrap_or_default(),
-    })
+    if to <= Bytes::parse(shown).ok()? {
+        return None;
+    }
+    let told = status.allocated_resource_statuses.as_ref().and_then(|statuses| statuses.get("storage"));
+    let stage = match (told.map(String::as_str), &status.allocated_resources) {
+        (Some("NodeResizePending"), _) => GrowthStage::Pending,
+        (Some("NodeResizeInProgress"), _) => GrowthStage::InProgress,
+        (None, None) => GrowthStage::Untold,
+        // The controller is at it, or gave it up.
+        (Some(_), _) | (None, Some(_)) => return None,
+    };
+    Some(Growth { to, capacity: capacity.clone(), claim: claim.metadata.clone(), stage })
 }
 
 /// What a CSIDriver object asks for; its defaults where there is none.

@@ -1,4 +1,5 @@
-//! What the API knows of the node's CSI drivers: the CSINode object, an annotation and topology labels of the Node.
+//! What the API knows of the node's CSI drivers: the CSINode object, which each node has, and an annotation and topology
+//! labels of the Node.
 
 use crate::cluster::{Cluster, ClusterError};
 use crate::plugins::csi::NodeInfo;
@@ -8,9 +9,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Name of the node at each driver, as JSON.
 const NODE_IDS: &str = "csi.volume.kubernetes.io/nodeid";
+/// Volumes of the API's own sorts that are drivers' by now; the attach/detach controller wants to hear it of each node.
+const MIGRATED: &str = "storage.alpha.kubernetes.io/migrated-plugins";
+const MIGRATED_PLUGINS: &str = "kubernetes.io/aws-ebs,kubernetes.io/azure-disk,kubernetes.io/azure-file,\
+     kubernetes.io/cinder,kubernetes.io/gce-pd,kubernetes.io/portworx-volume,kubernetes.io/vsphere-volume";
+/// The API server that could not be asked is asked again so soon, then ever later.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LAST: Duration = Duration::from_secs(30);
 
 pub(super) struct CsiNode {
     pub(super) node_name: String,
@@ -18,6 +27,41 @@ pub(super) struct CsiNode {
 }
 
 impl CsiNode {
+    /// Makes the object for a node that has just registered, drivers or none; until the API server has taken it.
+    pub(super) async fn introduce(&self, node: &Node) {
+        let mut retry = RETRY_FIRST;
+        let mut told = false;
+        while let Err(error) = self.introduce_once(node).await {
+            // Once an outage.
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(%error, "CSINode not initialized, retrying");
+            }
+            tokio::time::sleep(retry).await;
+            retry = (retry * 2).min(RETRY_LAST);
+        }
+    }
+
+    async fn introduce_once(&self, node: &Node) -> Result<(), ClusterError> {
+        let known = match self.cluster.csi_node(&self.node_name).await? {
+            Some(known) => known,
+            None => match self.create(node, Vec::new()).await {
+                // By a driver that came meanwhile, with all that belongs to it.
+                Ok(()) | Err(ClusterError::Conflict(_)) => return Ok(()),
+                Err(error) => return Err(error),
+            },
+        };
+        let told = known.metadata.annotations.as_ref().and_then(|annotations| annotations.get(MIGRATED));
+        if told.is_some_and(|plugins| plugins == MIGRATED_PLUGINS) {
+            return Ok(());
+        }
+        let patch = json!({"metadata": {"annotations": {MIGRATED: MIGRATED_PLUGINS}}});
+        self.cluster.patch_csi_node(&self.node_name, &patch).await
+    }
+
+    async fn create(&self, node: &Node, drivers: Vec<CSINodeDriver>) -> Result<(), ClusterError> {
+        self.cluster.create_csi_node(&CSINode { metadata: owned_by(node), spec: CSINodeSpec { drivers } }).await
+    }
+
     /// Shows a driver at the API; the Node must be there.
     pub(super) async fn install(&self, driver: &str, info: &NodeInfo) -> Result<(), String> {
         let failed =
@@ -33,16 +77,16 @@ impl CsiNode {
         let failed = |error: ClusterError| format!("error updating CSINode object with CSI driver node info: {error}");
         let wanted = described(driver, info);
         match self.cluster.csi_node(&self.node_name).await.map_err(failed)? {
-            None => {
-                let created = CSINode { metadata: owned_by(&node), spec: CSINodeSpec { drivers: vec![wanted] } };
-                self.cluster.create_csi_node(&created).await.map_err(failed)
-            }
-            Some(known) if known.spec.drivers.contains(&wanted) => Ok(()),
-            Some(_) => {
-                let patch = json!({"spec": {"drivers": [wanted]}});
-                self.cluster.patch_csi_node(&self.node_name, &patch).await.map_err(failed)
-            }
+            None => match self.create(&node, vec![wanted.clone()]).await {
+                // Just now, without the driver.
+                Err(ClusterError::Conflict(_)) => {}
+                created => return created.map_err(failed),
+            },
+            Some(known) if known.spec.drivers.contains(&wanted) => return Ok(()),
+            Some(_) => {}
         }
+        let patch = json!({"spec": {"drivers": [wanted]}});
+        self.cluster.patch_csi_node(&self.node_name, &patch).await.map_err(failed)
     }
 
     /// Takes it away again.
@@ -81,7 +125,13 @@ fn owned_by(node: &Node) -> ObjectMeta {
         uid: node.metadata.uid.clone().unwrap_or_default(),
         ..OwnerReference::default()
     };
-    ObjectMeta { name: Some(name), owner_references: Some(vec![owner]), ..ObjectMeta::default() }
+    let annotations = BTreeMap::from([(MIGRATED.to_owned(), MIGRATED_PLUGINS.to_owned())]);
+    ObjectMeta {
+        name: Some(name),
+        annotations: Some(annotations),
+        owner_references: Some(vec![owner]),
+        ..ObjectMeta::default()
+    }
 }
 
 /// What of the Node changes with a driver that comes (`None`: goes); `None`: nothing. Labels stay when it goes, as other
@@ -121,6 +171,7 @@ fn node_patch(node: &Node, driver: &str, info: Option<&NodeInfo>) -> Result<Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::fake::FakeCluster;
 
     #[test]
     fn a_driver_is_shown_by_an_annotation_and_labels_and_leaves_what_others_wrote() {
@@ -146,6 +197,27 @@ mod tests {
             check(node(None, Some("z2")), Some(&info)).unwrap_err(),
             r#"detected topology value collision: driver reported "ex.org/zone":"z1" but existing label is "ex.org/zone":"z2""#
         );
+    }
+
+    #[tokio::test]
+    async fn each_node_has_its_object_with_drivers_or_none() {
+        let cluster = Arc::new(FakeCluster::default());
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": "n", "uid": "u"}})).unwrap();
+        let csi = CsiNode { node_name: "n".into(), cluster: cluster.clone() };
+        csi.introduce(&node).await;
+        let shown = cluster.get_object("csinodes", "n").unwrap();
+        assert_eq!(
+            shown["metadata"]["ownerReferences"],
+            json!([{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u"}])
+        );
+        assert_eq!(shown["metadata"]["annotations"][MIGRATED], MIGRATED_PLUGINS);
+        assert_eq!(shown["spec"], json!({"drivers": []}));
+        // One of an older node hears of what has moved since, and keeps its drivers.
+        let drivers = json!({"drivers": [{"name": "d", "nodeID": "i"}]});
+        cluster.put_object("csinodes", json!({"metadata": {"name": "n"}, "spec": drivers}));
+        csi.introduce(&node).await;
+        let shown = cluster.get_object("csinodes", "n").unwrap();
+        assert_eq!((&shown["metadata"]["annotations"][MIGRATED], &shown["spec"]), (&json!(MIGRATED_PLUGINS), &drivers));
     }
 
     #[test]

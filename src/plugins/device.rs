@@ -6,6 +6,7 @@ pub mod registration;
 
 use super::proto::device as pb;
 use super::rpc::{self, PluginError};
+use crate::clock;
 use crate::model::devices::{Device, DeviceMount, DeviceNode, Devices, Edits};
 use std::path::Path;
 use std::time::Duration;
@@ -16,6 +17,10 @@ use tonic::transport::Channel;
 pub const VERSION: &str = "v1beta1";
 /// `Device.health` of one that can be had.
 const HEALTHY: &str = "Healthy";
+/// As long as the kubelet tries to reach a plugin; the pauses are grpc-go's.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_GROWS: f32 = 1.6;
 const OPTIONS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The kubelet waits for ever, with every other pod behind; a plugin that sets up hardware takes seconds.
 const ALLOCATE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,7 +41,7 @@ pub struct Lists(Streaming<pb::ListAndWatchResponse>);
 impl DevicePlugin {
     /// Dials back to a plugin that has registered, and asks for its options.
     pub async fn connect(socket: &Path) -> Result<Self, PluginError> {
-        let channel = rpc::connect(socket).await?;
+        let channel = dial(socket).await?;
         let path = "/v1beta1.DevicePlugin/GetDevicePluginOptions";
         let options: pb::DevicePluginOptions = rpc::unary(&channel, path, pb::Empty {}, OPTIONS_TIMEOUT).await?;
         Ok(Self { channel, pre_start: options.pre_start_required, prefers: options.get_preferred_allocation_available })
@@ -85,6 +90,20 @@ impl DevicePlugin {
         let request = pb::PreStartContainerRequest { devices_ids: ids };
         let path = "/v1beta1.DevicePlugin/PreStartContainer";
         rpc::unary::<_, pb::Empty>(&self.channel, path, request, PRE_START_TIMEOUT).await.map(drop)
+    }
+}
+
+/// Until somebody listens: a plugin may register before it does.
+async fn dial(socket: &Path) -> Result<Channel, PluginError> {
+    let begun = clock::now().mono;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match rpc::connect(socket).await {
+            Err(error) if begun.elapsed() + pause > DIAL_TIMEOUT => return Err(error),
+            Err(_) => tokio::time::sleep(pause).await,
+            connected => return connected,
+        }
+        pause = pause.mul_f32(PAUSE_GROWS);
     }
 }
 
@@ -142,5 +161,18 @@ impl From<&Edits> for pb::ContainerAllocateResponse {
             annotations: edits.annotations.clone(),
             cdi_devices: edits.cdi_devices.iter().map(|name| pb::CdiDevice { name: name.clone() }).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_plugin_that_does_not_listen_yet_is_waited_for() {
+        let (begun, folder) = (clock::now().mono, tempfile::tempdir().unwrap());
+        let error = DevicePlugin::connect(&folder.path().join("none.sock")).await.unwrap_err();
+        assert!(error.to_string().starts_with("failed to dial plugin: "), "{error}");
+        assert!((9..=10).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
     }
 }

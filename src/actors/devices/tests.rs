@@ -178,7 +178,6 @@ async fn a_plugin_that_cannot_be_taken_is_told_why() {
             "requested API version \"v1alpha1\" is not supported by kubelet. Supported version is [\"v1beta1\"]",
         ),
         (request("v1beta1", "gpu"), "the ResourceName \"gpu\" is invalid"),
-        (request("v1beta1", GPU), "failed to dial plugin"),
     ] {
         let path = "/v1beta1.Registration/Register";
         let error = fake::call::<_, pb::Empty>(&bench.socket(), path, request).await.unwrap_err().to_string();

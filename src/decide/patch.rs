@@ -50,10 +50,19 @@ pub fn status_patch(api: &PodStatus, ours: &PodStatus) -> Option<Value> {
 
 fn to_map(status: &PodStatus) -> Map<String, Value> {
     // A typed status always serialises, and to an object.
-    match serde_json::to_value(status) {
-        Ok(Value::Object(map)) => map,
-        Ok(_) | Err(_) => Map::new(),
+    let Ok(Value::Object(mut map)) = serde_json::to_value(status) else { return Map::new() };
+    for field in ["containerStatuses", "ephemeralContainerStatuses", "initContainerStatuses"] {
+        for container in map.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
+            drop_empty(container);
+        }
     }
+    map
+}
+
+/// API servers write `lastState: {}` of a container that never ended: Go's encoding of a struct cannot leave it out.
+fn drop_empty(container: &mut Value) {
+    let Some(fields) = container.as_object_mut() else { return };
+    fields.retain(|name, value| !(name == "lastState" && value.as_object().is_some_and(Map::is_empty)));
 }
 
 fn difference(patch: &mut Map<String, Value>, field: &str, api: Option<&Value>, ours: Option<&Value>) {
@@ -134,6 +143,17 @@ mod tests {
     fn equal_statuses_need_no_patch() {
         let status = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
         check(status.clone(), status, &expect!["nothing"]);
+    }
+
+    #[test]
+    fn a_last_state_that_is_empty_is_none() {
+        let status = |last: Value| {
+            let mut container = json!({"name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0});
+            container["lastState"] = last;
+            json!({"containerStatuses": [container.clone()], "initContainerStatuses": [container]})
+        };
+        check(status(json!({})), status(Value::Null), &expect!["nothing"]);
+        check(status(Value::Null), status(json!({})), &expect!["nothing"]);
     }
 
     #[test]

@@ -26,15 +26,21 @@ mod watchdog;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use skiff::identity::bootstrap::BootstrapError;
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::future::Future;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 const ABOUT: &str = "skiff runs a Kubernetes node in one process.
 
  Find more in the README of the source tree; every command explains itself with --help.";
+
+/// A start is over by then, also one that waits for a runtime or pulls.
+const GIVE_BACK_FIRST: Duration = Duration::from_secs(5);
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(30);
 
 const HELP: &str = "\
 {about-with-newline}
@@ -174,11 +180,27 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 fn block_on<T>(command: impl Future<Output = T>) -> anyhow::Result<T> {
     // Two at least, so that one busy task never holds up a health answer; eight serve the biggest machine.
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
+    skiff::sys::bound_heaps(threads);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    let result = runtime.block_on(command);
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = command => result,
+            never = stay_small() => match never {},
+        }
+    });
     // Blocking work that hangs must not hold up the exit.
-    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    runtime.shutdown_timeout(Duration::from_millis(200));
     Ok(result)
+}
+
+/// Gives memory back when a start or a burst is over.
+async fn stay_small() -> Infallible {
+    // A node is ready long before the first time; then an idle one spends a hundred microseconds each time.
+    let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + GIVE_BACK_FIRST, GIVE_BACK_EVERY);
+    loop {
+        timer.tick().await;
+        skiff::sys::give_back_memory();
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! | base | `ids` `units` `clock` `metrics` (what is counted) |
 //! | model | `model` (data only) |
 //! | decide | `decide` (pure: wanted, seen, memory, now → plan) |
-//! | edge | `runtime` `cluster` `identity` `volumes` `plugins` `managers` `probe` `cgroups` `images` `logs` `disk` `stats` `logind` |
+//! | edge | `runtime` `cluster` `identity` `volumes` `plugins` `managers` `probe` `cgroups` `images` `logs` `disk` `stats` `logind` `sys` |
 //! | spawn | `supervisor` (the only one that does) |
 //! | actors | `actors`, one a file |
 //! | serve | `server` (the kubelet HTTP API on :10250) |
@@ -15,7 +15,7 @@
 //!
 //! Never: `decide` sees `runtime`, a clock or an await; only `runtime/`, `plugins/` and `probe/grpc.rs` name tonic or
 //! prost; only `cluster/` names the kube client; only `server` names hyper; nothing here imports `skiff_shim` (they
-//! meet over the API; only the binary's `cli` composes both).
+//! meet over the API; only the binary's `cli` composes both); nothing but `sys` is unsafe.
 
 pub mod actors;
 pub mod app;
@@ -38,5 +38,6 @@ pub mod runtime;
 pub mod server;
 pub mod stats;
 pub mod supervisor;
+pub mod sys;
 pub mod units;
 pub mod volumes;

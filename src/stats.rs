@@ -8,6 +8,7 @@ mod cgroup;
 mod disks;
 mod proc;
 mod rates;
+mod tree;
 
 pub use self::proc::boot_time;
 use crate::cgroups::Cgroups;
@@ -29,9 +30,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tree::Buffer;
 
 /// A disk or a runtime that takes longer is not waited for.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// A scrape of all cgroups shows figures of at most this age, as cadvisor does, which looks each 10 s
+/// (`--housekeeping-interval`); a pod or container that came or went is seen at once.
+const GROUPS_AGE: Duration = Duration::from_secs(10);
 /// Processes of one container whose open files are counted: each costs a folder of `/proc`.
 const COUNTED_PROCESSES: usize = 256;
 
@@ -123,6 +128,15 @@ struct Inner {
     rates: Mutex<Rates>,
     disks: DiskCache,
     devices: Mutex<BTreeMap<Device, String>>,
+    groups: Mutex<Option<Look>>,
+}
+
+/// A look at all cgroups.
+struct Look {
+    at: tokio::time::Instant,
+    /// What ran then.
+    running: Vec<String>,
+    groups: Vec<Arc<Group>>,
 }
 
 impl Stats {
@@ -144,6 +158,7 @@ impl Stats {
             rates: Mutex::default(),
             disks: DiskCache::default(),
             devices: Mutex::default(),
+            groups: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -199,8 +214,8 @@ impl Stats {
     }
 
     /// Every cgroup that cadvisor would show: the machine, `kubepods` and its levels, pods, sandboxes, containers.
-    pub async fn groups(&self, subjects: Vec<Subject>) -> Result<Vec<Group>, StatsError> {
-        self.blocking(move |inner| inner.groups(&subjects)).await
+    pub async fn groups(&self, subjects: Vec<Subject>) -> Result<Vec<Arc<Group>>, StatsError> {
+        self.blocking(move |inner| inner.recent_groups(&subjects)).await
     }
 
     /// One cgroup below the root, such as `kubepods`; `None`: there is none.
@@ -242,7 +257,7 @@ impl Stats {
         work: impl FnOnce(&Inner) -> Result<T, StatsError> + Send + 'static,
     ) -> Result<T, StatsError> {
         let inner = self.inner.clone();
-        match tokio::time::timeout(DEADLINE, tokio::task::spawn_blocking(move || work(&inner))).await {
+        match tokio::time::timeout(DEADLINE, tokio::task::spawn_blocking(move || inner.look(work))).await {
             Ok(Ok(result)) => result,
             // Only a panic in the work gets here.
             Ok(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
@@ -258,13 +273,19 @@ fn storage(storage: &Storage) -> Option<FsUse> {
 }
 
 impl Inner {
+    fn look<T>(&self, work: impl FnOnce(&Self) -> T) -> T {
+        let found = work(self);
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner).close();
+        found
+    }
+
     fn machine(&self) -> Result<NodeUse, StatsError> {
         let read = |what: &str, source| StatsError::Read { what: what.to_owned(), source };
         let text = std::fs::read_to_string("/proc/meminfo").map_err(|error| read("/proc/meminfo", error))?;
         let memory = MemInfo::parse(&text);
         let root = self.root_cgroup(&memory)?;
         let (max_pids, current_pids) =
-            proc::tasks(&mut Vec::new()).map_err(|error| read("the tasks of /proc", error))?;
+            proc::tasks(&mut Buffer::default()).map_err(|error| read("the tasks of /proc", error))?;
         Ok(NodeUse {
             root,
             memory_capacity: memory.total,
@@ -307,6 +328,21 @@ impl Inner {
             containers,
             disk: None,
         })
+    }
+
+    /// Who scrapes at the same time waits for one look.
+    fn recent_groups(&self, subjects: &[Subject]) -> Result<Vec<Arc<Group>>, StatsError> {
+        let mut last = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = clock::now().mono;
+        let running = running_ids(subjects);
+        if let Some(look) = last.as_ref().filter(|look| at < look.at + GROUPS_AGE && look.running == running) {
+            return Ok(look.groups.clone());
+        }
+        // Not two sets of figures in memory at once.
+        *last = None;
+        let groups: Vec<_> = self.groups(subjects)?.into_iter().map(Arc::new).collect();
+        *last = Some(Look { at, running, groups: groups.clone() });
+        Ok(groups)
     }
 
     fn groups(&self, subjects: &[Subject]) -> Result<Vec<Group>, StatsError> {
@@ -390,12 +426,24 @@ impl Inner {
 
 /// The agent runs in the host's network namespace.
 fn own_network() -> Vec<InterfaceUse> {
-    proc::interfaces_of(i32::try_from(std::process::id()).unwrap_or_default(), &mut Vec::new())
+    proc::interfaces_of(i32::try_from(std::process::id()).unwrap_or_default(), &mut Buffer::default())
 }
 
 /// When the pod's sandbox was made.
 fn created(subject: &Subject) -> Option<Timestamp> {
     subject.seen.sandboxes.first().map(|sandbox| sandbox.created_at)
+}
+
+/// Of ready sandboxes and running containers.
+fn running_ids(subjects: &[Subject]) -> Vec<String> {
+    let of = |subject: &Subject| {
+        let sandboxes = subject.seen.sandboxes.iter().filter(|sandbox| sandbox.ready);
+        let ids = sandboxes.map(|sandbox| sandbox.id.to_string());
+        ids.chain(running(&subject.seen).map(|(container, _)| container.id.to_string())).collect::<Vec<_>>()
+    };
+    let mut ids: Vec<_> = subjects.iter().flat_map(of).collect();
+    ids.sort_unstable();
+    ids
 }
 
 fn running(seen: &ObservedPod) -> impl Iterator<Item = (&crate::model::observed::ObservedContainer, Timestamp)> {

@@ -1,15 +1,11 @@
 //! The files of a cgroup, v1 and v2: which there are and what each says. Parsing is pure; `Reader` only reads.
 
+use super::tree::{Buffer, Tree, is_absent};
 use crate::cgroups::{Cgroups, Version};
 use crate::clock;
 use crate::model::stats::{CgroupSpec, CgroupUse, Device, Faults, IoUse};
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::Mode;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -243,17 +239,13 @@ fn shares_of_weight(weight: u64) -> u64 {
 const SPEC_AGE: Duration = Duration::from_secs(30);
 /// Limits remembered before those of cgroups that are gone are dropped.
 const SPECS_KEPT: usize = 1024;
-/// From so many files on, opening their folder first pays.
-const FOLDER_PAYS: usize = 3;
+/// The controller in whose tree processes are listed.
+const LISTS_PROCESSES: &str = "memory";
 
-/// Reads cgroups with one buffer and one path, both reused.
+/// Reads cgroups, all into one buffer.
 pub(super) struct Reader {
-    /// By mounted tree.
-    trees: Vec<(PathBuf, Vec<&'static Source>)>,
-    /// Where processes are listed.
-    procs: Option<PathBuf>,
-    pub(super) buffer: Vec<u8>,
-    path: PathBuf,
+    trees: Vec<(Tree, Vec<&'static Source>)>,
+    pub(super) buffer: Buffer,
     specs: HashMap<String, Known>,
 }
 
@@ -270,20 +262,21 @@ impl Reader {
             Version::V1 => V1,
             Version::V2 => V2,
         };
-        let mut trees: Vec<(PathBuf, Vec<&'static Source>)> = Vec::new();
+        let mut trees: Vec<(Tree, Vec<&'static Source>)> = Vec::new();
         for source in all {
             let Some(root) = cgroups.controller_root(source.controller) else { continue };
-            match trees.iter_mut().find(|(known, _)| known == root) {
+            match trees.iter_mut().find(|(tree, _)| tree.root() == root) {
                 Some((_, sources)) => sources.push(source),
-                None => trees.push((root.to_owned(), vec![source])),
+                None => trees.push((Tree::new(root), vec![source])),
             }
         }
-        Self {
-            trees,
-            procs: cgroups.controller_root("memory").map(ToOwned::to_owned),
-            buffer: Vec::with_capacity(16 * 1024),
-            path: PathBuf::new(),
-            specs: HashMap::new(),
+        Self { trees, buffer: Buffer::default(), specs: HashMap::new() }
+    }
+
+    /// The look is over.
+    pub(super) fn close(&mut self) {
+        for (tree, _) in &mut self.trees {
+            tree.close();
         }
     }
 
@@ -327,36 +320,9 @@ impl Reader {
     ) -> io::Result<bool> {
         let spec = found.spec;
         let mut any = false;
-        for (root, sources) in &self.trees {
-            let mut sources = sources.iter().filter(|source| wanted(source, &spec)).peekable();
-            if sources.peek().is_none() {
-                continue;
-            }
-            self.path.clear();
-            self.path.push(root);
-            self.path.push(path.trim_start_matches('/'));
-            let folder = match sources.clone().count() >= FOLDER_PAYS {
-                true => match open(AT_FDCWD, &self.path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
-                    Ok(folder) => Some(folder),
-                    Err(error) if is_absent(&error) => continue,
-                    Err(error) => return Err(error),
-                },
-                false => None,
-            };
-            for source in sources {
-                let text = match &folder {
-                    Some(folder) => {
-                        let file = open(folder.as_fd(), Path::new(source.file), OFlag::O_RDONLY);
-                        file.and_then(|file| read_open(file.into(), &mut self.buffer))
-                    }
-                    None => {
-                        self.path.push(source.file);
-                        let text = read_into(&self.path, &mut self.buffer);
-                        self.path.pop();
-                        text
-                    }
-                };
-                match text {
+        for (tree, sources) in &mut self.trees {
+            for source in sources.iter().filter(|source| wanted(source, &spec)) {
+                match tree.read(path, source.file, &mut self.buffer) {
                     Ok(text) => {
                         any = true;
                         (source.apply)(found, text);
@@ -371,48 +337,14 @@ impl Reader {
 
     /// Processes of one cgroup, those below it left aside.
     pub(super) fn processes(&mut self, path: &str) -> Vec<i32> {
-        let Some(root) = &self.procs else { return Vec::new() };
-        self.path.clear();
-        self.path.push(root);
-        self.path.push(path.trim_start_matches('/'));
-        self.path.push("cgroup.procs");
+        let lists = |(_, sources): &&mut (Tree, Vec<&Source>)| {
+            sources.iter().any(|source| source.controller == LISTS_PROCESSES)
+        };
+        let Some((tree, _)) = self.trees.iter_mut().find(lists) else { return Vec::new() };
         // 0 stands for a process of another PID namespace.
         let parse = |text: &str| text.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid > 0).collect();
-        read_into(&self.path, &mut self.buffer).map(parse).unwrap_or_default()
+        tree.read(path, "cgroup.procs", &mut self.buffer).map(parse).unwrap_or_default()
     }
-}
-
-/// The cgroup, or the file, is not there (any more).
-fn is_absent(error: &io::Error) -> bool {
-    // ENODEV: the cgroup was removed between open and read. EOPNOTSUPP: a root cgroup, or a controller without this figure.
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-        || matches!(error.raw_os_error(), Some(nix::libc::ENODEV | nix::libc::EOPNOTSUPP))
-}
-
-fn open(folder: impl AsFd, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
-    Ok(openat(folder, path, flags | OFlag::O_CLOEXEC, Mode::empty())?)
-}
-
-/// The text of a file of `/proc` or `/sys`, in the buffer given.
-pub(super) fn read_into<'a>(path: &Path, buffer: &'a mut Vec<u8>) -> io::Result<&'a str> {
-    read_open(File::open(path)?, buffer)
-}
-
-fn read_open(mut file: File, buffer: &mut Vec<u8>) -> io::Result<&str> {
-    buffer.clear();
-    // Not `read_to_end`: it asks for the size first and reads in small steps, which doubles the system calls.
-    loop {
-        let length = buffer.len();
-        let room = (length + 8 * 1024).max(buffer.capacity());
-        buffer.resize(room, 0);
-        let read = file.read(&mut buffer[length..])?;
-        buffer.truncate(length + read);
-        if read == 0 || (length == 0 && read < 1024) {
-            // The kernel gives short texts whole.
-            break;
-        }
-    }
-    std::str::from_utf8(buffer).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
 }
 
 #[cfg(test)]

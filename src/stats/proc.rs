@@ -1,6 +1,6 @@
 //! What `/proc` says: memory and tasks of the machine, files of a process, traffic of a network namespace.
 
-use super::cgroup::read_into;
+use super::tree::Buffer;
 use crate::model::stats::{InterfaceUse, MemoryUse, Traffic};
 use jiff::Timestamp;
 use std::io;
@@ -73,8 +73,8 @@ pub(super) fn interfaces(text: &str) -> Vec<InterfaceUse> {
 }
 
 /// The interfaces of the network namespace that a process is in; none when it has ended.
-pub(super) fn interfaces_of(pid: i32, buffer: &mut Vec<u8>) -> Vec<InterfaceUse> {
-    read_into(Path::new(&format!("/proc/{pid}/net/dev")), buffer).map(interfaces).unwrap_or_default()
+pub(super) fn interfaces_of(pid: i32, buffer: &mut Buffer) -> Vec<InterfaceUse> {
+    buffer.read(Path::new(&format!("/proc/{pid}/net/dev"))).map(interfaces).unwrap_or_default()
 }
 
 /// Open files of a process, and how many of them are sockets; 0 when it has ended.
@@ -91,11 +91,11 @@ pub(super) fn open_files(pid: i32) -> (u64, u64) {
 }
 
 /// `kernel.pid_max` (or what threads there may be, if less) and the tasks there are.
-pub(super) fn tasks(buffer: &mut Vec<u8>) -> io::Result<(u64, u64)> {
+pub(super) fn tasks(buffer: &mut Buffer) -> io::Result<(u64, u64)> {
     let mut number =
-        |path: &str| -> io::Result<u64> { Ok(read_into(Path::new(path), buffer)?.trim().parse().unwrap_or(u64::MAX)) };
+        |path: &str| -> io::Result<u64> { Ok(buffer.read(Path::new(path))?.trim().parse().unwrap_or(u64::MAX)) };
     let most = number("/proc/sys/kernel/pid_max")?.min(number("/proc/sys/kernel/threads-max")?);
-    let load = read_into(Path::new("/proc/loadavg"), buffer)?;
+    let load = buffer.read(Path::new("/proc/loadavg"))?;
     Ok((most, running_tasks(load)))
 }
 
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn tasks_and_files_are_counted() {
         assert_eq!(running_tasks("0.20 0.18 0.12 1/80 11206\n"), 80);
-        let mut buffer = Vec::new();
+        let mut buffer = Buffer::default();
         let (most, now) = tasks(&mut buffer).unwrap();
         assert!(most > now && now > 0);
         let own = i32::try_from(std::process::id()).unwrap();

@@ -87,7 +87,7 @@ async fn a_pod_is_its_cgroup_its_containers_and_the_network_of_its_sandbox() {
     let figures = container.cgroup.as_ref().unwrap();
     assert_eq!((figures.memory.working_set, figures.cpu.total), (3000, 2_000_000_000));
     // The test's own process stands for the sandbox's.
-    let own = proc::interfaces_of(i32::try_from(std::process::id()).unwrap(), &mut Vec::new());
+    let own = proc::interfaces_of(i32::try_from(std::process::id()).unwrap(), &mut Buffer::default());
     let names = |list: &[InterfaceUse]| list.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&pod.network), names(&own));
 
@@ -97,6 +97,21 @@ async fn a_pod_is_its_cgroup_its_containers_and_the_network_of_its_sandbox() {
     assert_eq!(ids, ["/", &format!("{pod}/s1"), &format!("{pod}/c1"), pod]);
     let container = groups.iter().find(|group| group.id == format!("{pod}/c1")).unwrap();
     assert!(container.figures.pids.processes == 1 && container.figures.pids.files > 0);
+}
+
+#[tokio::test]
+async fn scrapes_within_seconds_share_a_look_unless_a_container_came() {
+    let tree = Tree::new();
+    let path = "kubepods/besteffort/podu1";
+    let usage = |groups: &[Arc<Group>]| groups.last().map(|group| group.figures.memory.usage);
+    tree.put(path, 1, 5000);
+    let stats = tree.stats();
+    assert_eq!(usage(&stats.groups(vec![subject()]).await.unwrap()), Some(5000));
+    tree.put(path, 1, 6000);
+    assert_eq!(usage(&stats.groups(vec![subject()]).await.unwrap()), Some(5000));
+    let mut restarted = subject();
+    Arc::make_mut(&mut restarted.seen).containers[0].id = ContainerId::new("c2");
+    assert_eq!(usage(&stats.groups(vec![restarted]).await.unwrap()), Some(6000));
 }
 
 #[tokio::test]

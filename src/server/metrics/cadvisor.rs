@@ -7,6 +7,7 @@ use crate::metrics::text::{Kind, Text, label_list};
 use crate::model::node::Machine;
 use crate::model::stats::{FsUse, InterfaceUse, IoUse};
 use crate::stats::{Group, Owner};
+use std::sync::Arc;
 
 /// A piece is sent when it is this long: what a TLS connection writes in a few records.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -20,7 +21,7 @@ struct Metric(&'static str, &'static str, Kind, Samples);
 /// A cgroup with what is the same for all its samples.
 pub(super) struct Shown {
     labels: String,
-    group: Group,
+    group: Arc<Group>,
     /// Its block devices' names.
     devices: Vec<(String, IoUse)>,
     /// The root only: file systems by device.
@@ -325,7 +326,7 @@ fn labels(group: &Group) -> String {
 
 /// A cgroup as it is shown; `device` names block devices.
 pub(super) fn show(
-    group: Group,
+    group: Arc<Group>,
     device: impl Fn(crate::model::stats::Device) -> String,
     disks: Vec<(String, FsUse)>,
 ) -> Shown {

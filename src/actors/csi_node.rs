@@ -85,6 +85,11 @@ impl CsiNode {
             Some(known) if known.spec.drivers.contains(&wanted) => return Ok(()),
             Some(_) => {}
         }
+        let mut wanted = json!(wanted);
+        // What an earlier registration said and this one does not.
+        for field in ["allocatable", "topologyKeys"] {
+            wanted.as_object_mut().map(|wanted| wanted.entry(field).or_insert(Value::Null));
+        }
         let patch = json!({"spec": {"drivers": [wanted]}});
         self.cluster.patch_csi_node(&self.node_name, &patch).await.map_err(failed)
     }

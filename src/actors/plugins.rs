@@ -193,7 +193,9 @@ impl Handlers {
                     let node = driver.node_info().await.map_err(|error| error.to_string())?;
                     self.csi.install(&info.name, &node).await
                 };
-                known.await.inspect_err(|_| self.drivers.remove(&info.name))
+                known.await.inspect_err(|_| {
+                    self.drivers.remove(&info.name, &info.endpoint);
+                })
             }
             Kind::Device => self.devices.connect(&info.name, &info.endpoint).await.map_err(|error| error.to_string()),
         }
@@ -202,7 +204,10 @@ impl Handlers {
     async fn deregister(&self, kind: Kind, info: &PluginInfo) {
         match kind {
             Kind::Csi => {
-                self.drivers.remove(&info.name);
+                // Its successor listens at another socket already: what the node shows is that one's.
+                if !self.drivers.remove(&info.name, &info.endpoint) {
+                    return;
+                }
                 if let Err(error) = self.csi.uninstall(&info.name).await {
                     tracing::warn!(driver = info.name, error, "driver not removed from the node");
                 }

@@ -35,13 +35,20 @@ pub struct UnknownDriver(String);
 impl Drivers {
     /// Takes a driver, in the place of one that had the name before. Its socket is connected to when it is first called.
     pub fn add(&self, name: &str, socket: &Path) -> Driver {
-        let driver = Driver { name: name.into(), channel: lazy(socket), capabilities: Arc::default() };
+        let driver =
+            Driver { name: name.into(), endpoint: socket.into(), channel: lazy(socket), capabilities: Arc::default() };
         self.all().insert(name.to_owned(), driver.clone());
         driver
     }
 
-    pub fn remove(&self, name: &str) {
-        self.all().remove(name);
+    /// Lets go of the driver that listens there; another that came in its place stays. Whether there was one to let go of.
+    pub fn remove(&self, name: &str, socket: &Path) -> bool {
+        let mut all = self.all();
+        let found = all.get(name).is_some_and(|driver| *driver.endpoint == *socket);
+        if found {
+            all.remove(name);
+        }
+        found
     }
 
     pub fn get(&self, name: &str) -> Result<Driver, UnknownDriver> {
@@ -100,6 +107,7 @@ pub struct NodeInfo {
 #[derive(Clone)]
 pub struct Driver {
     name: Arc<str>,
+    endpoint: Arc<Path>,
     channel: Channel,
     /// Asked for once a registration.
     capabilities: Arc<OnceCell<Capabilities>>,

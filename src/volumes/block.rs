@@ -163,3 +163,64 @@ fn gone(result: io::Result<()>) -> io::Result<()> {
         result => result,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::PodUid;
+
+    /// A loop device that stands on a file, until it is dropped.
+    struct Disk(PathBuf);
+
+    impl Disk {
+        /// `None`: this machine has none.
+        fn on(file: &Path) -> Option<Self> {
+            if !nix::unistd::geteuid().is_root() || !Path::new("/dev/loop-control").exists() {
+                eprintln!("skipped: needs loop devices");
+                return None;
+            }
+            fs::write(file, vec![7; 1 << 20]).unwrap();
+            let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Some(Self(String::from_utf8(output.stdout).unwrap().trim().into()))
+        }
+    }
+
+    impl Drop for Disk {
+        fn drop(&mut self) {
+            losetup(&["--detach".as_ref(), &self.0]).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_disk_is_mapped_held_open_and_after_the_pod_nothing_is_left_of_it() {
+        let root = tempfile::tempdir().unwrap();
+        let Some(disk) = Disk::on(&root.path().join("file")) else { return };
+        let dir = PodDir::new(root.path(), &PodUid::new("u")).unwrap();
+        let mapping = Mapping::local(root.path(), &dir, "pv");
+        let global = root.path().join("plugins/kubernetes.io~local-volume/volumeDevices/pv");
+        assert!(!mapping.is_mapped() && !mapping.is_mapped_for_any().unwrap());
+        mapping.map(&disk.0).unwrap();
+        mapping.map(&disk.0).unwrap();
+        assert!(mapping.is_mapped() && mapping.is_mapped_for_any().unwrap());
+        assert_eq!(mapping.bound(), global.join("u"));
+        assert_eq!(fs::read_link(&mapping.link).unwrap(), disk.0);
+        assert_eq!(size(mapping.bound()).unwrap(), 1 << 20);
+        assert_eq!(holders(mapping.bound()).unwrap().len(), 1);
+
+        // The machine restarts: files are there, what was bound and held is not.
+        let_go(mapping.bound()).unwrap();
+        mounts::unmount(mapping.bound()).unwrap();
+        assert!(!mapping.is_mapped());
+        mapping.map(&disk.0).unwrap();
+        assert!(mapping.is_mapped());
+
+        unmap_local(root.path(), &dir).unwrap();
+        assert!(!global.exists() && !mapping.link.is_symlink());
+        assert_eq!(holders(mapping.bound()).unwrap(), [""; 0].map(PathBuf::from));
+        unmap_local(root.path(), &dir).unwrap();
+        let file = root.path().join("file");
+        let why = mapping.map(&file).unwrap_err();
+        assert_eq!(why.to_string(), format!("{} is not a block device", file.display()));
+    }
+}

@@ -116,8 +116,8 @@ impl Volumes {
         policy.check_lifecycle(wanted).map_err(|why| {
             set_up(format!("kubernetes.io/csi: mounter.SetupAt failed to check volume lifecycle mode: {why}"))
         })?;
-        let persistent = wanted.lifecycle == Lifecycle::Persistent;
-        let attachment = if persistent && policy.attach {
+        let attaches = wanted.lifecycle == Lifecycle::Persistent && policy.attach;
+        let attachment = if attaches {
             self.attached(pod, wanted).await?
         } else {
             self.inner.csi.in_use.send_if_modified(|all| all.remove(&wanted.unique_name()));
@@ -143,6 +143,10 @@ impl Volumes {
             .await
             .map_err(|error| failed(format!("kubernetes.io/csi: failed to check driver capabilities: {error}")))?;
         let _alone = self.inner.csi.lock(&wanted.driver, &wanted.handle).await;
+        // Another pod may just have let go of it, and with it of what keeps it attached: from the beginning, then.
+        if attaches && !self.inner.csi.in_use.borrow().contains(&wanted.unique_name()) {
+            return Err(VolumeError::NotAttached { volume: wanted.name.clone() });
+        }
         let job = Job { volumes: self, pod, wanted, policy, driver, able, attachment };
         if wanted.block { job.run_device(dir).await } else { job.run(dir).await }
     }

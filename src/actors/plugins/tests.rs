@@ -94,6 +94,13 @@ async fn a_driver_is_shown_while_its_socket_is_there() {
     assert_eq!(names, [json!("e.ex.org"), json!("f.ex.org")]);
     let gone = world.drivers.get("d.ex.org").err().map(|error| error.to_string());
     assert_eq!(gone.as_deref(), Some("driver name d.ex.org not found in the list of registered CSI drivers"));
+
+    // One that moves to another socket is there all the time.
+    assert_eq!(world.register(&world.driver("f.ex.org"), "g.sock").await, "");
+    std::fs::remove_file(world.socket("f.sock")).unwrap();
+    assert_eq!(world.register(&world.driver("h.ex.org"), "h.sock").await, "");
+    assert!(world.drivers.get("f.ex.org").is_ok());
+    assert_eq!(world.shown().as_array().map(Vec::len), Some(3));
     world.tasks.stop().await;
 }
 

@@ -62,7 +62,9 @@ impl Job<'_> {
             |what: &'static str, message: String| VolumeError::Map { what, volume: wanted.name.clone(), message };
         let places = Places::new(&self.volumes.inner.root_dir, &wanted.name);
         let (mapping, target) = (places.mapping(dir, &wanted.name), places.target(dir));
-        let mapped = mapping.is_mapped();
+        let look = mapping.clone();
+        let mapped = self.volumes.on_disk(move || Ok(look.is_mapped())).await;
+        let mapped = mapped.map_err(|error| failed("MapBlockVolume failed", error.to_string()))?;
         if !mapped {
             self.note_device(&places, &mapping, &target)
                 .await

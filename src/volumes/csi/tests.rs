@@ -193,7 +193,7 @@ async fn a_volume_is_staged_once_and_published_to_each_pod_and_goes_with_the_las
     node.restart();
 
     // Without its driver the volume stays, and so does the pod.
-    node.csi.drivers.remove(DRIVER);
+    node.csi.drivers.remove(DRIVER, &node.root.path().join("csi.sock"));
     let stuck = node.remove("u-2").await.unwrap_err();
     assert!(
         stuck.ends_with("Unmounter.TearDownAt failed to get CSI client: driver name d.ex.org not found in the list of registered CSI drivers"),
@@ -486,7 +486,7 @@ async fn what_a_driver_cannot_do_is_said_in_the_kubelets_words() {
         gone.contains("code = Unavailable desc = connection error: desc = \"transport: Error while dialing: "),
         "{gone}"
     );
-    node.csi.drivers.remove(DRIVER);
+    node.csi.drivers.remove(DRIVER, &node.root.path().join("csi.sock"));
     assert_eq!(
         node.fails(&by_claim("u-1")).await,
         "MountVolume.MountDevice failed for volume \"pv\" : kubernetes.io/csi: attacher.MountDevice failed to create \

@@ -10,7 +10,7 @@ pub use admission::Admission;
 pub use start::ManagerError;
 
 use crate::decide::cpus::{CpuState, StaticCpus};
-use crate::decide::numa_memory::{Block, MemoryState, StaticMemory, Table};
+use crate::decide::numa_memory::{Block, MemoryState, StaticMemory};
 use crate::decide::resize::Fixed;
 use crate::decide::topology::Aligner;
 use crate::metrics::catalog;
@@ -71,8 +71,7 @@ impl Managers {
 
     /// CPUs that a container owns.
     pub fn own_cpus(&self, uid: &str, container: &str) -> CpuSet {
-        let state = self.lock();
-        state.cpus.own.get(uid).and_then(|own| own.get(container)).cloned().unwrap_or_default()
+        self.lock().cpus.owned_by(uid, container).cloned().unwrap_or_default()
     }
 
     /// Memory that a container has from NUMA nodes.
@@ -86,16 +85,9 @@ impl Managers {
         self.cpus.as_ref().map(StaticCpus::allocatable).unwrap_or_default()
     }
 
-    /// Memory that the static policy may give out: node, kind, bytes.
-    pub fn allocatable_memory(&self) -> Vec<(u32, String, u64)> {
-        let state = self.lock();
-        let nodes = state.memory.nodes.iter();
-        let tables = |(id, node): (&u32, &crate::decide::numa_memory::Node)| {
-            let id = *id;
-            let of = move |(kind, table): (&String, &Table)| (id, kind.clone(), table.allocatable);
-            node.memory_map.iter().map(of).collect::<Vec<_>>()
-        };
-        nodes.flat_map(tables).collect()
+    /// Memory that the static policy may give out, of each node.
+    pub fn allocatable_memory(&self) -> Vec<Block> {
+        self.lock().memory.allocatable()
     }
 
     /// Takes back what pods have that are not to be kept. Blocks where there are such: writes the checkpoint.

@@ -387,7 +387,12 @@ impl StaticCpus {
 impl CpuState {
     /// The CPUs that a container may use: its own, or those that are shared.
     pub fn of(&self, uid: &str, container: &str) -> &CpuSet {
-        self.own.get(uid).and_then(|own| own.get(container)).unwrap_or(&self.shared)
+        self.owned_by(uid, container).unwrap_or(&self.shared)
+    }
+
+    /// Its own only.
+    pub fn owned_by(&self, uid: &str, container: &str) -> Option<&CpuSet> {
+        self.own.get(uid)?.get(container)
     }
 
     /// All CPUs that somebody owns.

@@ -229,6 +229,18 @@ impl MemoryState {
         blocks.flat_map(|block| block.numa_affinity.iter().copied()).collect()
     }
 
+    /// All that containers may have, by node and kind.
+    pub fn allocatable(&self) -> Vec<Block> {
+        let kinds =
+            self.nodes.iter().flat_map(|(id, node)| node.memory_map.iter().map(|(kind, table)| (*id, kind, table)));
+        let block = |(id, kind, table): (u32, &String, &Table)| Block {
+            numa_affinity: vec![id],
+            kind: kind.clone(),
+            size: table.allocatable,
+        };
+        kinds.map(block).filter(|block| block.size > 0).collect()
+    }
+
     /// Gives back what pods have that are not to be kept; whether there were any.
     pub fn release(&mut self, keep: impl Fn(&str) -> bool) -> bool {
         let before = self.own.len();

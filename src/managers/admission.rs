@@ -125,6 +125,7 @@ mod tests {
     use super::*;
     use crate::decide::cpus::{CpuState, Options, StaticCpus};
     use crate::decide::topology::Alignment;
+    use crate::model::cpuset::CpuSet;
     use crate::model::topology::{CpuPlace, NumaNode, Topology};
     use serde_json::json;
     use std::path::Path;
@@ -197,7 +198,11 @@ mod tests {
             if let Err(rejection) = taken {
                 assert_eq!(rejection.reason, "TopologyAffinityError");
             }
-            assert_eq!(managers.lock().cpus.owned().to_string(), own, "{scope:?} {cpus:?} {devices:?}");
+            assert_eq!(managers.allocatable_cpus().to_string(), "1-7");
+            let owned = (0..cpus.len()).map(|at| managers.own_cpus("u", &format!("c{at}")));
+            let owned = owned.fold(CpuSet::default(), |all, cpus| all.union(&cpus));
+            assert_eq!(owned, managers.lock().cpus.owned());
+            assert_eq!(owned.to_string(), own, "{scope:?} {cpus:?} {devices:?}");
             assert_eq!(root.path().join("cpu_manager_state").exists(), !own.is_empty());
         }
     }

@@ -3,6 +3,7 @@
 use super::{DevicesHandle, lock};
 use crate::actors::pods::{PodsHandle, has_ended};
 use crate::decide::devices::{Grant, NO_NODE};
+use crate::decide::numa_memory::Block;
 use crate::ids::{PodKey, PodUid};
 use crate::managers::Managers;
 use crate::model::cpuset::CpuSet;
@@ -59,9 +60,7 @@ impl PodResources {
         };
         if let Some(managers) = &self.managers {
             resources.cpu_ids = numbers(&managers.own_cpus(pod.as_str(), &container.name));
-            let blocks = managers.own_memory(pod.as_str(), &container.name);
-            resources.memory =
-                blocks.into_iter().map(|block| memory(block.kind, block.size, &block.numa_affinity)).collect();
+            resources.memory = managers.own_memory(pod.as_str(), &container.name).into_iter().map(memory).collect();
         }
         resources
     }
@@ -85,8 +84,7 @@ impl Source for PodResources {
         let mut resources = pb::AllocatableResourcesResponse { devices: devices.collect(), ..Default::default() };
         if let Some(managers) = &self.managers {
             resources.cpu_ids = numbers(&managers.allocatable_cpus());
-            let tables = managers.allocatable_memory().into_iter().filter(|(.., size)| *size > 0);
-            resources.memory = tables.map(|(node, kind, size)| memory(kind, size, &[node])).collect();
+            resources.memory = managers.allocatable_memory().into_iter().map(memory).collect();
         }
         resources
     }
@@ -96,9 +94,9 @@ fn numbers(cpus: &CpuSet) -> Vec<i64> {
     cpus.iter().map(i64::from).collect()
 }
 
-fn memory(memory_type: String, size: u64, nodes: &[u32]) -> pb::ContainerMemory {
-    let nodes = nodes.iter().map(|node| NumaNode { id: (*node).into() }).collect();
-    pb::ContainerMemory { memory_type, size, topology: Some(TopologyInfo { nodes }) }
+fn memory(block: Block) -> pb::ContainerMemory {
+    let nodes = block.numa_affinity.into_iter().map(|node| NumaNode { id: node.into() }).collect();
+    pb::ContainerMemory { memory_type: block.kind, size: block.size, topology: Some(TopologyInfo { nodes }) }
 }
 
 /// Each device by itself, once for each node that it is close to.

@@ -150,3 +150,16 @@ fn a_kept_state_must_fit_the_machine() {
         assert_eq!(error.unwrap_err(), expected);
     }
 }
+
+#[test]
+fn what_containers_may_have_is_listed_by_node_and_kind() {
+    let (policy, mut state) = policy(2);
+    let shown = |state: &MemoryState| {
+        let block = |block: Block| format!("{}:{}={}", block.numa_affinity[0], block.kind, block.size / GIB);
+        state.allocatable().into_iter().map(block).collect::<Vec<_>>().join(" ")
+    };
+    let all = "0:hugepages-2Mi=1 0:memory=6 1:hugepages-2Mi=1 1:memory=7";
+    assert_eq!(shown(&state), all);
+    allocate(&policy, &mut state, &pod("a", 0, &[4]), None).unwrap();
+    assert_eq!(shown(&state), all, "what is held counts too");
+}

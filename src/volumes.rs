@@ -24,6 +24,7 @@ mod user_namespace;
 
 use self::atomic::Payload;
 use self::backing::{Backing, Source};
+pub(crate) use self::collect::ROOT_CA;
 use self::collect::{Sources, fs_group};
 use self::container::{MountJob, block_device, container_mounts, termination_log};
 pub use self::csi::CsiState;
@@ -217,6 +218,16 @@ impl Volumes {
 
     /// Idempotent: renders and places every volume of the pod, makes the pod's directories as the kubelet lays them out.
     pub async fn place(&self, pod: &Arc<Pod>) -> Result<Placed, VolumeError> {
+        self.place_all(pod, false).await
+    }
+
+    /// The same for a pod that is to run again while the API server is away: content that lies on the disk serves on, and
+    /// what the pod would talk to the API server with may be missing until that is back.
+    pub async fn place_offline(&self, pod: &Arc<Pod>) -> Result<Placed, VolumeError> {
+        self.place_all(pod, true).await
+    }
+
+    async fn place_all(&self, pod: &Arc<Pod>, offline: bool) -> Result<Placed, VolumeError> {
         let dir = self.pod_dir(pod)?;
         let made = dir.clone();
         self.on_disk(move || make_pod_dirs(&made)).await.map_err(|message| VolumeError::Mount(message.to_string()))?;
@@ -225,7 +236,7 @@ impl Volumes {
         let volumes = volumes.iter().filter(|volume| volume.image.is_none());
         let placed = volumes.map(|volume| async {
             let begun = clock::now().mono;
-            let placed = self.place_one(pod, &dir, volume).await;
+            let placed = self.place_one(pod, &dir, volume, offline).await;
             count_mount(volume, placed.is_ok(), begun.elapsed());
             placed
         });
@@ -248,7 +259,7 @@ impl Volumes {
         };
         let changes = |volume: &&Volume| content_plugin(volume).is_some() || (has_csi && may_be_csi(volume));
         let content = volumes.iter().filter(changes);
-        let all = futures::future::join_all(content.map(|volume| self.place_one(pod, &dir, volume))).await;
+        let all = futures::future::join_all(content.map(|volume| self.place_one(pod, &dir, volume, false))).await;
         all.into_iter().try_for_each(|placed| placed.map(drop))
     }
 
@@ -360,7 +371,13 @@ impl Volumes {
         }
     }
 
-    async fn place_one(&self, pod: &Arc<Pod>, dir: &PodDir, volume: &Volume) -> Result<One, VolumeError> {
+    async fn place_one(
+        &self,
+        pod: &Arc<Pod>,
+        dir: &PodDir,
+        volume: &Volume,
+        offline: bool,
+    ) -> Result<One, VolumeError> {
         let failed = |message: String| VolumeError::SetUp { volume: volume.name.clone(), message };
         if !is_file_name(&volume.name) {
             return Err(failed("a volume's name must be a single file name".into()));
@@ -368,8 +385,12 @@ impl Volumes {
         let name = volume.name.clone();
         if let Some(plugin) = content_plugin(volume) {
             let facts = self.inner.facts.borrow().clone();
-            let sources = Sources { cluster: &*self.inner.cluster, tokens: &self.inner.tokens, facts: &facts, pod };
+            let (cluster, tokens) = (&*self.inner.cluster, &self.inner.tokens);
+            let sources = Sources { cluster, tokens, facts: &facts, pod, offline };
             let payload = match sources.collect(volume).await {
+                Some(Err(_)) if offline && atomic::is_written(&dir.volume(plugin, &name)) => {
+                    return Ok(One::plain(name.clone(), dir.volume(plugin, &name)));
+                }
                 Some(payload) => payload.map_err(failed)?,
                 None => Payload::new(),
             };

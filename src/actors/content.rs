@@ -5,7 +5,7 @@ use crate::actors::pods::PodsHandle;
 use crate::cluster::{Cluster, ContentKind, ContentRef};
 use crate::ids::PodUid;
 use crate::supervisor::Supervisor;
-use crate::volumes::Volumes;
+use crate::volumes::{ROOT_CA, Volumes};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,8 +19,6 @@ const MAX_WATCHES: usize = 64;
 const CHANGES: usize = 64;
 /// Pods change many times a second while they start: the set of followed objects is worked out at most this often.
 const SETTLE: Duration = Duration::from_secs(1);
-/// In every pod of a namespace, and as good as never changed.
-const ROOT_CA: &str = "kube-root-ca.crt";
 
 /// The actor; `run` it under the supervisor.
 pub struct ContentTask {

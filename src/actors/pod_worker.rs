@@ -294,6 +294,12 @@ impl PodWorker {
             {
                 self.memory.status.start_time = Some(shown);
             }
+            // The API server is back: what could not be had without it can be now.
+            if let (true, false, VolumesState::Failed(retry)) =
+                (self.pod.offline, pod.offline, &mut self.memory.volumes)
+            {
+                retry.at = clock::now().mono;
+            }
             self.pod = pod;
             self.republish = true;
             self.timing.updated();

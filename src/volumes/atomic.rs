@@ -26,6 +26,11 @@ pub(super) type Payload = BTreeMap<String, Projection>;
 const DATA: &str = "..data";
 const NEXT_DATA: &str = "..data_tmp";
 
+/// Does it hold a set that was written before?
+pub(super) fn is_written(dir: &Path) -> bool {
+    dir.join(DATA).is_dir()
+}
+
 /// Writes `payload` into `dir`; does nothing when it is there already. Any crash is repaired by the next call.
 pub(super) fn write(dir: &Path, payload: &Payload, fs_group: Option<u32>, now: Timestamp) -> io::Result<()> {
     for path in payload.keys() {

@@ -12,12 +12,17 @@ use k8s_openapi::api::core::v1::{
 };
 use std::sync::Arc;
 
+/// The API server's certificate: in every namespace, shown to every pod, and as good as never changed.
+pub(crate) const ROOT_CA: &str = "kube-root-ca.crt";
+
 /// What collecting needs beside the volume.
 pub(super) struct Sources<'a> {
     pub cluster: &'a dyn Cluster,
     pub tokens: &'a Tokens,
     pub facts: &'a NodeFacts,
     pub pod: &'a Pod,
+    /// The API server is away: what only serves to talk to it may be missing.
+    pub offline: bool,
 }
 
 impl Sources<'_> {
@@ -51,7 +56,11 @@ impl Sources<'_> {
     }
 
     async fn config_map(&self, name: &str, keys: &Keys<'_>) -> Result<Payload, String> {
-        let map = optional(self.cluster.config_map(self.namespace(), name).await, keys.optional)?;
+        let answer = match self.cluster.config_map(self.namespace(), name).await {
+            Err(ClusterError::Unavailable(why)) if self.offline && keys.optional => Err(ClusterError::NotFound(why)),
+            answer => answer,
+        };
+        let map = optional(answer, keys.optional)?;
         content::config_map(&map.unwrap_or_else(|| Arc::new(ConfigMap::default())), keys)
     }
 
@@ -84,9 +93,8 @@ impl Sources<'_> {
         let keys = |items: &'_ Option<Vec<KeyToPath>>| items.clone().unwrap_or_default();
         if let Some(map) = &source.config_map {
             let items = keys(&map.items);
-            return self
-                .config_map(&map.name, &Keys { items: &items, default_mode, optional: map.optional.unwrap_or(false) })
-                .await;
+            let optional = map.optional.unwrap_or(false) || (self.offline && map.name == ROOT_CA);
+            return self.config_map(&map.name, &Keys { items: &items, default_mode, optional }).await;
         }
         if let Some(secret) = &source.secret {
             let items = keys(&secret.items);
@@ -107,11 +115,11 @@ impl Sources<'_> {
         // One hour is what the API server fills in.
         let seconds = wanted.expiration_seconds.unwrap_or(3600);
         let audience = wanted.audience.as_deref().filter(|audience| !audience.is_empty());
-        let (token, _) = self
-            .tokens
-            .get(self.cluster, self.pod, audience, seconds, clock::now())
-            .await
-            .map_err(|error| format!("failed to fetch token: {error}"))?;
+        let (token, _) = match self.tokens.get(self.cluster, self.pod, audience, seconds, clock::now()).await {
+            Ok(token) => token,
+            Err(ClusterError::Unavailable(_)) if self.offline => return Ok(Payload::new()),
+            Err(error) => return Err(format!("failed to fetch token: {error}")),
+        };
         let uid = common_user(self.pod);
         // A pod with a user or a group of its own can read 0600; others get what the volume says.
         let mode = if uid.is_some() || fs_group(self.pod).is_some() { 0o600 } else { bits(default_mode) };

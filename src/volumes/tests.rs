@@ -177,3 +177,34 @@ async fn sub_paths_never_lead_out_of_the_volume() {
         assert_eq!(error.to_string(), want);
     }
 }
+
+#[tokio::test]
+async fn without_the_api_server_content_on_the_disk_serves_on_and_a_token_may_be_missing() {
+    if !can_mount() {
+        return;
+    }
+    let node = Node::new();
+    node.cluster.put_config_map(
+        serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": "cm"}, "data": {"k": "v1"}})).unwrap(),
+    );
+    let access = json!({"name": "access", "projected": {"sources": [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+        {"configMap": {"name": ROOT_CA, "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}});
+    let both = pod(json!({"containers": [], "volumes": [{"name": "cm", "configMap": {"name": "cm"}}, access]}));
+    let known = pod(json!({"containers": [], "volumes": [{"name": "cm", "configMap": {"name": "cm"}}]}));
+    node.volumes.place(&known).await.unwrap();
+    let away = || crate::cluster::ClusterError::Unavailable("connection refused".into());
+    for call in ["config_map", "config_map", "service_account_token"] {
+        node.cluster.fail(call, away());
+    }
+    let placed = node.volumes.place_offline(&both).await.unwrap();
+    assert_eq!(fs::read_to_string(placed.paths["cm"].join("k")).unwrap(), "v1");
+    assert_eq!(fs::read_to_string(placed.paths["access"].join("namespace")).unwrap(), "ns");
+    assert!(!placed.paths["access"].join("token").exists() && !placed.paths["access"].join("ca.crt").exists());
+    node.cluster.fail("config_map", away());
+    assert!(node.volumes.place(&known).await.is_err(), "with an API server its word counts");
+    let other = pod(json!({"containers": [], "volumes": [{"name": "other", "configMap": {"name": "cm"}}]}));
+    node.cluster.fail("config_map", away());
+    assert!(node.volumes.place_offline(&other).await.is_err(), "what was never here cannot be shown");
+}

@@ -154,7 +154,11 @@ fn done(call: &'static str, result: Result<(), RuntimeError>) -> Outcome {
 
 /// A claim that cannot be read at first is soon told: the API server may hear of the pod's node later than we do.
 async fn place(context: &WorkerContext, pod: &DesiredPod, tries: u32) -> Result<Placed, String> {
-    context.volumes.place(&pod.pod).await.map_err(|error| {
+    let placed = match pod.offline {
+        true => context.volumes.place_offline(&pod.pod).await,
+        false => context.volumes.place(&pod.pod).await,
+    };
+    placed.map_err(|error| {
         let (reason, message) = (error.reason(), error.to_string());
         let quiet = match error {
             VolumeError::Claim { .. } => tries < QUIET_TRIES,

@@ -510,8 +510,10 @@ async fn an_evicted_pod_fails_with_the_reason_and_stays_to_be_seen() {
 #[tokio::test(start_paused = true)]
 async fn known_pods_run_again_after_a_boot_without_an_api_server() {
     let world = World::new();
+    let map = json!({"metadata": {"namespace": "d", "name": "cm"}, "data": {"k": "v"}});
+    world.cluster.put_config_map(serde_json::from_value(map).expect("a config map"));
     let life = world.start_agent();
-    world.put(|_| {});
+    world.put(|pod| pod["spec"]["volumes"] = json!([{"name": "v", "configMap": {"name": "cm"}}]));
     world.until("ready", is_ready).await;
     life.tasks.stop().await;
 

@@ -344,13 +344,18 @@ async fn connect_runtime(
     whole_cpus_are_owned: bool,
 ) -> Result<(Arc<dyn Runtime>, RuntimeInfo), AgentError> {
     let endpoint = &config.runtime_endpoint;
+    let limited_swap = (config.kubelet.memory_swap.swap_behavior == "LimitedSwap").then(HostFacts::swap_bytes);
     let facts = HostFacts {
         seccomp_profiles: config.root_dir.join("seccomp"),
         seccomp_default: config.kubelet.seccomp_default.unwrap_or(false),
+        cpu_cfs_quota: config.kubelet.cpu_cfs_quota != Some(false),
+        single_process_oom_kill: config.kubelet.single_process_oom_kill == Some(true),
+        limited_swap,
         whole_cpus_are_owned,
         ..HostFacts::detect()
     };
-    let runtime: Arc<dyn Runtime> = Arc::new(CriRuntime::lazy(endpoint).with_facts(facts));
+    let deadline = config.kubelet.runtime_request_timeout.to_std();
+    let runtime: Arc<dyn Runtime> = Arc::new(CriRuntime::lazy(endpoint).with_facts(facts).with_deadline(deadline));
     let deadline = clock::now().mono + RUNTIME_WAIT;
     loop {
         match runtime.info().await {
@@ -373,7 +378,8 @@ async fn cgroups(
     let kubelet = &config.kubelet;
     let cgroups = Cgroups::detect(Path::new("/sys/fs/cgroup"), driver)?
         .under(&config.cgroup_root)
-        .with_pod_pids(kubelet.pod_pids_limit);
+        .with_pod_pids(kubelet.pod_pids_limit)
+        .with_cpu_quota(kubelet.cpu_cfs_quota != Some(false));
     let capacity = facts.borrow().capacity.clone();
     let amount = |list: &BTreeMap<String, String>, name: &str| list.get(name).map(|text| Quantity(text.clone()));
     let cpu = |quantity: &Quantity| Millicores::parse(quantity).map_or(0, |value| value.0);

@@ -74,6 +74,8 @@ pub struct Cgroups {
     parent: Vec<String>,
     /// `podPidsLimit`; `None` is no limit.
     pod_pids: Option<i64>,
+    /// CPU limits become quotas (`cpuCFSQuota`).
+    cpu_quota: bool,
     /// The static CPU policy gives whole CPUs away: pods that own some have no CPU quota.
     whole_cpus_are_owned: bool,
 }
@@ -97,7 +99,7 @@ impl Cgroups {
             return Err(CgroupError::NotMounted(root.to_owned()));
         }
         let parent = vec!["kubepods".to_owned()];
-        Ok(Self { version, driver, hierarchies, parent, pod_pids: None, whole_cpus_are_owned: false })
+        Ok(Self { version, driver, hierarchies, parent, pod_pids: None, cpu_quota: true, whole_cpus_are_owned: false })
     }
 
     /// Puts `kubepods` below `cgroup_root` (`--cgroup-root`, `/` by default).
@@ -113,6 +115,12 @@ impl Cgroups {
         self
     }
 
+    /// Whether pods are held to their CPU limits (`cpuCFSQuota`).
+    pub fn with_cpu_quota(mut self, enforced: bool) -> Self {
+        self.cpu_quota = enforced;
+        self
+    }
+
     /// Leaves pods that own CPUs without a quota (`DisableCPUQuotaWithExclusiveCPUs` under the static CPU policy).
     pub fn with_owned_cpus(mut self, owned: bool) -> Self {
         self.whole_cpus_are_owned = owned;
@@ -122,7 +130,7 @@ impl Cgroups {
     /// What a pod's cgroup is given.
     fn resources_of(&self, pod: &Pod, pids: Option<i64>) -> Result<CgroupResources, BadQuantity> {
         let mut resources = pod_resources(pod, pids)?;
-        if self.whole_cpus_are_owned && has_whole_cpus(pod) {
+        if !self.cpu_quota || (self.whole_cpus_are_owned && has_whole_cpus(pod)) {
             resources.cpu_quota = None;
         }
         Ok(resources)

@@ -5,6 +5,7 @@
 //! | `flags` | flags under upstream's names, resolved into configurations |
 //! | `logging` `progress` `signals` `watchdog` | how a long-running command speaks and ends |
 //! | `machine` | what this machine has: programs, ports, addresses; each lack with its remedy |
+//! | `tunables` | kernel settings that a node runs on |
 //! | `standalone` `server` `agent` | the long-running commands |
 //! | `standalone/…` | our own containerd, the pod network, archives of images |
 //! | `store`, `store/…` | backup, restore, check and copies of what the server keeps |
@@ -21,6 +22,7 @@ mod server;
 mod signals;
 mod standalone;
 mod store;
+mod tunables;
 mod version;
 mod watchdog;
 

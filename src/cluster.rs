@@ -23,7 +23,9 @@ use async_trait::async_trait;
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, VolumeAttachment};
 use std::sync::Arc;
 
@@ -119,6 +121,7 @@ pub trait Cluster: Send + Sync + 'static {
     async fn patch_node_status(&self, name: &str, patch: &serde_json::Value) -> Result<Node, ClusterError>;
     async fn lease(&self, name: &str) -> Result<Option<Lease>, ClusterError>;
     async fn put_lease(&self, lease: &Lease) -> Result<Lease, ClusterError>;
+    async fn service_account(&self, namespace: &str, name: &str) -> Result<ServiceAccount, ClusterError>;
     /// A bound token of a service account (projected volumes): (token, expiry as RFC 3339).
     async fn service_account_token(
         &self,

@@ -117,7 +117,7 @@ pub enum Propagation {
 }
 
 /// An image present on the node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageInfo {
     pub id: String,
     pub tags: Vec<String>,

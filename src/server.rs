@@ -1,11 +1,12 @@
 //! The kubelet's HTTP API: HTTPS on :10250 for the API server, plain `/healthz` on loopback :10248.
 //!
 //! Reads handles (`PodsHandle`, `Runtime`), never decides about pods. `route` understands the request, `auth` the
-//! caller; `pods`, `logs`, `metrics`, `summary`, `node_logs`, `health` and `commands` answer; `exec` streams through
+//! caller; `pods`, `logs`, `metrics`, `summary`, `node_logs`, `health`, `debug_flags` and `commands` answer; `exec` streams through
 //! `upgrade`, `stream` and `spdy`.
 
 mod auth;
 mod commands;
+mod debug_flags;
 mod exec;
 mod health;
 mod logs;
@@ -19,6 +20,7 @@ mod summary;
 mod upgrade;
 
 pub use auth::TlsError;
+pub use debug_flags::{SetVerbosity, verbosity_is_set_by};
 
 use crate::actors::pods::PodsHandle;
 use crate::actors::probes::ProbesHandle;
@@ -30,7 +32,7 @@ use crate::model::node::Machine;
 use crate::runtime::Runtime;
 use crate::stats::{Stats, Subject};
 use crate::supervisor::Supervisor;
-use auth::{Access, Auth, Tls, TlsFiles, User};
+use auth::{Access, Auth, Tls, TlsFiles, TlsTerms, User};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -99,27 +101,35 @@ pub enum ServeError {
     Tls(#[from] TlsError),
 }
 
-/// Listens on both ports and serves until the supervisor stops. Returns where the HTTPS API listens.
-pub async fn start(config: &AgentConfig, deps: Deps) -> Result<SocketAddr, ServeError> {
-    let tls = Arc::new(Tls::load(TlsFiles {
-        certificate: config.tls_cert_file.clone(),
-        key: config.tls_private_key_file.clone(),
-        client_ca: config.client_ca_file.clone(),
-        awaited: config.server_tls_bootstrap,
-    })?);
-    let auth = Arc::new(Auth::new(&config.kubelet, deps.node_name.clone(), deps.cluster.clone()));
-    let listener = listen(SocketAddr::new(config.address, config.port)).await?;
-    let address =
-        listener.local_addr().map_err(|e| ServeError::Listen(SocketAddr::new(config.address, config.port), e))?;
+/// Listens on the ports that the configuration names and serves until the supervisor stops.
+pub async fn start(config: &AgentConfig, deps: Deps) -> Result<(), ServeError> {
     if config.healthz_port != 0 {
         let healthz = listen(SocketAddr::new(config.healthz_bind_address, config.healthz_port)).await?;
         let tasks = deps.tasks.clone();
         deps.tasks.spawn("healthz listener", accept(healthz, tasks, serve_healthz));
     }
+    if let Ok(port @ 1..) = u16::try_from(deps.kubelet.read_only_port) {
+        let listener = listen(SocketAddr::new(config.address, port)).await?;
+        let (tasks, deps) = (deps.tasks.clone(), deps.clone());
+        let serve = move |stream| serve_read_only(stream, deps.clone());
+        tasks.spawn("read-only API listener", accept(listener, tasks.clone(), serve));
+    }
+    if deps.kubelet.enable_server == Some(false) {
+        return Ok(());
+    }
+    let tls = Arc::new(Tls::load(TlsFiles {
+        certificate: config.tls_cert_file.clone(),
+        key: config.tls_private_key_file.clone(),
+        client_ca: config.client_ca_file.clone(),
+        awaited: config.server_tls_bootstrap,
+        terms: TlsTerms::new(&config.kubelet.tls_min_version, &config.kubelet.tls_cipher_suites),
+    })?);
+    let auth = Arc::new(Auth::new(&config.kubelet, deps.node_name.clone(), deps.cluster.clone()));
+    let listener = listen(SocketAddr::new(config.address, config.port)).await?;
     let tasks = deps.tasks.clone();
     let serve = move |stream| serve_tls(tls.clone(), auth.clone(), stream, deps.clone());
     tasks.spawn("node API listener", accept(listener, tasks.clone(), serve));
-    Ok(address)
+    Ok(())
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
@@ -170,12 +180,21 @@ async fn serve_tls(tls: Arc<Tls>, auth: Arc<Auth>, stream: TcpStream, deps: Deps
         let (deps, user, auth) = (deps.clone(), user.clone(), auth.clone());
         async move {
             match auth.decide(user.as_ref().as_ref(), request.method(), request.uri().path(), request.headers()).await {
-                Access::Allowed => answer(request, &deps).await,
+                Access::Allowed => answer(request, &deps, Port::ReadWrite).await,
                 Access::Unauthorized => text(StatusCode::UNAUTHORIZED, "Unauthorized"),
                 Access::Forbidden(message) => text(StatusCode::FORBIDDEN, message),
                 Access::Unknown(message) => text(StatusCode::INTERNAL_SERVER_ERROR, message),
             }
         }
+    })
+    .await;
+}
+
+/// `readOnlyPort`: no TLS, and nobody is asked who they are.
+async fn serve_read_only(stream: TcpStream, deps: Deps) {
+    serve_http(stream, move |request| {
+        let deps = deps.clone();
+        async move { answer(request, &deps, Port::ReadOnly).await }
     })
     .await;
 }
@@ -214,15 +233,24 @@ where
     }
 }
 
+/// Where a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Port {
+    /// :10250.
+    ReadWrite,
+    /// `readOnlyPort`.
+    ReadOnly,
+}
+
 /// Answers, and counts what was asked as the kubelet does.
-async fn answer(request: Request<Incoming>, deps: &Deps) -> Reply {
+async fn answer(request: Request<Incoming>, deps: &Deps, port: Port) -> Reply {
     let (method, path) = (request.method().clone(), counted_path(request.uri().path()));
     let long = matches!(path, "exec" | "attach" | "portforward" | "run");
-    let labels =
-        || [Cow::from(long.to_string()), Cow::from(method.to_string()), Cow::from(path), Cow::from("readwrite")];
+    let server = if port == Port::ReadOnly { "readonly" } else { "readwrite" };
+    let labels = || [Cow::from(long.to_string()), Cow::from(method.to_string()), Cow::from(path), Cow::from(server)];
     catalog::HTTP_REQUESTS.inc(labels());
     let begun = clock::now().mono;
-    let reply = reply_to(request, deps).await;
+    let reply = reply_to(request, deps, port).await;
     catalog::HTTP_DURATION.observe(labels(), begun.elapsed());
     reply
 }
@@ -260,15 +288,22 @@ fn counted_path(path: &str) -> &'static str {
     }
 }
 
-async fn reply_to(request: Request<Incoming>, deps: &Deps) -> Reply {
+async fn reply_to(request: Request<Incoming>, deps: &Deps, port: Port) -> Reply {
     let route = route::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
     if route.as_ref().is_ok_and(needs_debugging) && deps.kubelet.enable_debugging_handlers == Some(false) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n");
+    }
+    if port == Port::ReadOnly && !route.as_ref().is_ok_and(shows_no_secrets) {
+        return not_found();
     }
     match route {
         Ok(Route::Healthz { check, verbose }) => health::healthz(check.as_deref(), verbose),
         Ok(Route::Statusz) => health::statusz(deps),
         Ok(Route::Flagz) => health::flagz(),
+        Ok(Route::Verbosity) if deps.kubelet.enable_debug_flags_handler == Some(false) => {
+            text(StatusCode::METHOD_NOT_ALLOWED, "flags endpoint is disabled.\n")
+        }
+        Ok(Route::Verbosity) => debug_flags::put_verbosity(request).await,
         Ok(Route::Summary { only_cpu_and_memory }) => summary::serve(deps, only_cpu_and_memory).await,
         Ok(Route::ResourceMetrics) => metrics::resource(deps).await,
         Ok(Route::CadvisorMetrics) => metrics::cadvisor(deps).await,
@@ -291,6 +326,20 @@ async fn reply_to(request: Request<Incoming>, deps: &Deps) -> Reply {
     }
 }
 
+/// What the read-only port serves (`InstallAuthNotRequiredHandlers`).
+fn shows_no_secrets(route: &Route) -> bool {
+    matches!(
+        route,
+        Route::Healthz { .. }
+            | Route::Pods
+            | Route::Summary { .. }
+            | Route::Metrics
+            | Route::ProbeMetrics
+            | Route::ResourceMetrics
+            | Route::CadvisorMetrics
+    )
+}
+
 /// What `enableDebuggingHandlers: false` switches off.
 fn needs_debugging(route: &Route) -> bool {
     matches!(
@@ -305,6 +354,7 @@ fn needs_debugging(route: &Route) -> bool {
             | Route::Attach { .. }
             | Route::PortForward { .. }
             | Route::Configz
+            | Route::Verbosity
             | Route::Statusz
             | Route::Flagz
     )

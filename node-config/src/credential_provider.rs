@@ -47,7 +47,26 @@ pub struct CredentialProvider {
     #[serde(default)]
     pub env: Vec<EnvVar>,
     /// Tokens of the pod's service account for the program.
-    token_attributes: Option<Value>,
+    pub token_attributes: Option<TokenAttributes>,
+}
+
+/// Which tokens a program gets, and of which pods.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct TokenAttributes {
+    #[serde(default)]
+    pub service_account_token_audience: String,
+    /// `ServiceAccount` or `Token`: for what the program's answer holds.
+    #[serde(default)]
+    pub cache_type: String,
+    /// Whether the program is left alone for pods without a service account.
+    pub require_service_account: Option<bool>,
+    /// Annotations of the service account that the program gets; of a service account without one of the required ones
+    /// it is not told.
+    #[serde(default)]
+    pub required_service_account_annotation_keys: Vec<String>,
+    #[serde(default)]
+    pub optional_service_account_annotation_keys: Vec<String>,
 }
 
 /// A variable that the program gets beside the agent's own.
@@ -175,9 +194,6 @@ fn validate(providers: &[CredentialProvider]) -> Vec<String> {
         if duration.is_some_and(|duration| duration < Duration::ZERO) {
             invalid("defaultCacheDuration", "negative", "must be greater than or equal to 0");
         }
-        if provider.token_attributes.is_some() {
-            invalid("tokenAttributes", "set", "tokens of service accounts are not given to providers by this node");
-        }
         if name.is_empty() {
             findings.push(format!("{}: Required value: provider name is required", at("name")));
         } else if !names.insert(name) {
@@ -190,12 +206,62 @@ fn validate(providers: &[CredentialProvider]) -> Vec<String> {
             let found = format!("{}: Unsupported value: {api_version:?}: supported values: {known}", at("apiVersion"));
             findings.push(found);
         }
+        if let Some(attributes) = &provider.token_attributes {
+            findings.extend(validate_tokens(attributes, api_version, &at("tokenAttributes")));
+        }
         if provider.match_images.is_empty() {
             findings.push(format!("{}: Required value: at least 1 item is required", at("matchImages")));
         }
         if duration.is_none() {
             findings.push(format!("{}: Required value", at("defaultCacheDuration")));
         }
+    }
+    findings
+}
+
+fn validate_tokens(attributes: &TokenAttributes, api_version: &str, path: &str) -> Vec<String> {
+    const ONLY: &str = PROVIDER_VERSIONS[0];
+    let mut findings = Vec::new();
+    if api_version != ONLY {
+        findings.push(format!("{path}: Forbidden: tokenAttributes is only supported for {ONLY} API version"));
+    }
+    if attributes.service_account_token_audience.is_empty() {
+        findings.push(format!("{path}.serviceAccountTokenAudience: Required value"));
+    }
+    match attributes.cache_type.as_str() {
+        "ServiceAccount" | "Token" => {}
+        "" => findings.push(format!(
+            "{path}.cacheType: Required value: cacheType is required to be set when tokenAttributes is specified. \
+             Supported values are: ServiceAccount, Token"
+        )),
+        other => findings.push(format!(
+            "{path}.cacheType: Unsupported value: {other:?}: supported values: \"ServiceAccount\", \"Token\""
+        )),
+    }
+    let (required, optional) =
+        (&attributes.required_service_account_annotation_keys, &attributes.optional_service_account_annotation_keys);
+    match attributes.require_service_account {
+        None => findings.push(format!("{path}.requireServiceAccount: Required value")),
+        Some(false) if !required.is_empty() => findings.push(format!(
+            "{path}.requiredServiceAccountAnnotationKeys: Forbidden: requireServiceAccount cannot be false when \
+             requiredServiceAccountAnnotationKeys is set"
+        )),
+        Some(_) => {}
+    }
+    for (field, keys) in
+        [("requiredServiceAccountAnnotationKeys", required), ("optionalServiceAccountAnnotationKeys", optional)]
+    {
+        let mut seen = BTreeSet::new();
+        for key in keys {
+            if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c)) {
+                findings.push(format!("{path}.{field}: Invalid value: {key:?}: it must be a qualified name"));
+            } else if !seen.insert(key) {
+                findings.push(format!("{path}.{field}: Duplicate value: {key:?}"));
+            }
+        }
+    }
+    if let Some(both) = required.iter().find(|key| optional.contains(key)) {
+        findings.push(format!("{path}: Invalid value: {both:?}: annotation keys cannot be both required and optional"));
     }
     findings
 }
@@ -246,6 +312,42 @@ mod tests {
             assert_eq!(provider.default_cache_duration, Some(Duration::from_secs(43_200)));
             assert_eq!((provider.args.as_slice(), provider.env[0].value.as_str()), (&["get".to_owned()][..], "p"));
         }
+    }
+
+    #[test]
+    fn tokens_are_asked_for_completely_or_not_at_all() {
+        type Change = fn(&mut Value);
+        let table: [(Change, &str); 8] = [
+            (|_| {}, ""),
+            (|t| t["serviceAccountTokenAudience"] = json!(""), "tokenAttributes.serviceAccountTokenAudience: Required"),
+            (|t| t["cacheType"] = json!(""), "tokenAttributes.cacheType: Required value: cacheType is required"),
+            (|t| t["cacheType"] = json!("Pod"), "cacheType: Unsupported value: \"Pod\""),
+            (|t| drop(t["requireServiceAccount"].take()), "requireServiceAccount: Required value"),
+            (|t| t["requireServiceAccount"] = json!(false), "requireServiceAccount cannot be false when"),
+            (|t| t["optionalServiceAccountAnnotationKeys"] = json!(["a.io/role"]), "cannot be both required"),
+            (|t| t["requiredServiceAccountAnnotationKeys"] = json!(["a", "a"]), "Duplicate value: \"a\""),
+        ];
+        for (change, expected) in table {
+            let document = config(|document| {
+                let mut tokens = json!({
+                    "serviceAccountTokenAudience": "registry", "cacheType": "Token", "requireServiceAccount": true,
+                    "requiredServiceAccountAnnotationKeys": ["a.io/role"],
+                });
+                change(&mut tokens);
+                document["providers"][0]["tokenAttributes"] = tokens;
+            });
+            match load(&document) {
+                Ok(_) => assert_eq!(expected, "", "{document}"),
+                Err(error) => assert!(!expected.is_empty() && error.contains(expected), "{error}"),
+            }
+        }
+        let old = config(|document| {
+            document["providers"][0]["apiVersion"] = json!(PROVIDER_VERSIONS[1]);
+            document["providers"][0]["tokenAttributes"] = json!({});
+        });
+        assert!(
+            load(&old).unwrap_err().contains("only supported for credentialprovider.kubelet.k8s.io/v1 API version")
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::clock::rate::TokenBucket;
 use crate::cluster::{Cluster, Recorder};
-use crate::images::credential::{CredentialProviders, Login};
+use crate::images::credential::{CredentialProviders, Login, Puller};
 use crate::images::reference::{registry_of, repository_of, with_default_tag};
 use crate::model::pod::{DesiredPod, Wanted};
 use crate::runtime::{Runtime, RuntimeError};
@@ -171,7 +171,7 @@ impl ImagesHandle {
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await;
         let begun = crate::clock::now().mono;
-        match self.pull_as_someone(reference, secrets).await {
+        match self.pull_as_someone(wish.pod, reference, secrets).await {
             Ok(id) => {
                 let now = crate::clock::now().mono;
                 let size = self.runtime.image(&id).await.ok().flatten().map_or(0, |image| image.size);
@@ -190,9 +190,15 @@ impl ImagesHandle {
 
     /// Pulls with the first login that the registry takes: the pod's, then those of the node's providers; with none
     /// where nobody knows one.
-    async fn pull_as_someone(&self, reference: &str, secrets: &[Arc<Secret>]) -> Result<String, RuntimeError> {
+    async fn pull_as_someone(
+        &self,
+        pod: &DesiredPod,
+        reference: &str,
+        secrets: &[Arc<Secret>],
+    ) -> Result<String, RuntimeError> {
         let mut logins: Vec<Login> = credentials(reference, secrets).into_iter().collect();
-        logins.extend(self.providers.logins(&repository_of(reference)).await);
+        let puller = Puller { cluster: &*self.cluster, pod: &pod.pod };
+        logins.extend(self.providers.logins(&repository_of(reference), puller).await);
         let mut logins = logins.into_iter();
         let mut result = self.runtime.pull_image(reference, logins.next()).await;
         for login in logins {

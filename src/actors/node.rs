@@ -31,13 +31,14 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-/// `nodeStatusUpdateFrequency`: how often a ready node looks whether its status changed.
-const CHECK_EVERY: Duration = Duration::from_secs(10);
 /// While the node is not ready or the API server not reached: the next look comes sooner, then ever later.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(5);
 /// The image list changes seldom, and listing costs the runtime something (the kubelet's image cache: 30 s).
 const IMAGES_EVERY: Duration = Duration::from_secs(30);
+/// A node that has just started is still given its images: for that long it lists them that often.
+const SETTLING: Duration = Duration::from_secs(120);
+const SETTLING_IMAGES_EVERY: Duration = Duration::from_secs(5);
 /// How long a runtime may take to say how it is, before it counts as down.
 const RUNTIME_DEADLINE: Duration = Duration::from_secs(5);
 /// A runtime whose connection broke may just be restarting: only if it is not back by then the node is not ready.
@@ -113,6 +114,7 @@ pub fn new(deps: NodeDeps) -> Result<(NodeHandle, impl Future<Output = ()> + Sen
         disk,
         images: Vec::new(),
         images_read: None,
+        started: clock::now().mono,
         facts,
         ready,
         runtime,
@@ -142,6 +144,7 @@ struct NodeTask {
     disk: DiskUsage,
     images: Vec<ImageInfo>,
     images_read: Option<Instant>,
+    started: Instant,
     device_changes: watch::Receiver<()>,
     devices: Advertised,
     facts: watch::Sender<NodeFacts>,
@@ -287,7 +290,7 @@ impl NodeTask {
     async fn wait(&mut self) {
         // Every arm is cancel-safe: a change that is not seen here is seen by the next wait.
         tokio::select! {
-            () = tokio::time::sleep(CHECK_EVERY) => {}
+            () = tokio::time::sleep(self.deps.config.kubelet.node_status_update_frequency.to_std()) => {}
             () = self.runtime_lost.notified() => tokio::time::sleep(RUNTIME_RESTART).await,
             // Without eviction nothing changes any more.
             Ok(()) = self.deps.distress.changed() => {}
@@ -355,7 +358,8 @@ impl NodeTask {
 
     async fn list_images(&mut self) {
         let now = clock::now().mono;
-        if self.images_read.is_some_and(|read| now - read < IMAGES_EVERY) {
+        let every = if now - self.started < SETTLING { SETTLING_IMAGES_EVERY } else { IMAGES_EVERY };
+        if self.images_read.is_some_and(|read| now - read < every) {
             return;
         }
         match tokio::time::timeout(RUNTIME_DEADLINE, self.deps.runtime.images()).await {

@@ -1,16 +1,19 @@
 //! `skiff agent`: the node agent against an API server elsewhere, in the kubelet's place.
 
+use super::check::preflight::{self, Finding};
 use super::flags::NodeFlags;
 use super::logging::Format;
 use super::machine;
 use super::progress::Progress;
 use super::signals::{Signals, notify_ready};
+use super::tunables;
 use super::watchdog;
 use anyhow::Context;
 use clap::Args;
 use node_config::agent::AgentConfig;
 use node_config::kubeconfig;
-use node_config::kubelet::ConfigError;
+use node_config::kubelet::{ConfigError, KubeletConfiguration};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::json;
 use skiff::actors::node::claim;
 use skiff::app::Agent;
@@ -18,7 +21,7 @@ use skiff::cluster::{Connection, ContactError, KubeCluster, ServerVersion};
 use skiff::identity::bootstrap::{self, Bootstrap};
 use skiff::identity::self_signed;
 use skiff::supervisor::Supervisor;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Args, Debug)]
@@ -103,6 +106,7 @@ pub(crate) async fn run(flags: Flags, format: Format) -> anyhow::Result<()> {
 
     machine::root()?;
     let Resolved { config, self_signs } = flags.resolve()?;
+    ready_machine(&config.kubelet)?;
     machine::port_is_free("port", config.address, config.port)?;
     machine::port_is_free("healthz-port", config.healthz_bind_address, config.healthz_port)?;
     // Cancel-safe: a request that was made is found again by the next start.
@@ -126,6 +130,24 @@ pub(crate) async fn run(flags: Flags, format: Format) -> anyhow::Result<()> {
         () = stop.cancelled() => {}
     }
     agent.stop(false).await;
+    Ok(())
+}
+
+/// What the kubelet asks of the machine, and sets for itself, before anything else.
+fn ready_machine(kubelet: &KubeletConfiguration) -> anyhow::Result<()> {
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    if let Finding::Failure(why) = preflight::swap(&swaps, kubelet.fail_swap_on != Some(false)) {
+        anyhow::bail!("running with swap on is not supported: it is {why}");
+    }
+    tunables::set(Path::new("/proc/sys"), kubelet.protect_kernel_defaults)?;
+    let score = kubelet.oom_score_adj.unwrap_or_default();
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        tracing::info!(%error, score, "oom_score_adj not set: short of memory, the kernel may end the agent early");
+    }
+    let files = u64::try_from(kubelet.max_open_files).ok();
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files }) {
+        tracing::info!(%error, limit = files, "the limit of open files stays as it is");
+    }
     Ok(())
 }
 

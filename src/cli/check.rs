@@ -1,6 +1,6 @@
 //! `skiff check`: what this machine has and lacks for a node; each lack with its remedy.
 
-mod preflight;
+pub(super) mod preflight;
 
 use super::flags::DataDirFlags;
 use super::machine::{self, CniPlugins};

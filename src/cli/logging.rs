@@ -1,8 +1,10 @@
 //! How the process logs: text for people, JSON for collectors, klog's verbosity levels.
 
 use clap::{Args, ValueEnum};
+use skiff::server::{SetVerbosity, verbosity_is_set_by};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::Handle;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Flags {
@@ -34,10 +36,24 @@ impl Flags {
         let filter = EnvFilter::new(directives(self.verbosity));
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         match self.format {
-            Format::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
-            Format::Json => builder.json().flatten_event(true).init(),
+            Format::Text => {
+                let builder = builder.with_target(false).with_ansi(std::io::stderr().is_terminal());
+                let builder = builder.with_filter_reloading();
+                verbosity_is_set_by(changing(builder.reload_handle()));
+                builder.init();
+            }
+            Format::Json => {
+                let builder = builder.json().flatten_event(true).with_filter_reloading();
+                verbosity_is_set_by(changing(builder.reload_handle()));
+                builder.init();
+            }
         }
     }
+}
+
+/// What `/debug/flags/v` does.
+fn changing<S: 'static>(filter: Handle<EnvFilter, S>) -> SetVerbosity {
+    Box::new(move |verbosity| filter.reload(EnvFilter::new(directives(verbosity))).map_err(|error| error.to_string()))
 }
 
 /// klog's numbers as levels; libraries speak up only when everything is asked for.

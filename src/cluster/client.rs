@@ -10,7 +10,7 @@ use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
+    ConfigMap, Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, VolumeAttachment};
@@ -238,6 +238,10 @@ impl Cluster for KubeCluster {
 
     async fn put_lease(&self, lease: &Lease) -> Result<Lease, ClusterError> {
         self.heartbeat.put_lease(lease).await
+    }
+
+    async fn service_account(&self, namespace: &str, name: &str) -> Result<ServiceAccount, ClusterError> {
+        objects::service_account(&self.api, namespace, name).await
     }
 
     async fn service_account_token(

@@ -7,7 +7,7 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewStatus, UserI
 use k8s_openapi::api::authorization::v1::{SubjectAccessReview, SubjectAccessReviewStatus};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
+    ConfigMap, Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, VolumeAttachment};
 use serde::Serialize;
@@ -404,6 +404,15 @@ impl Cluster for FakeCluster {
         lease.metadata.resource_version = Some(state.next_revision());
         state.leases.insert(name, lease.clone());
         Ok(lease)
+    }
+
+    /// All there are, in the team that the namespace is named after.
+    async fn service_account(&self, namespace: &str, name: &str) -> Result<ServiceAccount, ClusterError> {
+        drop(self.enter("service_account", &format!("{namespace}/{name}"))?);
+        let mut account = ServiceAccount::default();
+        account.metadata.uid = Some(format!("uid-of-{name}"));
+        account.metadata.annotations = Some([("example.com/team".to_owned(), namespace.to_owned())].into());
+        Ok(account)
     }
 
     async fn service_account_token(

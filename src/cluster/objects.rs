@@ -5,7 +5,7 @@ use super::watch::encode;
 use super::write::Api;
 use crate::clock;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,6 +52,11 @@ fn singular(error: ClusterError, kind: &str, name: &str) -> ClusterError {
         ClusterError::NotFound(_) => ClusterError::NotFound(format!("{kind} {name:?} not found")),
         error => error,
     }
+}
+
+pub(super) async fn service_account(api: &Api, ns: &str, name: &str) -> Result<ServiceAccount, ClusterError> {
+    let path = format!("/api/v1/namespaces/{}/serviceaccounts/{}", encode(ns), encode(name));
+    api.get(&path).await.map_err(|error| singular(error, "serviceaccount", name))
 }
 
 /// A token bound to the pod: (token, expiry as RFC 3339).

@@ -4,10 +4,13 @@
 mod matching;
 
 use crate::clock;
+use crate::cluster::{Cluster, ClusterError};
+use k8s_openapi::api::core::v1::Pod;
 use matching::matches;
-use node_config::credential_provider::{CredentialConfigError, CredentialProvider, Sources};
+use node_config::credential_provider::{CredentialConfigError, CredentialProvider, Sources, TokenAttributes};
 use serde::Deserialize;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -40,7 +43,27 @@ struct Provider {
     answers: Mutex<Answers>,
 }
 
-type Answers = BTreeMap<CacheKey, Kept>;
+type Answers = BTreeMap<(CacheKey, AccountKey), Kept>;
+
+/// For whom an answer holds: a digest of the service account that the program was told of; `None`: for everyone.
+type AccountKey = Option<[u8; 32]>;
+
+/// For whom an image is pulled.
+#[derive(Clone, Copy)]
+pub struct Puller<'a> {
+    pub cluster: &'a dyn Cluster,
+    pub pod: &'a Pod,
+}
+
+/// What a program is told of the pod's service account.
+struct Account {
+    token: String,
+    annotations: BTreeMap<String, String>,
+    key: [u8; 32],
+}
+
+/// Seconds that a program's token is good for: what the API server gives where nobody asks for more or less.
+const TOKEN_SECONDS: i64 = 3600;
 
 /// For what an answer holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +109,8 @@ struct AuthConfig {
 /// Why a program gave nothing: the pull goes on without it.
 #[derive(Debug, thiserror::Error)]
 enum ProviderError {
+    #[error("the pod's service account: {0}")]
+    Account(#[from] ClusterError),
     #[error("it cannot be run: {0}")]
     Run(#[from] std::io::Error),
     #[error("it did not answer within {} s", DEADLINE.as_secs())]
@@ -109,13 +134,13 @@ impl CredentialProviders {
     }
 
     /// What the programs know for an image (`host/path`, without tag or digest), the best match of each first.
-    pub async fn logins(&self, image: &str) -> Vec<Login> {
+    pub async fn logins(&self, image: &str, puller: Puller<'_>) -> Vec<Login> {
         let mut found = Vec::new();
         for provider in self.providers.iter() {
             if !provider.config.match_images.iter().any(|pattern| matches(pattern, image)) {
                 continue;
             }
-            match provider.logins(image).await {
+            match provider.logins(image, puller).await {
                 // The longer pattern says more; of two as long, either.
                 Ok(logins) => {
                     let fitting = logins.iter().rev().filter(|(pattern, _)| matches(pattern, image));
@@ -131,16 +156,25 @@ impl CredentialProviders {
 }
 
 impl Provider {
-    async fn logins(&self, image: &str) -> Result<Arc<BTreeMap<String, Login>>, ProviderError> {
+    async fn logins(&self, image: &str, puller: Puller<'_>) -> Result<Arc<BTreeMap<String, Login>>, ProviderError> {
+        let account = match &self.config.token_attributes {
+            None => None,
+            Some(attributes) => match account(attributes, puller).await? {
+                Subject::Account(account) => Some(account),
+                Subject::Anyone => None,
+                Subject::NotMeant => return Ok(Arc::default()),
+            },
+        };
+        let whose = account.as_ref().map(|account| account.key);
         let mut answers = self.answers.lock().await;
         let now = clock::now().mono;
         answers.retain(|_, kept| kept.until > now);
         for key in [KeyType::Image, KeyType::Registry, KeyType::Global] {
-            if let Some(kept) = answers.get(&key.of(image)) {
+            if let Some(kept) = answers.get(&(key.of(image), whose)) {
                 return Ok(kept.logins.clone());
             }
         }
-        let response = self.ask(image).await?;
+        let response = self.ask(image, account).await?;
         let login = |(pattern, auth): (String, AuthConfig)| (pattern, (auth.username, auth.password));
         let logins = Arc::new(response.auth.unwrap_or_default().into_iter().map(login).collect());
         let lasts =
@@ -149,14 +183,20 @@ impl Provider {
             if answers.len() >= MAX_ANSWERS {
                 answers.clear();
             }
-            answers.insert(response.cache_key_type.of(image), Kept { until, logins: Arc::clone(&logins) });
+            answers.insert((response.cache_key_type.of(image), whose), Kept { until, logins: Arc::clone(&logins) });
         }
         Ok(logins)
     }
 
-    async fn ask(&self, image: &str) -> Result<Response, ProviderError> {
+    async fn ask(&self, image: &str, account: Option<Account>) -> Result<Response, ProviderError> {
         let expected = &self.config.api_version;
-        let request = json!({"kind": "CredentialProviderRequest", "apiVersion": expected, "image": image});
+        let mut request = json!({"kind": "CredentialProviderRequest", "apiVersion": expected, "image": image});
+        if let Some(account) = account {
+            request["serviceAccountToken"] = json!(account.token);
+            if !account.annotations.is_empty() {
+                request["serviceAccountAnnotations"] = json!(account.annotations);
+            }
+        }
         // What it says on standard error belongs into our own log.
         let mut child = tokio::process::Command::new(&self.program)
             .args(&self.config.args)
@@ -189,6 +229,38 @@ impl Provider {
         }
         Ok(response)
     }
+}
+
+/// Whom a program is asked for.
+enum Subject {
+    Account(Account),
+    /// The pod has no service account, and the program does without.
+    Anyone,
+    /// The pod, or its service account, has not what the program requires: it is not asked.
+    NotMeant,
+}
+
+async fn account(attributes: &TokenAttributes, puller: Puller<'_>) -> Result<Subject, ProviderError> {
+    let name = puller.pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        let required = attributes.require_service_account == Some(true);
+        return Ok(if required { Subject::NotMeant } else { Subject::Anyone });
+    };
+    let namespace = puller.pod.metadata.namespace.as_deref().unwrap_or_default();
+    let found = puller.cluster.service_account(namespace, name).await?;
+    let all = found.metadata.annotations.unwrap_or_default();
+    let required = &attributes.required_service_account_annotation_keys;
+    if required.iter().any(|key| !all.contains_key(key)) {
+        return Ok(Subject::NotMeant);
+    }
+    let wanted = required.iter().chain(&attributes.optional_service_account_annotation_keys);
+    let annotations: BTreeMap<String, String> =
+        wanted.filter_map(|key| Some((key.clone(), all.get(key)?.clone()))).collect();
+    let audience = Some(attributes.service_account_token_audience.as_str());
+    let (token, _) = puller.cluster.service_account_token(puller.pod, audience, TOKEN_SECONDS).await?;
+    let of_token = (attributes.cache_type == "Token").then_some(&token);
+    let identity = json!([namespace, name, found.metadata.uid, annotations, of_token]).to_string();
+    Ok(Subject::Account(Account { key: Sha256::digest(identity).into(), token, annotations }))
 }
 
 impl KeyType {

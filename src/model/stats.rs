@@ -15,6 +15,31 @@ pub struct CgroupUse {
     /// By block device.
     pub io: BTreeMap<Device, IoUse>,
     pub spec: CgroupSpec,
+    pub pressure: PressureUse,
+}
+
+/// Pressure stall information; none where the kernel keeps none (cgroup v1, `psi=0`).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PressureUse {
+    pub cpu: Option<Pressure>,
+    pub memory: Option<Pressure>,
+    pub io: Option<Pressure>,
+}
+
+/// How long tasks waited for one resource: some of them, and all at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pressure {
+    pub some: Stall,
+    pub full: Stall,
+}
+
+/// Microseconds since the cgroup was made, and percent of the last 10, 60 and 300 seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stall {
+    pub total: u64,
+    pub avg10: f64,
+    pub avg60: f64,
+    pub avg300: f64,
 }
 
 /// CPU time, in nanoseconds unless said otherwise.

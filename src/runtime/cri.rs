@@ -25,10 +25,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 
-/// kubelet `--runtime-request-timeout`: every call that has no better bound.
+/// `runtimeRequestTimeout` where nothing else is said: every call that has no better bound.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
-/// RunPodSandbox may pull the pause image and waits for CNI (kubelet: twice the request timeout).
-const SANDBOX_TIMEOUT: Duration = Duration::from_secs(240);
 /// Pulls are bounded by progress, by containerd itself (`image_pull_progress_timeout`); this only ends a hung one.
 const PULL_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// A hook without a timeout is bounded by the caller (the pod's grace period); this only ends a hung one.
@@ -47,6 +45,8 @@ pub struct CriRuntime {
     channel: Channel,
     socket: PathBuf,
     facts: HostFacts,
+    /// Of every call that has no better bound.
+    deadline: Duration,
     observations: Observations,
     image_users: Mutex<HashMap<String, ImageUser>>,
 }
@@ -71,6 +71,7 @@ impl CriRuntime {
             channel,
             socket: socket.to_owned(),
             facts: HostFacts::detect(),
+            deadline: REQUEST_TIMEOUT,
             observations: Observations::default(),
             image_users: Mutex::default(),
         }
@@ -79,6 +80,12 @@ impl CriRuntime {
     /// Replaces what was found out about this machine (seccomp profile folder, `seccompDefault`, …).
     pub fn with_facts(mut self, facts: HostFacts) -> Self {
         self.facts = facts;
+        self
+    }
+
+    /// Gives calls that have no better bound another one (`runtimeRequestTimeout`).
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
         self
     }
 
@@ -97,7 +104,7 @@ impl CriRuntime {
 
     pub(super) async fn version(&self) -> Result<pb::VersionResponse, RuntimeError> {
         let request = pb::VersionRequest { version: "0.1.0".into() };
-        call("Version", REQUEST_TIMEOUT, self.client().version(request)).await
+        call("Version", self.deadline, self.client().version(request)).await
     }
 
     pub(super) async fn list_sandboxes(
@@ -106,7 +113,7 @@ impl CriRuntime {
     ) -> Result<Vec<pb::PodSandbox>, RuntimeError> {
         let filter = pb::PodSandboxFilter { label_selector, ..Default::default() };
         let request = pb::ListPodSandboxRequest { filter: Some(filter) };
-        Ok(call("ListPodSandbox", REQUEST_TIMEOUT, self.client().list_pod_sandbox(request)).await?.items)
+        Ok(call("ListPodSandbox", self.deadline, self.client().list_pod_sandbox(request)).await?.items)
     }
 
     pub(super) async fn list_containers(
@@ -115,18 +122,18 @@ impl CriRuntime {
     ) -> Result<Vec<pb::Container>, RuntimeError> {
         let filter = pb::ContainerFilter { label_selector, ..Default::default() };
         let request = pb::ListContainersRequest { filter: Some(filter) };
-        Ok(call("ListContainers", REQUEST_TIMEOUT, self.client().list_containers(request)).await?.containers)
+        Ok(call("ListContainers", self.deadline, self.client().list_containers(request)).await?.containers)
     }
 
     pub(super) async fn sandbox_status(&self, id: &str) -> Result<pb::PodSandboxStatus, RuntimeError> {
         let request = pb::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
-        let answer = call("PodSandboxStatus", REQUEST_TIMEOUT, self.client().pod_sandbox_status(request)).await?;
+        let answer = call("PodSandboxStatus", self.deadline, self.client().pod_sandbox_status(request)).await?;
         answer.status.ok_or_else(|| RuntimeError::Rpc { code: "Internal", message: "sandbox status is empty".into() })
     }
 
     pub(super) async fn container_status(&self, id: &str) -> Result<pb::ContainerStatus, RuntimeError> {
         let request = pb::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
-        let answer = call("ContainerStatus", REQUEST_TIMEOUT, self.client().container_status(request)).await?;
+        let answer = call("ContainerStatus", self.deadline, self.client().container_status(request)).await?;
         answer.status.ok_or_else(|| RuntimeError::Rpc { code: "Internal", message: "container status is empty".into() })
     }
 
@@ -141,7 +148,7 @@ impl CriRuntime {
     }
 
     async fn runtime_config(&self) -> Result<Option<String>, RuntimeError> {
-        match call("RuntimeConfig", REQUEST_TIMEOUT, self.client().runtime_config(pb::RuntimeConfigRequest {})).await {
+        match call("RuntimeConfig", self.deadline, self.client().runtime_config(pb::RuntimeConfigRequest {})).await {
             Ok(config) => Ok(config.linux.map(|linux| match linux.cgroup_driver() {
                 pb::CgroupDriver::Systemd => "systemd".to_owned(),
                 pb::CgroupDriver::Cgroupfs => "cgroupfs".to_owned(),
@@ -156,7 +163,7 @@ impl CriRuntime {
 impl Runtime for CriRuntime {
     async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
         let mut client = self.client();
-        let status = call("Status", REQUEST_TIMEOUT, client.status(pb::StatusRequest { verbose: false }));
+        let status = call("Status", self.deadline, client.status(pb::StatusRequest { verbose: false }));
         let (version, status, cgroup_driver) = tokio::try_join!(self.version(), status, self.runtime_config())?;
         let conditions = status.status.map(|s| s.conditions).unwrap_or_default();
         let condition = |name: &str| match conditions.iter().find(|c| c.r#type == name) {
@@ -222,18 +229,20 @@ impl Runtime for CriRuntime {
     async fn run_sandbox(&self, input: &SandboxInput) -> Result<SandboxId, RuntimeError> {
         let config = translate::sandbox_config(input, &self.facts, clock::now().wall)?;
         let request = pb::RunPodSandboxRequest { config: Some(config), runtime_handler: input.runtime_handler.clone() };
-        let answer = call("RunPodSandbox", SANDBOX_TIMEOUT, self.client().run_pod_sandbox(request)).await?;
+        // It may pull the pause image, and waits for CNI.
+        let answer =
+            call("RunPodSandbox", self.deadline.saturating_mul(2), self.client().run_pod_sandbox(request)).await?;
         Ok(SandboxId::new(answer.pod_sandbox_id))
     }
 
     async fn stop_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
         let request = pb::StopPodSandboxRequest { pod_sandbox_id: id.to_string() };
-        call("StopPodSandbox", REQUEST_TIMEOUT, self.client().stop_pod_sandbox(request)).await.map(drop)
+        call("StopPodSandbox", self.deadline, self.client().stop_pod_sandbox(request)).await.map(drop)
     }
 
     async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
         let request = pb::RemovePodSandboxRequest { pod_sandbox_id: id.to_string() };
-        call("RemovePodSandbox", REQUEST_TIMEOUT, self.client().remove_pod_sandbox(request)).await.map(drop)
+        call("RemovePodSandbox", self.deadline, self.client().remove_pod_sandbox(request)).await.map(drop)
     }
 
     async fn create_container_with(
@@ -252,10 +261,10 @@ impl Runtime for CriRuntime {
             sandbox_config: Some(translate::sandbox_config(&input.sandbox, &self.facts, clock::now().wall)?),
         };
         let answer = match More::new(translate::parts_of_images(input)) {
-            None => call("CreateContainer", REQUEST_TIMEOUT, self.client().create_container(request)).await?,
+            None => call("CreateContainer", self.deadline, self.client().create_container(request)).await?,
             Some(more) => {
                 let created = newer::create_container(self.channel(), CreateContainer { request, more });
-                call("CreateContainer", REQUEST_TIMEOUT, created).await?
+                call("CreateContainer", self.deadline, created).await?
             }
         };
         Ok(ContainerId::new(answer.container_id))
@@ -263,13 +272,13 @@ impl Runtime for CriRuntime {
 
     async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         let request = pb::StartContainerRequest { container_id: id.to_string() };
-        call("StartContainer", REQUEST_TIMEOUT, self.client().start_container(request)).await.map(drop)
+        call("StartContainer", self.deadline, self.client().start_container(request)).await.map(drop)
     }
 
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {
         let timeout = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
         let request = pb::StopContainerRequest { container_id: id.to_string(), timeout };
-        let deadline = grace.saturating_add(REQUEST_TIMEOUT);
+        let deadline = grace.saturating_add(self.deadline);
         call("StopContainer", deadline, self.client().stop_container(request)).await.map(drop)
     }
 
@@ -288,7 +297,7 @@ impl Runtime for CriRuntime {
         };
         let mut client = self.client();
         let answer = client.update_container_resources(request);
-        call("UpdateContainerResources", REQUEST_TIMEOUT, answer).await.map(drop)
+        call("UpdateContainerResources", self.deadline, answer).await.map(drop)
     }
 
     async fn pin_container(&self, id: &ContainerId, pins: &Pins) -> Result<(), RuntimeError> {
@@ -304,22 +313,22 @@ impl Runtime for CriRuntime {
         };
         let mut client = self.client();
         let answer = client.update_container_resources(request);
-        call("UpdateContainerResources", REQUEST_TIMEOUT, answer).await.map(drop)
+        call("UpdateContainerResources", self.deadline, answer).await.map(drop)
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         let request = pb::RemoveContainerRequest { container_id: id.to_string() };
-        call("RemoveContainer", REQUEST_TIMEOUT, self.client().remove_container(request)).await.map(drop)
+        call("RemoveContainer", self.deadline, self.client().remove_container(request)).await.map(drop)
     }
 
     async fn reopen_log(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         let request = pb::ReopenContainerLogRequest { container_id: id.to_string() };
-        call("ReopenContainerLog", REQUEST_TIMEOUT, self.client().reopen_container_log(request)).await.map(drop)
+        call("ReopenContainerLog", self.deadline, self.client().reopen_container_log(request)).await.map(drop)
     }
 
     async fn image(&self, reference: &str) -> Result<Option<ImageInfo>, RuntimeError> {
         let request = pb::ImageStatusRequest { image: Some(image_spec(reference)), verbose: false };
-        let answer = call("ImageStatus", REQUEST_TIMEOUT, self.images.clone().image_status(request)).await?;
+        let answer = call("ImageStatus", self.deadline, self.images.clone().image_status(request)).await?;
         let image = answer.image.filter(|image| !image.id.is_empty()).map(image_info);
         if let Some(image) = &image {
             let mut users = self.image_users.lock().unwrap_or_else(PoisonError::into_inner);
@@ -333,7 +342,7 @@ impl Runtime for CriRuntime {
 
     async fn images(&self) -> Result<Vec<ImageInfo>, RuntimeError> {
         let request = pb::ListImagesRequest { filter: None };
-        let answer = call("ListImages", REQUEST_TIMEOUT, self.images.clone().list_images(request)).await?;
+        let answer = call("ListImages", self.deadline, self.images.clone().list_images(request)).await?;
         Ok(answer.images.into_iter().map(image_info).collect())
     }
 
@@ -348,7 +357,7 @@ impl Runtime for CriRuntime {
 
     async fn remove_image(&self, reference: &str) -> Result<(), RuntimeError> {
         let request = pb::RemoveImageRequest { image: Some(image_spec(reference)) };
-        call("RemoveImage", REQUEST_TIMEOUT, self.images.clone().remove_image(request)).await.map(drop)
+        call("RemoveImage", self.deadline, self.images.clone().remove_image(request)).await.map(drop)
     }
 
     async fn exec_sync(
@@ -364,7 +373,7 @@ impl Runtime for CriRuntime {
             cmd: command.to_vec(),
             timeout: i64::try_from(seconds).unwrap_or(i64::MAX),
         };
-        let deadline = if timeout.is_zero() { UNBOUNDED_EXEC_TIMEOUT } else { timeout.saturating_add(REQUEST_TIMEOUT) };
+        let deadline = if timeout.is_zero() { UNBOUNDED_EXEC_TIMEOUT } else { timeout.saturating_add(self.deadline) };
         let answer = call("ExecSync", deadline, self.client().exec_sync(request)).await?;
         Ok(ExecOutput { stdout: answer.stdout, stderr: answer.stderr, exit_code: answer.exit_code })
     }
@@ -378,7 +387,7 @@ impl Runtime for CriRuntime {
             stdout: options.stdout,
             stderr: options.stderr,
         };
-        Ok(call("Exec", REQUEST_TIMEOUT, self.client().exec(request)).await?.url)
+        Ok(call("Exec", self.deadline, self.client().exec(request)).await?.url)
     }
 
     async fn attach(&self, id: &ContainerId, options: &StreamOptions) -> Result<String, RuntimeError> {
@@ -389,7 +398,7 @@ impl Runtime for CriRuntime {
             stdout: options.stdout,
             stderr: options.stderr,
         };
-        Ok(call("Attach", REQUEST_TIMEOUT, self.client().attach(request)).await?.url)
+        Ok(call("Attach", self.deadline, self.client().attach(request)).await?.url)
     }
 
     async fn port_forward(&self, id: &SandboxId, ports: &[u16]) -> Result<String, RuntimeError> {
@@ -397,26 +406,26 @@ impl Runtime for CriRuntime {
             pod_sandbox_id: id.to_string(),
             port: ports.iter().map(|&port| i32::from(port)).collect(),
         };
-        Ok(call("PortForward", REQUEST_TIMEOUT, self.client().port_forward(request)).await?.url)
+        Ok(call("PortForward", self.deadline, self.client().port_forward(request)).await?.url)
     }
 
     async fn checkpoint_container(&self, id: &ContainerId, file: &Path, timeout: i64) -> Result<(), RuntimeError> {
         let location = file.to_string_lossy().into_owned();
         let request = pb::CheckpointContainerRequest { container_id: id.to_string(), location, timeout };
         // The runtime's own time limit, or its default, comes first.
-        let deadline = REQUEST_TIMEOUT + Duration::from_secs(timeout.max(0).unsigned_abs());
+        let deadline = self.deadline + Duration::from_secs(timeout.max(0).unsigned_abs());
         call("CheckpointContainer", deadline, self.client().checkpoint_container(request)).await.map(drop)
     }
 
     async fn stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {
         let request = pb::ListContainerStatsRequest { filter: None };
-        let answer = call("ListContainerStats", REQUEST_TIMEOUT, self.client().list_container_stats(request)).await?;
+        let answer = call("ListContainerStats", self.deadline, self.client().list_container_stats(request)).await?;
         Ok(answer.stats.into_iter().map(container_stats).collect())
     }
 
     async fn image_fs(&self) -> Result<ImageFs, RuntimeError> {
         let mut client = self.images.clone();
-        let answer = call("ImageFsInfo", REQUEST_TIMEOUT, client.image_fs_info(pb::ImageFsInfoRequest {})).await?;
+        let answer = call("ImageFsInfo", self.deadline, client.image_fs_info(pb::ImageFsInfoRequest {})).await?;
         let storage = |mut list: Vec<pb::FilesystemUsage>| {
             let first = (!list.is_empty()).then(|| list.swap_remove(0))?;
             let value = |v: Option<pb::UInt64Value>| v.map_or(0, |v| v.value);
@@ -429,7 +438,7 @@ impl Runtime for CriRuntime {
     async fn set_pod_cidr(&self, cidr: &str) -> Result<(), RuntimeError> {
         let network_config = Some(pb::NetworkConfig { pod_cidr: cidr.to_owned() });
         let request = pb::UpdateRuntimeConfigRequest { runtime_config: Some(pb::RuntimeConfig { network_config }) };
-        call("UpdateRuntimeConfig", REQUEST_TIMEOUT, self.client().update_runtime_config(request)).await.map(drop)
+        call("UpdateRuntimeConfig", self.deadline, self.client().update_runtime_config(request)).await.map(drop)
     }
 
     async fn follow(&self, events: mpsc::Sender<RuntimeEvent>) {

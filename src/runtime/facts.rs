@@ -20,6 +20,10 @@ pub struct HostFacts {
     pub seccomp_default: bool,
     /// CPU limits become CFS quotas (`cpuCFSQuota`).
     pub cpu_cfs_quota: bool,
+    /// The kernel kills one process of a container that is out of memory, not all (`singleProcessOOMKill`; v2 only).
+    pub single_process_oom_kill: bool,
+    /// The machine's swap in bytes where pods may use their share of it (`memorySwap.swapBehavior: LimitedSwap`).
+    pub limited_swap: Option<i64>,
     /// The static CPU policy gives whole CPUs away: their owners need no quota (`DisableCPUQuotaWithExclusiveCPUs`).
     pub whole_cpus_are_owned: bool,
 }
@@ -35,6 +39,8 @@ impl Default for HostFacts {
             seccomp_profiles: "/var/lib/kubelet/seccomp".into(),
             seccomp_default: false,
             cpu_cfs_quota: true,
+            single_process_oom_kill: false,
+            limited_swap: None,
             whole_cpus_are_owned: false,
         }
     }
@@ -70,6 +76,13 @@ impl HostFacts {
                 .collect(),
             ..Self::default()
         }
+    }
+
+    /// The machine's swap; 0 where there is none.
+    pub fn swap_bytes() -> i64 {
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let total = meminfo.lines().find_map(|line| line.strip_prefix("SwapTotal:")?.trim().strip_suffix("kB"));
+        total.and_then(|kib| kib.trim().parse::<i64>().ok()).unwrap_or(0).saturating_mul(1024)
     }
 }
 

@@ -13,7 +13,7 @@ mod cache;
 mod tls;
 
 pub use tls::TlsError;
-pub(super) use tls::{Tls, TlsFiles};
+pub(super) use tls::{Tls, TlsFiles, TlsTerms};
 
 use crate::clock;
 use crate::cluster::{Cluster, ClusterError};

@@ -15,6 +15,8 @@ pub(super) enum Route {
     },
     Statusz,
     Flagz,
+    /// `/debug/flags/v`.
+    Verbosity,
     Configz,
     Pods,
     RunningPods,
@@ -96,6 +98,7 @@ pub(super) fn parse(method: &Method, path: &str, query: &str) -> Result<Route, R
     let allowed: &[Method] = match name {
         "exec" | "attach" | "portForward" => &[Method::GET, Method::POST],
         "run" | "checkpoint" => &[Method::POST],
+        "debug" if rest == ["flags", "v"] => &[Method::PUT],
         _ => &[Method::GET],
     };
     if !allowed.contains(method) {
@@ -106,6 +109,7 @@ pub(super) fn parse(method: &Method, path: &str, query: &str) -> Result<Route, R
         ("healthz", [check]) => Ok(Route::Healthz { check: Some((*check).to_owned()), verbose: false }),
         ("statusz", []) => Ok(Route::Statusz),
         ("flagz", []) => Ok(Route::Flagz),
+        ("debug", ["flags", "v"]) => Ok(Route::Verbosity),
         ("pods", []) => Ok(Route::Pods),
         ("runningpods", []) => Ok(Route::RunningPods),
         ("metrics", []) => Ok(Route::Metrics),
@@ -295,6 +299,8 @@ mod tests {
         );
         check("GET /run/ns/p/c?cmd=ls", Err(RouteError::MethodNotAllowed));
         check("POST /checkpoint/ns/p/c?timeout=5", Ok(Route::Checkpoint { target: container(), timeout: 5 }));
+        check("PUT /debug/flags/v", Ok(Route::Verbosity));
+        check("GET /debug/flags/v", Err(RouteError::MethodNotAllowed));
         check("GET /pods", Ok(Route::Pods));
         check("GET /runningpods/", Ok(Route::RunningPods));
         check("GET /nope", Err(RouteError::NotFound));

@@ -1,15 +1,11 @@
 //! `/stats/summary`: the node, its pods and containers as `k8s.io/kubelet/pkg/apis/stats/v1alpha1` shows them.
 
 use super::{Deps, Reply, json, text};
-use crate::model::stats::{CgroupUse, FsUse, InterfaceUse, NodeUse, PodDisk, PodUse, TreeUse};
+use crate::model::stats::{CgroupUse, FsUse, InterfaceUse, NodeUse, PodDisk, PodUse, Pressure, Stall, TreeUse};
 use crate::stats::{Depth, StatsError};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use std::time::Duration;
-
-/// `volumeStatsAggPeriod`: volumes and logs are walked that often at most.
-const DISKS_AGE: Duration = Duration::from_secs(60);
 
 pub(super) async fn serve(deps: &Deps, only_cpu_and_memory: bool) -> Reply {
     match collect(deps, only_cpu_and_memory).await {
@@ -26,7 +22,8 @@ async fn collect(deps: &Deps, brief: bool) -> Result<Value, StatsError> {
     let node = if brief { stats.machine().await? } else { stats.node().await? };
     let host = if brief { Vec::new() } else { stats.host_network().await? };
     if !brief {
-        let mut disks = stats.disks(&subjects, DISKS_AGE).await?;
+        // Volumes and logs are walked that often at most.
+        let mut disks = stats.disks(&subjects, deps.kubelet.volume_stats_agg_period.to_std()).await?;
         for pod in &mut pods {
             pod.disk = disks.remove(&pod.uid);
         }
@@ -128,7 +125,9 @@ impl View {
     fn usage(&self, out: &mut Map<String, Value>, figures: &CgroupUse, available: Option<u64>) {
         let at = time(figures.at);
         let (cpu, memory) = (&figures.cpu, &figures.memory);
-        let cpu = json!({"time": at, "usageNanoCores": cpu.rate, "usageCoreNanoSeconds": cpu.total});
+        let mut cpu = json!({"time": at, "usageNanoCores": cpu.rate, "usageCoreNanoSeconds": cpu.total});
+        let pressure = &figures.pressure;
+        add_pressure(&mut cpu, pressure.cpu);
         out.insert("cpu".into(), cpu);
         let mut shown = json!({
             "time": at,
@@ -141,7 +140,13 @@ impl View {
         if let Some(available) = available {
             shown["availableBytes"] = json!(available);
         }
+        add_pressure(&mut shown, pressure.memory);
         out.insert("memory".into(), shown);
+        if pressure.io.is_some() {
+            let mut io = json!({"time": at});
+            add_pressure(&mut io, pressure.io);
+            out.insert("io".into(), io);
+        }
         if self.swap > 0 {
             let available = self.swap.saturating_sub(memory.swap);
             out.insert(
@@ -149,6 +154,14 @@ impl View {
                 json!({"time": at, "swapAvailableBytes": available, "swapUsageBytes": memory.swap}),
             );
         }
+    }
+}
+
+/// `psi`, where the kernel keeps it.
+fn add_pressure(out: &mut Value, pressure: Option<Pressure>) {
+    let stall = |stall: Stall| json!({"total": stall.total, "avg10": stall.avg10, "avg60": stall.avg60, "avg300": stall.avg300});
+    if let Some(pressure) = pressure {
+        out["psi"] = json!({"full": stall(pressure.full), "some": stall(pressure.some)});
     }
 }
 
@@ -212,6 +225,28 @@ fn time(at: Timestamp) -> Value {
 mod tests {
     use super::*;
     use crate::model::stats::Traffic;
+
+    #[test]
+    fn pressure_is_shown_where_the_kernel_keeps_it() {
+        let view = View { brief: false, containerfs: None, nodefs: FsUse::default(), swap: 0 };
+        let shown = |figures: &CgroupUse| {
+            let mut out = Map::new();
+            view.usage(&mut out, figures, None);
+            Value::Object(out)
+        };
+        let mut figures = CgroupUse::default();
+        assert!(shown(&figures)["cpu"].get("psi").is_none() && shown(&figures).get("io").is_none());
+        let some = Stall { total: 9, avg10: 1.5, avg60: 0.0, avg300: 0.0 };
+        let pressure = Some(Pressure { some, full: Stall::default() });
+        (figures.pressure.cpu, figures.pressure.io) = (pressure, pressure);
+        let shown = shown(&figures);
+        let expected = json!({
+            "full": {"total": 0, "avg10": 0.0, "avg60": 0.0, "avg300": 0.0},
+            "some": {"total": 9, "avg10": 1.5, "avg60": 0.0, "avg300": 0.0},
+        });
+        assert_eq!((&shown["cpu"]["psi"], &shown["io"]["psi"]), (&expected, &expected));
+        assert!(shown["memory"].get("psi").is_none());
+    }
 
     #[test]
     fn the_default_interface_stands_for_a_pods_network() {

@@ -3,7 +3,7 @@
 use super::tree::{Buffer, Tree, is_absent};
 use crate::cgroups::{Cgroups, Version};
 use crate::clock;
-use crate::model::stats::{CgroupSpec, CgroupUse, Device, Faults, IoUse};
+use crate::model::stats::{CgroupSpec, CgroupUse, Device, Faults, IoUse, Pressure, Stall};
 use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
@@ -22,6 +22,8 @@ pub(super) enum When {
     Quota,
     /// The same with a memory limit.
     Limit,
+    /// How long tasks waited: wherever there is more to say than the usage.
+    Pressure,
     /// Limits: they change with a resize only, and are remembered for a while.
     Spec,
 }
@@ -143,7 +145,27 @@ pub(super) const V2: &[Source] = &[
     spec("memory", "memory.swap.max", |u, text| u.spec.swap_limit = limit(text)),
     spec("pids", "pids.max", |u, text| u.pids.threads_max = limit(text)),
     detail("io", "io.stat", io_stat_v2),
+    source(When::Pressure, "cpu", "cpu.pressure", |u, text| u.pressure.cpu = pressure(text)),
+    source(When::Pressure, "memory", "memory.pressure", |u, text| u.pressure.memory = pressure(text)),
+    source(When::Pressure, "io", "io.pressure", |u, text| u.pressure.io = pressure(text)),
 ];
+
+/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and `full` in the next line, which older kernels have no line of for
+/// the CPU.
+fn pressure(text: &str) -> Option<Pressure> {
+    let line = |kind: &str| {
+        let figures = text.lines().find_map(|line| line.strip_prefix(kind))?;
+        let value = |name: &str| figures.split_whitespace().find_map(|one| one.strip_prefix(name)?.strip_prefix('='));
+        let average = |name: &str| value(name).and_then(|text| text.parse().ok()).unwrap_or_default();
+        Some(Stall {
+            total: number(value("total")?),
+            avg10: average("avg10"),
+            avg60: average("avg60"),
+            avg300: average("avg300"),
+        })
+    };
+    Some(Pressure { some: line("some ")?, full: line("full ").unwrap_or_default() })
+}
 
 fn memory_stat_v1(u: &mut CgroupUse, text: &str) {
     let mut inactive = 0;
@@ -304,6 +326,7 @@ impl Reader {
         any |= self.pass(path, &mut found, |source, spec| match source.when {
             When::Always => true,
             When::Detail => full,
+            When::Pressure => limits,
             When::Quota => limits && spec.cpu_quota > 0,
             When::Limit => full && spec.memory_limit > 0,
             When::Spec => false,
@@ -406,6 +429,12 @@ mod tests {
         ("memory.stat", "anon 8192\nfile 4096\nfile_mapped 512\ninactive_file 48576\npgfault 100\npgmajfault 5\n"),
         ("pids.current", "3\n"),
         ("pids.max", "100\n"),
+        (
+            "cpu.pressure",
+            "some avg10=1.50 avg60=0.25 avg300=0.00 total=123456\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n",
+        ),
+        ("memory.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=5\n"),
+        ("io.pressure", ""),
         ("io.stat", "8:0 rbytes=4096 wbytes=512 rios=2 wios=1 dbytes=0 dios=0\n253:0 \n"),
     ];
 
@@ -428,6 +457,10 @@ mod tests {
         }
         assert_eq!((v1.cpu.total, v2.cpu.total), (123_456_789, 123_456_000));
         assert_eq!((v1.spec.cpu_shares, v2.spec.cpu_shares), (51, 28));
+        let cpu = v2.pressure.cpu.unwrap();
+        assert_eq!((cpu.some.total, cpu.some.avg10, cpu.some.avg60, cpu.full.total), (123_456, 1.5, 0.25, 7));
+        assert_eq!(v2.pressure.memory.map(|memory| (memory.some.total, memory.full)), Some((5, Stall::default())));
+        assert_eq!((v2.pressure.io, v1.pressure.cpu), (None, None), "kernels that keep none");
         assert_eq!((v1.pids.threads_max, v2.pids.threads_max), (0, 100));
         assert_eq!((v1.spec.swap_limit, v2.spec.swap_limit), (32 << 20, 0));
     }

@@ -93,7 +93,8 @@ impl Buffer {
 
 /// The cgroup, or the file, is not there (any more).
 pub(super) fn is_absent(error: &io::Error) -> bool {
-    // ENODEV: the cgroup was removed between open and read. EOPNOTSUPP: a root cgroup, or a controller without this figure.
+    // ENODEV: the cgroup was removed between open and read. EOPNOTSUPP: a root cgroup, a controller without this figure,
+    // or pressure that the kernel was told not to keep.
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
         || matches!(error.raw_os_error(), Some(nix::libc::ENODEV | nix::libc::EOPNOTSUPP))
 }

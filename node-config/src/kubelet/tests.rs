@@ -226,8 +226,8 @@ fn every_flag_sets_a_field_that_exists() {
 
 #[test]
 fn what_has_no_effect_yet_is_named() {
-    let config = load("maxPods: 5\npodsPerCore: 3\n").unwrap();
-    assert_eq!(config.pending(), [("podsPerCore", "limit pods by the number of cores")]);
+    let config = load("maxPods: 5\nkubeletCgroups: /agent\n").unwrap();
+    assert_eq!(config.pending(), [("kubeletCgroups", "move the agent into that cgroup")]);
     assert!(KubeletConfiguration::load(&Sources::default()).unwrap().pending().is_empty());
     let names = field_names();
     assert!(names.len() > 120, "{names:?}");

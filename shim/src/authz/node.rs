@@ -17,6 +17,7 @@ pub fn decide(node: &str, a: &Attributes<'_>, related: Related<'_>) -> Decision 
             by_relation(node, a, related)
         }
         ("storage.k8s.io", "volumeattachments", "") if a.verb == "get" => by_relation(node, a, related),
+        ("", "serviceaccounts", "") if a.verb == "get" => by_relation(node, a, related),
         ("", "serviceaccounts", "token") if a.verb == "create" => by_relation(node, a, related),
         ("coordination.k8s.io", "leases", "") => lease(node, a),
         ("", "nodes", "") => node_object(node, a),

@@ -20,8 +20,7 @@ use std::net::IpAddr;
 
 /// The kubelet that we stand in for.
 pub const KUBELET_VERSION: &str = "v1.36.2";
-/// `nodeStatusMaxImages` and `MaxNamesPerImageInNodeStatus`.
-const MAX_IMAGES: usize = 50;
+/// `MaxNamesPerImageInNodeStatus`.
 const MAX_IMAGE_NAMES: usize = 5;
 /// What of `status.declaredFeatures` this agent does.
 const DECLARED_FEATURES: [&str; 4] = [
@@ -62,7 +61,7 @@ pub(super) fn build(inputs: &Inputs<'_>) -> NodeStatus {
         declared_features: Some(DECLARED_FEATURES.map(str::to_owned).to_vec()),
         features: runtime
             .map(|info| NodeFeatures { supplemental_groups_policy: Some(info.supplemental_groups_policy) }),
-        images: Some(images(inputs.images)),
+        images: Some(images(inputs.images, inputs.config.kubelet.node_status_max_images)),
         node_info: Some(node_info(inputs)),
         runtime_handlers: runtime.filter(|info| !info.handlers.is_empty()).map(handlers),
         volumes_in_use: volumes_in_use(inputs),
@@ -114,15 +113,19 @@ fn handlers(info: &RuntimeInfo) -> Vec<NodeRuntimeHandler> {
     handlers.collect()
 }
 
-/// The largest images, each with its digests and tags.
-fn images(images: &[ImageInfo]) -> Vec<ContainerImage> {
+/// The largest images, each with its digests and tags; `most`: how many, and all where that is negative.
+fn images(images: &[ImageInfo], most: Option<i32>) -> Vec<ContainerImage> {
     let mut images: Vec<&ImageInfo> = images.iter().collect();
     images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
     let entry = |image: &ImageInfo| ContainerImage {
         names: Some(image.digests.iter().chain(&image.tags).take(MAX_IMAGE_NAMES).cloned().collect()),
         size_bytes: i64::try_from(image.size).ok(),
     };
-    images.into_iter().take(MAX_IMAGES).map(entry).collect()
+    images
+        .into_iter()
+        .take(most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX)))
+        .map(entry)
+        .collect()
 }
 
 /// Capacity, and what of it pods may have.
@@ -139,6 +142,7 @@ pub(super) fn resources(inputs: &Inputs<'_>) -> (BTreeMap<String, Quantity>, BTr
     let bytes = |quantity: &Quantity| Bytes::parse(quantity).map_or(0, |bytes| bytes.0);
     let millis = |quantity: &Quantity| Millicores::parse(quantity).map_or(0, |cpu| cpu.0);
     let cpu = i64::from(machine.cpus) * 1000;
+    let pods = Quantity(pods(config, machine.cpus).to_string());
     let memory_threshold = threshold(config, "memory.available", memory);
     let disk_threshold = threshold(config, "nodefs.available", disk);
 
@@ -146,7 +150,7 @@ pub(super) fn resources(inputs: &Inputs<'_>) -> (BTreeMap<String, Quantity>, BTr
         ("cpu".to_owned(), cpu_quantity(cpu)),
         ("memory".to_owned(), bytes_quantity(memory)),
         ("ephemeral-storage".to_owned(), bytes_quantity(disk)),
-        ("pods".to_owned(), Quantity(config.max_pods.to_string())),
+        ("pods".to_owned(), pods.clone()),
     ]);
     let mut allocatable = BTreeMap::from([
         ("cpu".to_owned(), cpu_quantity((cpu - reserved("cpu", millis)).max(0))),
@@ -159,7 +163,7 @@ pub(super) fn resources(inputs: &Inputs<'_>) -> (BTreeMap<String, Quantity>, BTr
             // As the kubelet computes it: whole bytes.
             Quantity((disk - reserved("ephemeral-storage", bytes) - disk_threshold).max(0).to_string()),
         ),
-        ("pods".to_owned(), Quantity(config.max_pods.to_string())),
+        ("pods".to_owned(), pods),
     ]);
     for (size, pages) in &machine.huge_pages {
         let name = format!("hugepages-{}", bytes_quantity(signed(*size)).0);
@@ -178,6 +182,14 @@ pub(super) fn resources(inputs: &Inputs<'_>) -> (BTreeMap<String, Quantity>, BTr
         list.extend(counts.iter().map(|(name, count)| (name.clone(), Quantity(count.to_string()))));
     }
     (capacity, allocatable)
+}
+
+/// `maxPods`, or what `podsPerCore` makes of the cores where that is less.
+fn pods(config: &AgentConfig, cpus: u32) -> u32 {
+    match u32::try_from(config.kubelet.pods_per_core) {
+        Ok(each) if each > 0 => config.max_pods.min(each.saturating_mul(cpus)),
+        _ => config.max_pods,
+    }
 }
 
 /// An eviction threshold in bytes: a quantity, or a percentage of the capacity.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// What came of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Finding {
+pub(in crate::cli) enum Finding {
     Fine(String),
     /// A node runs, and something about it may surprise.
     Warning(String),
@@ -16,7 +16,7 @@ pub(super) enum Finding {
 use Finding::{Failure, Fine, Warning};
 
 /// The text of /proc/swaps against `failSwapOn`.
-pub(super) fn swap(table: &str, fail_swap_on: bool) -> Finding {
+pub(in crate::cli) fn swap(table: &str, fail_swap_on: bool) -> Finding {
     let devices: Vec<&str> = table.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
     let devices = devices.join(", ");
     match (devices.is_empty(), fail_swap_on) {

@@ -1,26 +1,40 @@
 //! Providers that are shell scripts: what they are asked, what they may answer, and for how long that holds.
 
 use super::*;
+use crate::cluster::fake::FakeCluster;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 /// A provider whose script writes each request into `asked` and then answers.
 fn provider(dir: &Path, answer: &str) -> CredentialProviders {
+    provider_with(dir, answer, json!({}))
+}
+
+/// The same; `more` is added to its configuration.
+fn provider_with(dir: &Path, answer: &str, more: serde_json::Value) -> CredentialProviders {
     let script = format!("read -r line\necho \"$line $1 $GREETING\" >> {}/asked\n{answer}\n", dir.display());
     let body = dir.join("body");
     fs::write(&body, script).unwrap();
     // The shell reads it: a file just written is busy for exec while any other test forks.
     symlink("/bin/sh", dir.join("script")).unwrap();
-    let config = json!({
+    let mut config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig",
         "providers": [{
             "name": "script", "apiVersion": "credentialprovider.kubelet.k8s.io/v1", "defaultCacheDuration": "1h",
             "matchImages": ["*.example.org"], "args": [body, "get"], "env": [{"name": "GREETING", "value": "hello"}],
         }],
     });
+    if let (Some(fields), serde_json::Value::Object(more)) = (config["providers"][0].as_object_mut(), more) {
+        fields.extend(more);
+    }
     fs::write(dir.join("config.json"), config.to_string()).unwrap();
     CredentialProviders::load(&Sources { config: dir.join("config.json"), bin_dir: dir.to_owned() }).unwrap()
+}
+
+async fn logins(providers: &CredentialProviders, image: &str) -> Vec<Login> {
+    let cluster = FakeCluster::default();
+    providers.logins(image, Puller { cluster: &cluster, pod: &Pod::default() }).await
 }
 
 fn answer(key: &str, more: &str) -> String {
@@ -39,11 +53,11 @@ fn asked(dir: &Path) -> usize {
 async fn a_provider_is_asked_as_the_kubelet_asks_and_only_for_its_images() {
     let dir = tempfile::tempdir().unwrap();
     let providers = provider(dir.path(), &answer("Image", ""));
-    assert!(providers.logins("example.org/app").await.is_empty());
+    assert!(logins(&providers, "example.org/app").await.is_empty());
     assert_eq!(asked(dir.path()), 0);
     let login = |user: &str, password: &str| (user.to_owned(), password.to_owned());
-    assert_eq!(providers.logins("a.example.org/team/app").await, [login("team", "t"), login("u", "p")]);
-    assert_eq!(providers.logins("a.example.org/app").await, [login("u", "p")]);
+    assert_eq!(logins(&providers, "a.example.org/team/app").await, [login("team", "t"), login("u", "p")]);
+    assert_eq!(logins(&providers, "a.example.org/app").await, [login("u", "p")]);
     let said = fs::read_to_string(dir.path().join("asked")).unwrap();
     let (request, rest) = said.lines().next().unwrap().rsplit_once("} ").unwrap();
     let request: serde_json::Value = serde_json::from_str(&format!("{request}}}")).unwrap();
@@ -65,7 +79,7 @@ async fn an_answer_is_kept_for_what_its_key_says_and_as_long_as_it_says() {
         let dir = tempfile::tempdir().unwrap();
         let providers = provider(dir.path(), &answer(key, more));
         for image in ["a.example.org/one", "a.example.org/two", "b.example.org/one", "a.example.org/one"] {
-            assert!(!providers.logins(image).await.is_empty());
+            assert!(!logins(&providers, image).await.is_empty());
         }
         assert_eq!(asked(dir.path()), times, "{key} {more}");
     }
@@ -82,7 +96,49 @@ async fn a_provider_that_fails_or_babbles_gives_nothing() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         let providers = provider(dir.path(), script);
-        assert!(providers.logins("a.example.org/app").await.is_empty(), "{script}");
+        assert!(logins(&providers, "a.example.org/app").await.is_empty(), "{script}");
         assert_eq!(asked(dir.path()), 1, "{script}");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_gets_a_token_of_the_service_account_and_its_answer_holds_for_that_account() {
+    let cluster = FakeCluster::default();
+    let pod = |namespace: &str, account: &str| -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": namespace, "name": "p"}, "spec": {"containers": [], "serviceAccountName": account},
+        }))
+        .unwrap()
+    };
+    let attributes = |required: bool, annotation: &str| {
+        let keys = if required { json!([annotation]) } else { json!([]) };
+        json!({"tokenAttributes": {
+            "serviceAccountTokenAudience": "registry", "cacheType": "ServiceAccount", "requireServiceAccount": required,
+            "requiredServiceAccountAnnotationKeys": keys,
+        }})
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let providers = provider_with(dir.path(), &answer("Global", ""), attributes(true, "example.com/team"));
+    // The fourth is the first one's again; a pod without a service account is none of the program's.
+    for (namespace, account) in [("a", "builder"), ("a", "other"), ("b", "builder"), ("a", "builder"), ("a", "")] {
+        let pod = pod(namespace, account);
+        let found = providers.logins("a.example.org/app", Puller { cluster: &cluster, pod: &pod });
+        assert_eq!(found.await.is_empty(), account.is_empty());
+    }
+    assert_eq!(asked(dir.path()), 3);
+    let line = fs::read_to_string(dir.path().join("asked")).unwrap();
+    let (request, _) = line.lines().next().unwrap().rsplit_once("} ").unwrap();
+    let request: serde_json::Value = serde_json::from_str(&format!("{request}}}")).unwrap();
+    assert_eq!(request["serviceAccountToken"], "token-for-registry");
+    assert_eq!(request["serviceAccountAnnotations"], json!({"example.com/team": "a"}));
+
+    for (attributes, account, times) in
+        [(attributes(true, "example.com/none"), "builder", 0), (attributes(false, ""), "", 1)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let providers = provider_with(dir.path(), &answer("Global", ""), attributes);
+        let pod = pod("a", account);
+        drop(providers.logins("a.example.org/app", Puller { cluster: &cluster, pod: &pod }).await);
+        assert_eq!(asked(dir.path()), times, "{account}");
     }
 }

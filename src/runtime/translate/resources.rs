@@ -1,6 +1,7 @@
 //! Requests and limits → CRI resources (`kuberuntime_container_linux.go`, `cm/helpers_linux.go`, `qos/policy.go`).
 
 use super::TranslateError;
+use crate::decide::evict::is_critical;
 use crate::model::qos::QosClass;
 use crate::model::resources::{Amounts, List, amounts, has_whole_cpus, pod_limits, pod_requests, whole_cpus};
 use crate::runtime::facts::{HostFacts, size_name};
@@ -79,13 +80,33 @@ pub(super) fn container(
     linux.hugepage_limits = huge_pages(&limits, facts);
     if facts.swap_controller {
         if facts.cgroup_v2 {
-            linux.unified.insert("memory.swap.max".into(), "0".into());
+            let request = requests.get("memory").copied().unwrap_or_default();
+            let swap = facts.limited_swap.filter(|_| may_swap(pod, request, limits.get("memory").copied()));
+            let swap = swap.map_or(0, |swap| swap_share(request, node_memory, swap));
+            linux.unified.insert("memory.swap.max".into(), swap.to_string());
         } else {
             // v1 counts memory and swap together.
             linux.memory_swap_limit_in_bytes = linux.memory_limit_in_bytes;
         }
     }
     Ok(linux)
+}
+
+/// Under `LimitedSwap` containers of burstable pods swap that ask for less memory than their limit, but for critical pods.
+fn may_swap(pod: &Pod, request: i64, limit: Option<i64>) -> bool {
+    QosClass::of(pod) == QosClass::Burstable
+        && !is_critical(pod)
+        && (request, limit.unwrap_or_default()) != (0, 0)
+        && limit != Some(request)
+}
+
+/// Of the machine's swap the same part as the request is of its memory (`calcSwapForBurstablePods`).
+fn swap_share(request: i64, node_memory: i64, swap: i64) -> i64 {
+    if node_memory <= 0 || request > node_memory {
+        return 0;
+    }
+    // In 128 bits: the product of two sizes in bytes.
+    i64::try_from(i128::from(request) * i128::from(swap) / i128::from(node_memory)).unwrap_or(0)
 }
 
 fn linux(
@@ -104,8 +125,8 @@ fn linux(
         linux.cpu_period = CPU_PERIOD_MICROSECONDS;
         linux.cpu_quota = cpu_quota(Millicores(cpu_limit));
     }
-    if facts.cgroup_v2 {
-        // `singleProcessOOMKill: false`, the default on v2: a container dies as a whole.
+    if facts.cgroup_v2 && !facts.single_process_oom_kill {
+        // The default on v2: a container dies as a whole.
         linux.unified.insert("memory.oom.group".into(), "1".into());
     }
     linux

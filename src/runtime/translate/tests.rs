@@ -516,6 +516,39 @@ fn limits_and_requests_become_cgroup_resources() {
 }
 
 #[test]
+fn under_limited_swap_burstable_containers_get_the_share_that_their_request_has_of_memory() {
+    const NODE: i64 = 8 << 30;
+    let facts = HostFacts { swap_controller: true, limited_swap: Some(4 << 30), ..HostFacts::default() };
+    let swap = |spec: &dyn Fn(&mut Value), facts: &HostFacts| {
+        let pod = pod(spec);
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        super::resources::container(&pod, container, NODE, facts).unwrap().unified.remove("memory.swap.max").unwrap()
+    };
+    let with = |requests: Value, limits: Value| {
+        move |spec: &mut Value| spec["containers"][0]["resources"] = json!({ "requests": requests, "limits": limits })
+    };
+    let gibi = json!({ "cpu": "1", "memory": "1Gi" });
+    let burstable = with(json!({ "memory": "1Gi" }), json!({}));
+    for (spec, expected) in [
+        (&burstable as &dyn Fn(&mut Value), "536870912"),
+        (&with(json!({ "memory": "1Gi" }), json!({ "memory": "2Gi" })), "536870912"),
+        (&with(json!({ "memory": "1Gi" }), json!({ "memory": "1Gi" })), "0"),
+        (&with(json!({ "cpu": "1" }), json!({})), "0"),
+        (&with(json!({ "memory": "9Gi" }), json!({})), "0"),
+        (&with(gibi.clone(), gibi), "0"),
+        (&with(json!({}), json!({})), "0"),
+    ] {
+        assert_eq!(swap(spec, &facts), expected);
+    }
+    let critical = |spec: &mut Value| {
+        burstable(spec);
+        spec["priority"] = json!(2_000_000_000);
+    };
+    assert_eq!(swap(&critical, &facts), "0", "a critical pod");
+    assert_eq!(swap(&burstable, &HostFacts { limited_swap: None, ..facts }), "0", "NoSwap");
+}
+
+#[test]
 fn oom_scores_are_the_kubelets() {
     let with = |resources: Value| pod(|spec| spec["containers"][0]["resources"] = resources);
     let full = json!({ "cpu": "1", "memory": "1Gi" });

@@ -1,9 +1,11 @@
 //! TLS of :10250: the serving certificate and the CA of clients, read again when their files change.
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::version::TLS13;
+use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +29,39 @@ pub(in crate::server) struct TlsFiles {
     pub(in crate::server) client_ca: Option<PathBuf>,
     /// The certificate is still to be signed: until then no handshake succeeds.
     pub(in crate::server) awaited: bool,
+    pub(in crate::server) terms: TlsTerms,
+}
+
+static ONLY_TLS13: &[&SupportedProtocolVersion] = &[&TLS13];
+
+/// What callers must be able to (`tlsMinVersion`, `tlsCipherSuites`).
+#[derive(Clone, Debug, Default)]
+pub(in crate::server) struct TlsTerms {
+    only_tls13: bool,
+    /// Of TLS 1.2, by Go's names; empty: all that rustls has.
+    suites: Vec<String>,
+}
+
+impl TlsTerms {
+    pub(in crate::server) fn new(min_version: &str, suites: &[String]) -> Self {
+        Self { only_tls13: min_version == "VersionTLS13", suites: suites.to_vec() }
+    }
+
+    /// Versions and suites; those of TLS 1.3 cannot be chosen from, as in Go.
+    fn apply(&self, mut provider: CryptoProvider) -> (CryptoProvider, &'static [&'static SupportedProtocolVersion]) {
+        if !self.suites.is_empty() {
+            provider.cipher_suites.retain(|suite| suite.tls13().is_some() || self.names(suite.suite()));
+        }
+        let has_tls12 = provider.cipher_suites.iter().any(|suite| suite.tls13().is_none());
+        let only_tls13 = self.only_tls13 || !has_tls12;
+        (provider, if only_tls13 { ONLY_TLS13 } else { rustls::ALL_VERSIONS })
+    }
+
+    fn names(&self, suite: CipherSuite) -> bool {
+        let name = format!("{suite:?}");
+        // Go knows ChaCha's by two names.
+        self.suites.iter().any(|wanted| *wanted == name || name.strip_suffix("_SHA256") == Some(wanted.as_str()))
+    }
 }
 
 /// What identifies a file's content: modification time (s, ns), inode, size.
@@ -83,7 +118,10 @@ fn config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let bad = |error: &dyn std::fmt::Display| TlsError::Config(error.to_string());
     let chain = certificates(&files.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(unreadable(&files.key))?;
-    let builder = ServerConfig::builder();
+    let provider = CryptoProvider::get_default().ok_or_else(|| bad(&"no cryptography is installed"))?;
+    let (provider, versions) = files.terms.apply(provider.as_ref().clone());
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(versions);
+    let builder = builder.map_err(|e| bad(&e))?;
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
@@ -129,11 +167,40 @@ mod tests {
     }
 
     #[test]
+    fn versions_and_suites_are_those_that_the_configuration_names() {
+        let check = |min: &str, suites: &[&str], expected: &[&str], versions: usize| {
+            let suites: Vec<String> = suites.iter().map(|name| (*name).to_owned()).collect();
+            let provider = rustls::crypto::aws_lc_rs::default_provider();
+            let (provider, found) = TlsTerms::new(min, &suites).apply(provider);
+            let old = provider.cipher_suites.iter().filter(|suite| suite.tls13().is_none());
+            let old: Vec<String> = old.map(|suite| format!("{:?}", suite.suite())).collect();
+            if !suites.is_empty() {
+                assert_eq!(old, expected);
+            }
+            assert_eq!(found.len(), versions, "{min} {suites:?}");
+        };
+        check("", &[], &[], 2);
+        check("VersionTLS12", &[], &[], 2);
+        check("VersionTLS13", &[], &[], 1);
+        let gcm = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
+        check("", &[gcm, "TLS_RSA_WITH_AES_128_CBC_SHA"], &[gcm], 2);
+        let chacha = "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305";
+        check("", &[chacha], &["TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"], 2);
+        check("", &["TLS_RSA_WITH_AES_128_CBC_SHA"], &[], 1);
+    }
+
+    #[test]
     fn a_certificate_is_awaited_taken_up_replaced_and_kept_when_the_next_is_none() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kubelet-server-current.pem");
-        let files = TlsFiles { certificate: path.clone(), key: path.clone(), client_ca: None, awaited: true };
+        let files = TlsFiles {
+            certificate: path.clone(),
+            key: path.clone(),
+            client_ca: None,
+            awaited: true,
+            terms: TlsTerms::default(),
+        };
         assert!(Tls::load(TlsFiles { awaited: false, ..files.clone() }).is_err(), "a file that must be there");
         let tls = Tls::load(files).unwrap();
         assert!(tls.current().is_none());

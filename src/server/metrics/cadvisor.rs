@@ -5,7 +5,7 @@
 
 use crate::metrics::text::{Kind, Text, label_list};
 use crate::model::node::Machine;
-use crate::model::stats::{FsUse, InterfaceUse, IoUse};
+use crate::model::stats::{FsUse, InterfaceUse, IoUse, Pressure, Stall};
 use crate::stats::{Group, Owner};
 use std::sync::Arc;
 
@@ -213,6 +213,42 @@ const METRICS: &[Metric] = &[
             detailed(shown, emit, shown.group.figures.memory.oom_kills as f64);
         },
     ),
+    Metric(
+        "container_pressure_cpu_stalled_seconds_total",
+        "Total time duration no tasks in the container could make progress due to CPU congestion.",
+        Counter,
+        |shown, emit| stalled(emit, shown.group.figures.pressure.cpu, |pressure| pressure.full),
+    ),
+    Metric(
+        "container_pressure_cpu_waiting_seconds_total",
+        "Total time duration tasks in the container have waited due to CPU congestion.",
+        Counter,
+        |shown, emit| stalled(emit, shown.group.figures.pressure.cpu, |pressure| pressure.some),
+    ),
+    Metric(
+        "container_pressure_io_stalled_seconds_total",
+        "Total time duration no tasks in the container could make progress due to IO congestion.",
+        Counter,
+        |shown, emit| stalled(emit, shown.group.figures.pressure.io, |pressure| pressure.full),
+    ),
+    Metric(
+        "container_pressure_io_waiting_seconds_total",
+        "Total time duration tasks in the container have waited due to IO congestion.",
+        Counter,
+        |shown, emit| stalled(emit, shown.group.figures.pressure.io, |pressure| pressure.some),
+    ),
+    Metric(
+        "container_pressure_memory_stalled_seconds_total",
+        "Total time duration no tasks in the container could make progress due to memory congestion.",
+        Counter,
+        |shown, emit| stalled(emit, shown.group.figures.pressure.memory, |pressure| pressure.full),
+    ),
+    Metric(
+        "container_pressure_memory_waiting_seconds_total",
+        "Total time duration tasks in the container have waited due to memory congestion.",
+        Counter,
+        |shown, emit| stalled(emit, shown.group.figures.pressure.memory, |pressure| pressure.some),
+    ),
     Metric("container_processes", "Number of processes running inside the container.", Gauge, |shown, emit| {
         detailed(shown, emit, shown.group.figures.pids.processes as f64);
     }),
@@ -272,6 +308,13 @@ fn limited(shown: &Shown, emit: Emit, value: f64) {
 fn detailed(shown: &Shown, emit: Emit, value: f64) {
     if shown.group.is_detailed() {
         emit("", value);
+    }
+}
+
+/// Shown where the kernel keeps it.
+fn stalled(emit: Emit, pressure: Option<Pressure>, part: fn(Pressure) -> Stall) {
+    if let Some(pressure) = pressure {
+        emit("", part(pressure).total as f64 / 1e6);
     }
 }
 

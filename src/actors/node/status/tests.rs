@@ -78,6 +78,22 @@ fn resources_are_printed_and_reserved_as_the_kubelet_does() {
 }
 
 #[test]
+fn pods_per_core_and_the_number_of_images_are_the_configurations() {
+    let with = |per_core: i32, most: Option<i32>| {
+        let mut kubelet = node_config::kubelet::KubeletConfiguration::defaulted();
+        (kubelet.pods_per_core, kubelet.node_status_max_images) = (per_core, most);
+        AgentConfig::resolve("n1", "", kubelet)
+    };
+    for (per_core, cpus, expected) in [(0, 2, 110), (10, 2, 20), (100, 2, 110)] {
+        assert_eq!(pods(&with(per_core, None), cpus), expected);
+    }
+    let all = vec![ImageInfo::default(); 60];
+    for (most, expected) in [(50, 50), (-1, 60), (0, 0)] {
+        assert_eq!(images(&all, with(0, Some(most)).kubelet.node_status_max_images).len(), expected);
+    }
+}
+
+#[test]
 fn readiness_says_what_is_missing() {
     let network =
         runtime(Err("NetworkPluginNotReady: Network plugin returns error: cni plugin not initialized".into()));
@@ -157,7 +173,7 @@ fn the_largest_fifty_images_are_listed_with_at_most_five_names() {
             username: String::new(),
         })
         .collect();
-    let listed = images(&all);
+    let listed = images(&all, Some(50));
     assert_eq!((listed.len(), listed[0].size_bytes), (50, Some(59)));
     assert_eq!(listed[0].names.as_ref().unwrap(), &["i59@sha256:0", "i59:0", "i59:1", "i59:2", "i59:3"]);
 }

@@ -24,7 +24,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 pub use report::PodResources;
@@ -70,13 +70,14 @@ pub struct DevicesHandle(Arc<Manager>);
 
 struct Manager {
     dir: PathBuf,
+    booted: SystemTime,
     tasks: Supervisor,
     book: Mutex<Book>,
     plugins: Mutex<BTreeMap<String, Connected>>,
     /// One allocation at a time: between a look at what is free and the note of what was given lies a call.
     allocating: tokio::sync::Mutex<()>,
     /// One write of the checkpoint at a time, each of the newest book.
-    saving: tokio::sync::Mutex<()>,
+    saving: Arc<tokio::sync::Mutex<()>>,
     changes: watch::Sender<()>,
 }
 
@@ -108,11 +109,12 @@ impl DevicesHandle {
         });
         Self(Arc::new(Manager {
             dir,
+            booted,
             tasks,
             book: Mutex::new(book),
             plugins: Mutex::default(),
             allocating: tokio::sync::Mutex::default(),
-            saving: tokio::sync::Mutex::default(),
+            saving: Arc::default(),
             changes: watch::Sender::default(),
         }))
     }
@@ -316,6 +318,19 @@ impl DevicesHandle {
         Ok(lock(&self.0.book).given_out(uid))
     }
 
+    /// Frees what a pod was given that is refused for another reason.
+    pub async fn take_back(&self, uid: &PodUid) {
+        let held = {
+            let mut book = lock(&self.0.book);
+            let held = book.holders().any(|holder| holder == uid);
+            book.forget(uid);
+            held
+        };
+        if held {
+            self.save().await;
+        }
+    }
+
     /// Where the devices of a pod as a whole could come from.
     pub fn pod_hints(&self, pod: &Pod, uid: &PodUid, nodes: &BTreeSet<u32>) -> Vec<Hints> {
         lock(&self.0.book).pod_hints(pod, uid, nodes)
@@ -359,17 +374,28 @@ impl DevicesHandle {
         if wanted.is_empty() {
             return Ok(false);
         }
+        let claim = |(resource, count)| Claim { pod, uid, container: &container.name, resource, count, nodes };
+        let claims: Vec<Claim<'_>> =
+            wanted.iter().map(|(resource, count)| claim((resource.as_str(), *count))).collect();
+        let holds_all = {
+            let book = lock(&self.0.book);
+            claims.iter().all(|claim| matches!(book.offer(claim), Ok(Offer::Held)))
+        };
+        if holds_all {
+            // Not behind another's plugin, which may take its time.
+            return Ok(false);
+        }
         let _alone = self.0.allocating.lock().await;
         let mut given = false;
-        for (resource, count) in wanted {
-            let claim = Claim { pod, uid, container: &container.name, resource: &resource, count, nodes };
-            let offer = lock(&self.0.book).offer(&claim)?;
+        for claim in &claims {
+            let resource = claim.resource;
+            let offer = lock(&self.0.book).offer(claim)?;
             let chosen = match offer {
                 Offer::Held => continue,
                 Offer::Settled(ids) => ids,
                 Offer::Open(open) => {
                     let (available, certain) = (open.available(), open.taken.clone());
-                    let plugin = self.plugin(&resource)?;
+                    let plugin = self.plugin(resource)?;
                     let preferred = plugin
                         .preferred(available.into_iter().collect(), certain.into_iter().collect(), open.count)
                         .await
@@ -377,8 +403,8 @@ impl DevicesHandle {
                     open.settle(&preferred.into_iter().collect())
                 }
             };
-            let edits = self.call_allocate(&resource, &chosen).await?;
-            lock(&self.0.book).grant(&claim, chosen, edits);
+            let edits = self.call_allocate(resource, &chosen).await?;
+            lock(&self.0.book).grant(claim, chosen, edits);
             given = true;
         }
         Ok(given)
@@ -400,16 +426,20 @@ impl DevicesHandle {
         }
     }
 
-    /// Writes the checkpoint.
+    /// Writes the checkpoint; also when who asks goes away meanwhile, so that no older one comes after a newer.
     async fn save(&self) {
-        let _alone = self.0.saving.lock().await;
-        let encoded = checkpoint::encode(&lock(&self.0.book));
-        let dir = self.0.dir.clone();
-        let written = match encoded {
-            Ok(bytes) => tokio::task::spawn_blocking(move || checkpoint::write(&dir, &bytes)).await,
-            Err(error) => return tracing::error!(%error, "device checkpoint not written"),
-        };
-        match written {
+        let manager = self.0.clone();
+        let alone = manager.saving.clone().lock_owned().await;
+        let written = tokio::task::spawn_blocking(move || {
+            let _alone = alone;
+            let (encoded, of_before) = {
+                let book = lock(&manager.book);
+                (checkpoint::encode(&book), book.grants().any(|(.., grant)| grant.before_boot))
+            };
+            let dated = of_before.then(|| manager.booted - Duration::from_secs(1));
+            checkpoint::write(&manager.dir, &encoded.map_err(std::io::Error::other)?, dated)
+        });
+        match written.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "device checkpoint not written"),
             Err(panic) => tracing::error!(%panic, "device checkpoint not written"),

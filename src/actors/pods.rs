@@ -160,6 +160,14 @@ pub struct PodsTask {
     audited: Option<Instant>,
 }
 
+/// Why a pod is not taken.
+enum Refusal {
+    /// Whatever the pod.
+    Final(Rejection),
+    /// As the node is now: for a pod that it must have, others may leave.
+    Room(Rejection),
+}
+
 /// A pod that waits for others to end.
 struct Arrival {
     pod: DesiredPod,
@@ -389,8 +397,9 @@ impl PodsTask {
     async fn begin(&mut self, pod: DesiredPod) {
         self.remember(&pod);
         let admitted = match self.admit(&pod).await {
-            None => Ok(()),
-            Some(rejection) => match self.make_room(&pod, rejection) {
+            Ok(()) => Ok(()),
+            Err(Refusal::Final(rejection)) => Err(rejection),
+            Err(Refusal::Room(rejection)) => match self.make_room(&pod, rejection) {
                 Ok(arrival) => return self.keep_waiting(arrival),
                 Err(rejection) => Err(rejection),
             },
@@ -425,6 +434,7 @@ impl PodsTask {
         if let Some(rejection) = &memory.rejected {
             self.context.recorder.pod(&pod.pod, None, true, rejection.reason.clone(), rejection.message.clone());
             let refused = pod.uid.clone();
+            self.context.devices.take_back(&pod.uid).await;
             self.release(move |uid| *uid != refused).await;
         }
         let fresh = self.listed && self.in_runtime.as_ref().is_some_and(|known| !known.contains(&pod.uid));
@@ -492,10 +502,10 @@ impl PodsTask {
     }
 
     /// A pod that has been taken before, or is ending, is not judged again.
-    async fn admit(&self, pod: &DesiredPod) -> Option<Rejection> {
+    async fn admit(&self, pod: &DesiredPod) -> Result<(), Refusal> {
         let taken = pod.pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
         if taken || pod.pod.metadata.deletion_timestamp.is_some() {
-            return None;
+            return Ok(());
         }
         self.judge(pod).await
     }
@@ -503,25 +513,20 @@ impl PodsTask {
     /// Is it for this node, and is there room?
     ///
     /// The node's labels and taints may have changed since we last read them: where they decide, they are read again.
-    async fn judge(&self, pod: &DesiredPod) -> Option<Rejection> {
+    async fn judge(&self, pod: &DesiredPod) -> Result<(), Refusal> {
         let status = pod.pod.status.as_ref();
-        if let Err(rejection) = evict::admit(&pod.pod, &self.inputs.distress.borrow()) {
-            return Some(rejection);
-        }
-        let given_out = match self.allocate(pod).await {
-            Ok(given_out) => given_out,
-            Err(rejection) => return Some(rejection),
-        };
+        evict::admit(&pod.pod, &self.inputs.distress.borrow()).map_err(Refusal::Final)?;
+        let given_out = self.allocate(pod).await.map_err(Refusal::Final)?;
         let others = self.others(&pod.uid);
         let mut node = self.context.node.borrow().clone();
         admit::cover(&mut node.allocatable, given_out);
-        let rejection = admit::admit(&pod.pod, &others, &node).err();
+        let admitted = admit::admit(&pod.pod, &others, &node);
         // One that names its node itself has been judged by nobody; the scheduler's judgement may be newer than ours.
         let scheduled = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
         let scheduled = scheduled.into_iter().any(|condition| condition.type_ == "PodScheduled");
-        let affinity = rejection.as_ref().is_some_and(|rejection| rejection.reason == admit::NODE_AFFINITY);
+        let affinity = admitted.as_ref().is_err_and(|rejection| rejection.reason == admit::NODE_AFFINITY);
         if pod.is_static || (scheduled && !affinity) {
-            return rejection;
+            return admitted.map_err(Refusal::Room);
         }
         let name = pod.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
         match self.context.cluster.node(name).await {
@@ -532,7 +537,7 @@ impl PodsTask {
             Ok(None) => node.labels.clear(),
             Err(error) => tracing::warn!(%error, pod = %pod.key, "labels and taints of the node not read again"),
         }
-        admit::admit(&pod.pod, &others, &node).err()
+        admit::admit(&pod.pod, &others, &node).map_err(Refusal::Room)
     }
 
     /// Others leave for a pod that the node must have; it starts when they have ended.
@@ -549,10 +554,9 @@ impl PodsTask {
         Ok(Arrival { pod: pod.clone(), leaving: leaving.into_iter().map(|pod| pod.uid).collect(), until })
     }
 
-    /// The pods that may hold anything of the node, one that is being taken among them; `None` until all are known.
+    /// The pods that may hold devices, one that is being taken among them; `None` until all are known.
     fn active(&self, taken: &PodUid) -> Option<BTreeSet<PodUid>> {
-        let others = || self.others(taken).into_iter().filter_map(|pod| pod.metadata.uid.as_deref().map(PodUid::new));
-        self.listed.then(|| others().chain([taken.clone()]).collect())
+        self.listed.then(|| self.owners(BTreeSet::from([taken.clone()])))
     }
 
     /// Gives a pod's containers devices, CPUs and memory of their own; how much of each device resource is given out then.
@@ -702,7 +706,8 @@ impl PodsTask {
                     }
                 }
                 for orphan in &held {
-                    if !self.listed || self.workers.contains_key(&orphan.uid) {
+                    let known = self.workers.contains_key(&orphan.uid) || self.arrivals.contains_key(&orphan.uid);
+                    if !self.listed || known {
                         continue;
                     }
                     tracing::info!(pod = %orphan.key, uid = %orphan.uid, "stopping a pod that the API server does not know");

@@ -102,18 +102,24 @@ fn a_drivers_volumes_come_and_go_with_their_pods() {
     assert_eq!(first.staged().expect("a stage").secrets["key"], "sesame");
 
     // A disk as it is: the container has it as a device of its own name.
+    let disks = std::path::Path::new("/dev/loop-control").exists();
+    if !disks {
+        eprintln!("skipped: a block volume (this machine has no loop devices)");
+    }
     let mut raw = shell("raw", "head -c 4 /dev/disk; echo; trap 'exit 0' TERM; sleep 3600 & wait $!");
     raw["spec"]["containers"][0]["volumeDevices"] = json!([{"name": "data", "devicePath": "/dev/disk"}]);
     raw["spec"]["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "raw"}}]);
-    node.apply(&raw);
-    node.wait_ready(&["raw"]);
-    assert_eq!(node.kubectl(&["logs", "raw"]), "xxxx\n");
-    assert_eq!(first.asked(), ["stage h-2", "publish h-2"]);
+    if disks {
+        node.apply(&raw);
+        node.wait_ready(&["raw"]);
+        assert_eq!(node.kubectl(&["logs", "raw"]), "xxxx\n");
+        assert_eq!(first.asked(), ["stage h-2", "publish h-2"]);
+    }
 
     // How full they are, their driver says.
     let metrics = format!("/api/v1/nodes/{}/proxy/metrics", node.slot.node_name());
     let metrics = node.kubectl(&["get", "--raw", &metrics]);
-    for claim in ["c", "raw"] {
+    for claim in ["c"].into_iter().chain(disks.then_some("raw")) {
         let labels = format!("{{namespace=\"default\",persistentvolumeclaim=\"{claim}\"}}");
         let series = format!("kubelet_volume_stats_used_bytes{labels} 400\n");
         assert!(metrics.contains(&series), "{series}");
@@ -142,11 +148,14 @@ fn a_drivers_volumes_come_and_go_with_their_pods() {
     assert_eq!(published.volume_context["csi.storage.k8s.io/pod.name"], "late");
     assert_eq!(second.asked(), [format!("publish {}", published.volume_id)]);
 
-    node.kubectl(&["delete", "pod", "late", "keeper", "raw"]);
+    node.kubectl(&["delete", "pod", "late", "keeper", "raw", "--ignore-not-found"]);
     let mut asked = second.asked();
     asked.sort();
     let inline = format!("unpublish {}", published.volume_id);
-    assert_eq!(asked, [&inline, "unpublish h-1", "unpublish h-2", "unstage h-1", "unstage h-2"]);
+    let mut wanted = vec![&*inline, "unpublish h-1", "unstage h-1"];
+    wanted.extend(disks.then_some(["unpublish h-2", "unstage h-2"]).into_iter().flatten());
+    wanted.sort_unstable();
+    assert_eq!(asked, wanted);
     assert_eq!(
         std::fs::read_to_string(node.path("disk/h-1/word")).expect("the volume outlives its pod"),
         "from the disk"

@@ -148,6 +148,8 @@ fn a_plugins_device_goes_to_one_pod_at_a_time_and_stays_with_it_through_a_restar
     drop(process);
     // Its socket was removed, by which a plugin sees that it must register again.
     assert!(!PathBuf::from(node.path("kubelet/device-plugins/thing.sock")).exists());
+    // The agent that was killed said 1.
+    wait_for(&node, &shown, r"{.status.allocatable.ex\.org/thing}", "0");
     // As good: it lies in the watched folder.
     let process = Plugin::start_watched(&node, &plugin);
     wait_for(&node, &shown, r"{.status.allocatable.ex\.org/thing}", "1");

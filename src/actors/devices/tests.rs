@@ -28,6 +28,12 @@ impl Bench {
         Self { root, tasks, devices }
     }
 
+    async fn stop(&self) {
+        self.tasks.stop().await;
+        // A write that has begun goes on to its end.
+        drop(self.devices.0.saving.lock().await);
+    }
+
     fn socket(&self) -> PathBuf {
         self.root.path().join("device-plugins/kubelet.sock")
     }
@@ -144,7 +150,7 @@ async fn after_a_boot_a_container_waits_until_its_plugin_has_listed_its_devices(
     let plugin = FakePlugin::new(&["a", "b"], options(false, false));
     bench.plugin(&plugin, "p.sock").await;
     bench.admit("first", 1).await.unwrap();
-    bench.tasks.stop().await;
+    bench.stop().await;
     let file = std::fs::File::open(bench.root.path().join("device-plugins").join(checkpoint::FILE)).unwrap();
     file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     let bench = Bench::over(bench.root);
@@ -156,6 +162,13 @@ async fn after_a_boot_a_container_waits_until_its_plugin_has_listed_its_devices(
         refused().await,
         "previously allocated devices are no longer healthy; cannot allocate unhealthy devices ex.org/gpu"
     );
+    // What was written since does not hide it from the agent's next start.
+    bench.devices.save().await;
+    bench.stop().await;
+    let bench = Bench::over(bench.root);
+    let refused = bench.prepare("first", 1).await.unwrap_err();
+    assert_eq!(refused, "no healthy devices present; cannot allocate unhealthy devices ex.org/gpu");
+    bench.plugin(&plugin, "p.sock").await;
     let mut changes = bench.devices.changes();
     plugin.list(vec![fake::device("a", true)]);
     changes.changed().await.unwrap();

@@ -110,10 +110,14 @@ pub fn read(dir: &Path, booted: SystemTime, now: Instant) -> Result<Book, Checkp
     decode(&std::fs::read(&path)?, written < booted, now)
 }
 
-/// Replaces the file in `dir`, whole and synced. Blocks.
-pub fn write(dir: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Replaces the file in `dir`, whole and synced. `dated`: while it holds what was given before the boot, the file is
+/// older than the boot too, for the next start to see. Blocks.
+pub fn write(dir: &Path, bytes: &[u8], dated: Option<SystemTime>) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(bytes)?;
+    if let Some(dated) = dated {
+        file.as_file().set_modified(dated)?;
+    }
     file.as_file().sync_all()?;
     file.persist(dir.join(FILE))?;
     Ok(())
@@ -251,7 +255,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let booted = SystemTime::UNIX_EPOCH;
         assert!(read(dir.path(), booted, now()).unwrap().is_empty());
-        write(dir.path(), REAL[1].as_bytes()).unwrap();
+        write(dir.path(), REAL[1].as_bytes(), None).unwrap();
         assert!(!read(dir.path(), booted, now()).unwrap().is_empty());
     }
 }

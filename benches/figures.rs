@@ -226,7 +226,7 @@ impl RawCri {
 async fn raw_alone<T>(node: &mut Node, calls: impl Future<Output = T>) -> T {
     node.kill();
     let result = calls.await;
-    node.boot();
+    node.boot_and_settle();
     result
 }
 

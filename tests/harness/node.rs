@@ -124,6 +124,13 @@ impl Node {
         self.wait_for_line(begun, "node Ready");
     }
 
+    /// Boots again, and waits until all that a start does is done.
+    pub fn boot_and_settle(&mut self) {
+        let begun = self.log_lines().len();
+        self.boot();
+        self.wait_for_line(begun, "image imported");
+    }
+
     /// Starts the binary without waiting.
     pub fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("the log file");

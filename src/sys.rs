@@ -13,8 +13,8 @@ pub fn bound_heaps(most: usize) {
     let _ = most;
 }
 
-/// Gives back what is not needed: free parts of the heaps, and the program's own code, of which most ran once, at the
-/// start. What runs again is mapped again from the page cache, 64 KiB a microsecond.
+/// Gives back what is not needed: free parts of the heaps, and the program's own code and constants, of which most were
+/// used once, at the start. What is used again is mapped again from the page cache, 64 KiB a microsecond.
 pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes a number, locks the heaps one by one, and only touches what is free.
@@ -23,19 +23,21 @@ pub fn give_back_memory() {
     }
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let program = std::fs::read_link("/proc/self/exe").unwrap_or_default();
-    for (start, length) in code(&maps, &program.to_string_lossy()) {
-        // SAFETY: the range is a mapping of the program's file that may be read and run but was never written (linkers
-        // refuse relocations in code), so that all in it can be read from the file again.
+    for (start, length) in unchanged(&maps, &program.to_string_lossy()) {
+        // SAFETY: the range is a mapping of the program's file that cannot be written and never was (linkers refuse
+        // relocations in code, and put what they relocate elsewhere apart), so that all in it can be read again.
         unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
     }
 }
 
-/// Address and length of the program's mappings that run, from `/proc/self/maps`.
-fn code(maps: &str, program: &str) -> Vec<(usize, usize)> {
+/// Address and length of the program's mappings that are as in its file, from `/proc/self/maps`.
+fn unchanged(maps: &str, program: &str) -> Vec<(usize, usize)> {
     let range = |line: &str| {
         let (range, rest) = line.split_once(' ')?;
         let path = rest.split_ascii_whitespace().nth(4)?;
-        if !rest.starts_with("r-xp ") || path != program {
+        // Code, and the constants that lie with the file's head; what the linker relocates begins further on.
+        let as_in_file = rest.starts_with("r-xp ") || rest.starts_with("r--p 00000000 ");
+        if !as_in_file || path != program {
             return None;
         }
         let (start, end) = range.split_once('-')?;
@@ -50,15 +52,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_runs_of_the_program_itself_is_code() {
+    fn only_what_cannot_have_changed_of_the_program_itself_is_given_back() {
         let maps = "559bc18e3000-559bc204d000 r--p 00000000 fe:00 131 /usr/bin/skiff\n\
                     559bc204d000-559bc4625000 r-xp 00769000 fe:00 131 /usr/bin/skiff\n\
                     559bc4625000-559bc474a000 r--p 02d40000 fe:00 131 /usr/bin/skiff\n\
                     7f1200000000-7f1200021000 r-xp 00000000 fe:00 7 /usr/lib/libc.so.6\n\
                     7f1300000000-7f1300021000 rw-p 00000000 00:00 0\n";
-        assert_eq!(code(maps, "/usr/bin/skiff"), [(0x559b_c204_d000, 0x25d_8000)]);
-        assert_eq!(code(maps, ""), []);
-        assert_eq!(code(maps, "/usr/bin/skiff (deleted)"), [], "a program that was replaced is not looked for");
+        assert_eq!(unchanged(maps, "/usr/bin/skiff"), [(0x559b_c18e_3000, 0x76_a000), (0x559b_c204_d000, 0x25d_8000)]);
+        assert_eq!(unchanged(maps, ""), []);
+        assert_eq!(unchanged(maps, "/usr/bin/skiff (deleted)"), [], "a program that was replaced is not looked for");
     }
 
     #[test]
@@ -69,6 +71,6 @@ mod tests {
         assert_eq!(kept.iter().map(String::len).sum::<usize>(), 38_890);
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let program = std::fs::read_link("/proc/self/exe").unwrap();
-        assert!(!code(&maps, &program.to_string_lossy()).is_empty(), "nothing to give back:\n{maps}");
+        assert!(!unchanged(&maps, &program.to_string_lossy()).is_empty(), "nothing to give back:\n{maps}");
     }
 }

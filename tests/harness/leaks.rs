@@ -1,6 +1,7 @@
 //! What a node may leave behind on the machine: found (the test fails for it) and removed (the next test is not hurt).
 
 use super::Node;
+use super::slot::Slot;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -24,12 +25,16 @@ impl Process {
 
     /// Waits until it has ended, and fails when it does not.
     pub fn wait_end(&self) {
-        let pid = rustix::process::Pid::from_raw(self.pid.cast_signed()).expect("a process id");
-        let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
-        let mut polled = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
-        let ended = nix::poll::poll(&mut polled, END_MS).expect("poll");
-        assert_eq!(ended, 1, "still there after {END_MS} ms: {}", self.command);
+        assert!(ends(self.pid), "still there after {END_MS} ms: {}", self.command);
     }
+}
+
+/// Whether a process has ended, or does within `END_MS`.
+fn ends(pid: u32) -> bool {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a process id");
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return true };
+    let mut polled = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+    nix::poll::poll(&mut polled, END_MS).expect("poll") == 1
 }
 
 /// Processes whose command line contains `text`, this one excepted.
@@ -45,11 +50,10 @@ pub fn processes(text: &str) -> Vec<Process> {
         .collect()
 }
 
-/// Mount points below the node's directory, deepest first.
-fn mounts(node: &Node) -> Vec<String> {
+/// Mount points below a node's directory, deepest first; not the harness's own.
+fn mounts(dir: &Path) -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let dir = node.dir.display().to_string();
-    let own = node.path("kubelet");
+    let (dir, own) = (dir.display().to_string(), shared_mount(dir));
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
     let mut points: Vec<String> = points.filter(|p| p.starts_with(&dir) && **p != own).map(str::to_owned).collect();
     points.sort();
@@ -57,8 +61,13 @@ fn mounts(node: &Node) -> Vec<String> {
     points
 }
 
-/// Cgroups below the node's root, deepest first.
-fn cgroups(node: &Node) -> Vec<PathBuf> {
+/// Where `Node::prepare` makes its shared mount.
+fn shared_mount(dir: &Path) -> String {
+    dir.join("kubelet").display().to_string()
+}
+
+/// Cgroups below the root of a slot's node, deepest first.
+fn cgroups(slot: &Slot) -> Vec<PathBuf> {
     fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             if entry.path().is_dir() {
@@ -71,7 +80,7 @@ fn cgroups(node: &Node) -> Vec<PathBuf> {
     let mut roots = vec![PathBuf::from("/sys/fs/cgroup")];
     roots.extend(fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path()));
     for root in roots {
-        let dir = root.join(&node.slot.cgroup()[1..]);
+        let dir = root.join(&slot.cgroup()[1..]);
         if dir.is_dir() {
             collect(&dir, &mut found);
             found.push(dir);
@@ -85,9 +94,9 @@ fn output(program: &str, args: &[&str]) -> String {
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
-/// iptables rules that name the node's pods.
-fn rules(node: &Node) -> Vec<String> {
-    let prefix = node.slot.pod_prefix();
+/// iptables rules that name a slot's pods.
+fn rules(slot: &Slot) -> Vec<String> {
+    let prefix = slot.pod_prefix();
     output("iptables-save", &[]).lines().filter(|line| line.contains(&prefix)).map(str::to_owned).collect()
 }
 
@@ -99,14 +108,14 @@ pub fn shims(node: &Node) -> Vec<Process> {
 
 /// What belongs to pods, while the node runs: paths of mounts and cgroups that name one.
 pub fn of_pods(node: &Node) -> Vec<String> {
-    let mounts = mounts(node).into_iter().filter(|point| point.contains("/kubelet/pods/"));
-    let cgroups = cgroups(node).into_iter().map(|path| path.display().to_string());
+    let mounts = mounts(&node.dir).into_iter().filter(|point| point.contains("/kubelet/pods/"));
+    let cgroups = cgroups(&node.slot).into_iter().map(|path| path.display().to_string());
     mounts.chain(cgroups.filter(|path| path.contains("/pod"))).collect()
 }
 
-/// Interfaces plugged into the node's pod bridge.
-pub fn ports(node: &Node) -> Vec<String> {
-    let ports = fs::read_dir(format!("/sys/class/net/{}/brif", node.slot.bridge()));
+/// Interfaces plugged into the pod bridge of a slot's node.
+pub fn ports(slot: &Slot) -> Vec<String> {
+    let ports = fs::read_dir(format!("/sys/class/net/{}/brif", slot.bridge()));
     ports.into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
@@ -115,32 +124,46 @@ pub fn find(node: &Node) -> Vec<String> {
     let dir = node.dir.display().to_string();
     let mut found: Vec<String> =
         processes(&dir).iter().map(|p| format!("process {}: {}", p.pid, p.command.trim_end())).collect();
-    found.extend(mounts(node).iter().map(|point| format!("mount {point}")));
+    found.extend(mounts(&node.dir).iter().map(|point| format!("mount {point}")));
     let pods = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pod"));
-    found.extend(cgroups(node).iter().filter(pods).map(|path| format!("cgroup {}", path.display())));
-    found.extend(ports(node).iter().map(|port| format!("interface {port}")));
-    found.extend(rules(node).iter().map(|rule| format!("iptables {rule}")));
+    found.extend(cgroups(&node.slot).iter().filter(pods).map(|path| format!("cgroup {}", path.display())));
+    found.extend(ports(&node.slot).iter().map(|port| format!("interface {port}")));
+    found.extend(rules(&node.slot).iter().map(|rule| format!("iptables {rule}")));
     found
 }
 
+/// Removes what a killed test left of its node, whose slot is taken anew.
+pub fn remove_of_killed(slot: &Slot) {
+    let prefix = slot.dir_prefix();
+    let entries = fs::read_dir("/tmp").into_iter().flatten().flatten();
+    let dirs = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+    for dir in dirs.map(|entry| entry.path()) {
+        eprintln!("removing what a killed test left: {}", dir.display());
+        remove(slot, &dir);
+    }
+}
+
 /// Removes whatever is there; nothing here may fail the test.
-pub fn remove(node: &Node) {
-    let dir = node.dir.display().to_string();
-    for process in processes(&dir) {
-        let _ = Command::new("kill").args(["-9", &process.pid.to_string()]).status();
+pub fn remove(slot: &Slot, dir: &Path) {
+    let mut pids: Vec<u32> = processes(&dir.display().to_string()).into_iter().map(|process| process.pid).collect();
+    for cgroup in cgroups(slot) {
+        let members = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+        pids.extend(members.lines().filter_map(|pid| pid.parse::<u32>().ok()));
     }
-    for cgroup in cgroups(node) {
-        for pid in fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default().lines() {
-            let _ = Command::new("kill").args(["-9", pid]).status();
-        }
+    for pid in &pids {
+        let _ = Command::new("kill").args(["-9", &pid.to_string()]).output();
     }
-    for point in mounts(node).into_iter().chain([node.path("kubelet")]) {
+    // A cgroup can be removed when its last process has ended.
+    if !pids.iter().all(|pid| ends(*pid)) {
+        eprintln!("some of {pids:?} did not end within {END_MS} ms of their kill");
+    }
+    for point in mounts(dir).into_iter().chain([shared_mount(dir)]) {
         let _ = Command::new("umount").args(["-l", &point]).output();
     }
-    for cgroup in cgroups(node) {
+    for cgroup in cgroups(slot) {
         let _ = fs::remove_dir(cgroup);
     }
-    for rule in rules(node) {
+    for rule in rules(slot) {
         // As iptables-save quotes it, a shell reads it. The chain of a pod goes with its last rule.
         let rule = rule.trim_start_matches("-A ");
         let _ = Command::new("sh").args(["-c", &format!("iptables -t nat -D {rule}")]).output();
@@ -150,9 +173,9 @@ pub fn remove(node: &Node) {
                 .output();
         }
     }
-    for port in ports(node).into_iter().chain([node.slot.bridge(), node.slot.link()]) {
+    for port in ports(slot).into_iter().chain([slot.bridge(), slot.link()]) {
         let _ = Command::new("ip").args(["link", "delete", &port]).output();
     }
-    let _ = Command::new("ip").args(["netns", "delete", &node.slot.link()]).output();
-    let _ = fs::remove_dir_all(&node.dir);
+    let _ = Command::new("ip").args(["netns", "delete", &slot.link()]).output();
+    let _ = fs::remove_dir_all(dir);
 }

@@ -66,7 +66,8 @@ impl Node {
     /// Makes the directories, the node's address and the image archive, and starts nothing.
     pub fn prepare(containerd: Containerd, flags: &[&str]) -> Self {
         let slot = Slot::take();
-        let dir = PathBuf::from(format!("/tmp/skiff-e2e-{}-{}", slot.number, std::process::id()));
+        leaks::remove_of_killed(&slot);
+        let dir = Path::new("/tmp").join(format!("{}{}", slot.dir_prefix(), std::process::id()));
         fs::create_dir_all(dir.join("data/images")).expect("the node's directory");
         fs::create_dir_all(dir.join("kubelet")).expect("the node's directory");
         let node = Self {
@@ -267,7 +268,7 @@ impl Drop for Node {
         if std::thread::panicking() {
             eprintln!("{}", self.log_tail());
         }
-        leaks::remove(self);
+        leaks::remove(&self.slot, &self.dir);
         if !found.is_empty() && !std::thread::panicking() {
             panic!("left behind by {}:\n{}", self.dir.display(), found.join("\n"));
         }

@@ -29,6 +29,10 @@ impl Slot {
         panic!("all {SLOTS} slots are taken");
     }
 
+    /// The folders of its nodes lie in `/tmp` and begin so.
+    pub fn dir_prefix(&self) -> String {
+        format!("skiff-e2e-{}-", self.number)
+    }
     pub fn port(&self, offset: u16) -> u16 {
         assert!(offset < PORTS_PER_SLOT, "a slot has {PORTS_PER_SLOT} ports");
         FIRST_PORT + self.number * PORTS_PER_SLOT + offset

@@ -79,7 +79,7 @@ fn check_truth(node: &Node, wanted: &[String]) {
     assert_eq!(wanted_shims.len(), wanted.len(), "a shim a pod");
     // Those of pods that have just gone are about to end.
     others.iter().for_each(leaks::Process::wait_end);
-    assert_eq!(leaks::ports(node).len(), wanted.len(), "an interface a pod");
+    assert_eq!(leaks::ports(&node.slot).len(), wanted.len(), "an interface a pod");
     let uids: BTreeSet<&str> = shown.iter().filter_map(|pod| pod["metadata"]["uid"].as_str()).collect();
     let foreign = |path: &String| !uids.iter().any(|uid| path.contains(uid));
     let left: Vec<String> = leaks::of_pods(node).into_iter().filter(foreign).collect();

@@ -37,8 +37,6 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// A scrape of all cgroups shows figures of at most this age, as cadvisor does, which looks each 10 s
 /// (`--housekeeping-interval`); a pod or container that came or went is seen at once.
 const GROUPS_AGE: Duration = Duration::from_secs(10);
-/// Processes of one container whose open files are counted: each costs a folder of `/proc`.
-const COUNTED_PROCESSES: usize = 256;
 
 /// Why the figures could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -63,20 +61,27 @@ impl Subject {
         PodUid::new(self.pod.metadata.uid.as_deref().unwrap_or_default())
     }
 
+    /// Changes with whatever may change its limits.
+    fn version(&self) -> &str {
+        self.pod.metadata.resource_version.as_deref().unwrap_or_default()
+    }
+
     fn host_network(&self) -> bool {
         self.pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true))
     }
 }
 
-/// How closely to look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How closely to look; each depth has all that those before it have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
     /// CPU, memory and threads: what `kubectl top` and eviction want.
     Usage,
-    /// Limits and network too.
+    /// Limits and network.
     Limits,
-    /// Disk traffic and high-water marks too.
+    /// Disk traffic and high-water marks.
     Full,
+    /// Processes and their files.
+    Processes,
 }
 
 /// One cgroup of the tree as cadvisor shows it.
@@ -221,7 +226,7 @@ impl Stats {
     /// One cgroup below the root, such as `kubepods`; `None`: there is none.
     pub async fn cgroup(&self, path: String) -> Result<Option<CgroupUse>, StatsError> {
         let booted = self.inner.booted;
-        self.blocking(move |inner| inner.read(&path, Depth::Usage, booted)).await
+        self.blocking(move |inner| inner.read(&path, Depth::Usage, None, booted)).await
     }
 
     /// Interfaces of the host.
@@ -298,7 +303,7 @@ impl Inner {
 
     /// The root cgroup, which has no memory of its own to tell in v2, and no limits.
     fn root_cgroup(&self, memory: &MemInfo) -> Result<CgroupUse, StatsError> {
-        let mut root = self.read("/", Depth::Full, self.booted)?.unwrap_or_default();
+        let mut root = self.read("/", Depth::Full, None, self.booted)?.unwrap_or_default();
         if root.memory.usage == 0 {
             root.memory = memory.usage();
         }
@@ -315,7 +320,7 @@ impl Inner {
                 name: container.name.clone(),
                 id: container.id.clone(),
                 started_at,
-                cgroup: self.read(&path, depth, started_at)?,
+                cgroup: self.read(&path, depth, Some(subject.version()), started_at)?,
             });
         }
         let (namespace, name) = (&subject.pod.metadata.namespace, &subject.pod.metadata.name);
@@ -323,8 +328,8 @@ impl Inner {
         Ok(PodUse {
             uid: subject.uid(),
             key: crate::ids::PodKey::new(text(namespace), text(name)),
-            cgroup: self.read(&parent, depth, started)?,
-            network: if depth != Depth::Usage { self.network(subject, &parent) } else { Vec::new() },
+            cgroup: self.read(&parent, depth, Some(subject.version()), started)?,
+            network: if depth > Depth::Usage { self.network(subject, &parent)? } else { Vec::new() },
             containers,
             disk: None,
         })
@@ -352,7 +357,7 @@ impl Inner {
             |id: String, figures, network| Group { id, owner: Owner::Node, started_at: self.booted, figures, network };
         groups.push(node("/".to_owned(), self.root_cgroup(&memory)?, own_network()));
         for path in self.cgroups.levels() {
-            if let Some(figures) = self.read(&path, Depth::Full, self.booted)? {
+            if let Some(figures) = self.read(&path, Depth::Full, None, self.booted)? {
                 groups.push(node(path, figures, Vec::new()));
             }
         }
@@ -365,20 +370,20 @@ impl Inner {
     fn pod_groups(&self, subject: &Subject, groups: &mut Vec<Group>) -> Result<(), StatsError> {
         let parent = self.cgroups.pod_parent(&subject.pod);
         let started_at = created(subject).unwrap_or(self.booted);
+        let version = Some(subject.version());
         // What a pod as a whole writes and how it came to it is the sum of its containers, which tell it themselves.
-        let Some(figures) = self.read(&parent, Depth::Limits, started_at)? else { return Ok(()) };
+        let Some(figures) = self.read(&parent, Depth::Limits, version, started_at)? else { return Ok(()) };
         let pod = &subject.pod;
         for sandbox in subject.seen.sandboxes.iter().filter(|sandbox| sandbox.ready) {
             let id = self.cgroups.container_path(&parent, sandbox.id.as_str());
-            let Some(figures) = self.read(&id, Depth::Limits, sandbox.created_at)? else { continue };
+            let Some(figures) = self.read(&id, Depth::Limits, version, sandbox.created_at)? else { continue };
             let owner = Owner::Sandbox(pod.clone(), sandbox.id.to_string());
-            let network = self.network(subject, &parent);
+            let network = self.interfaces(subject, &id);
             groups.push(Group { id, owner, started_at: sandbox.created_at, figures, network });
         }
         for (container, started_at) in running(&subject.seen) {
             let id = self.cgroups.container_path(&parent, container.id.as_str());
-            let Some(mut figures) = self.read(&id, Depth::Full, started_at)? else { continue };
-            self.count_files(&id, &mut figures);
+            let Some(figures) = self.read(&id, Depth::Processes, version, started_at)? else { continue };
             let (name, image) = (container.name.to_string(), container.image.clone());
             let owner = Owner::Container(pod.clone(), container.id.clone(), name, image);
             groups.push(Group { id, owner, started_at, figures, network: Vec::new() });
@@ -387,34 +392,34 @@ impl Inner {
         Ok(())
     }
 
-    fn count_files(&self, path: &str, figures: &mut CgroupUse) {
-        let processes = self.reader.lock().unwrap_or_else(PoisonError::into_inner).processes(path);
-        figures.pids.processes = processes.len() as u64;
-        for pid in processes.into_iter().take(COUNTED_PROCESSES) {
-            let (files, sockets) = proc::open_files(pid);
-            figures.pids.files += files;
-            figures.pids.sockets += sockets;
-        }
+    /// Interfaces of a pod whose sandbox was not looked at yet.
+    fn network(&self, subject: &Subject, parent: &str) -> Result<Vec<InterfaceUse>, StatsError> {
+        let Some(sandbox) = subject.seen.sandboxes.iter().find(|sandbox| sandbox.ready) else { return Ok(Vec::new()) };
+        let path = self.cgroups.container_path(parent, sandbox.id.as_str());
+        self.read(&path, Depth::Limits, Some(subject.version()), sandbox.created_at)?;
+        Ok(self.interfaces(subject, &path))
     }
 
-    /// Interfaces of the pod's network namespace, seen through its sandbox's process.
-    fn network(&self, subject: &Subject, parent: &str) -> Vec<InterfaceUse> {
-        let ready = subject.seen.sandboxes.iter().find(|sandbox| sandbox.ready);
-        let Some(sandbox) = ready.filter(|_| !subject.host_network()) else { return Vec::new() };
+    /// Interfaces of the pod's network namespace, seen through the process of the sandbox that was looked at just now.
+    fn interfaces(&self, subject: &Subject, sandbox: &str) -> Vec<InterfaceUse> {
+        if subject.host_network() {
+            return Vec::new();
+        }
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = self.cgroups.container_path(parent, sandbox.id.as_str());
-        match reader.processes(&path).first() {
-            Some(&pid) => proc::interfaces_of(pid, &mut reader.buffer),
+        match reader.leader(sandbox) {
+            Some(pid) => proc::interfaces_of(pid, &mut reader.buffer),
             None => Vec::new(),
         }
     }
 
-    fn read(&self, path: &str, depth: Depth, started: Timestamp) -> Result<Option<CgroupUse>, StatsError> {
-        let found = self.reader.lock().unwrap_or_else(PoisonError::into_inner).read(
-            path,
-            depth != Depth::Usage,
-            depth == Depth::Full,
-        );
+    fn read(
+        &self,
+        path: &str,
+        depth: Depth,
+        version: Option<&str>,
+        started: Timestamp,
+    ) -> Result<Option<CgroupUse>, StatsError> {
+        let found = self.reader.lock().unwrap_or_else(PoisonError::into_inner).read(path, depth, version);
         let found = found.map_err(|source| StatsError::Read { what: format!("cgroup {path}"), source })?;
         Ok(found.map(|mut figures| {
             let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);

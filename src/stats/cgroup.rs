@@ -1,5 +1,7 @@
 //! The files of a cgroup, v1 and v2: which there are and what each says. Parsing is pure; `Reader` only reads.
 
+use super::Depth;
+use super::proc;
 use super::tree::{Buffer, Tree, is_absent};
 use crate::cgroups::{Cgroups, Version};
 use crate::clock;
@@ -15,17 +17,42 @@ type Apply = fn(&mut CgroupUse, &str);
 /// When a file is worth its system calls: opening costs microseconds, and a full node has thousands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
-    Always,
+    /// Always, and first: where neither CPU time nor memory has changed, nothing has run, and all else is as it was.
+    Sign,
+    /// Always, unless it rests.
+    Usage,
     /// Only for a full look.
     Detail,
-    /// The same, and only where there is a CPU quota; without one it says nothing.
+    /// The same, and also of what rests: the kernel writes back late.
+    Writeback,
+    /// Only where there is a CPU quota; without one it says nothing.
     Quota,
-    /// The same with a memory limit.
+    /// For a full look where there is a memory limit.
     Limit,
-    /// How long tasks waited: wherever there is more to say than the usage.
+    /// How long tasks waited, also of what rests: wherever there is more to say than the usage.
     Pressure,
     /// Limits: they change with a resize only, and are remembered for a while.
     Spec,
+}
+
+impl When {
+    /// Whether a look of that depth reads it, once the limits are known.
+    fn is_wanted(self, depth: Depth, spec: &CgroupSpec) -> bool {
+        match self {
+            Self::Usage => true,
+            Self::Detail | Self::Writeback => depth >= Depth::Full,
+            Self::Pressure => depth >= Depth::Limits,
+            Self::Quota => depth >= Depth::Limits && spec.cpu_quota > 0,
+            Self::Limit => depth >= Depth::Full && spec.memory_limit > 0,
+            // Those were read before.
+            Self::Sign | Self::Spec => false,
+        }
+    }
+
+    /// Whether it may change in a cgroup that rests.
+    fn is_restless(self) -> bool {
+        matches!(self, Self::Writeback | Self::Pressure)
+    }
 }
 
 /// One file: its controller, its name, and what it says.
@@ -40,8 +67,12 @@ const fn source(when: When, controller: &'static str, file: &'static str, apply:
     Source { controller, file, when, apply }
 }
 
+const fn sign(controller: &'static str, file: &'static str, apply: Apply) -> Source {
+    source(When::Sign, controller, file, apply)
+}
+
 const fn usage(controller: &'static str, file: &'static str, apply: Apply) -> Source {
-    source(When::Always, controller, file, apply)
+    source(When::Usage, controller, file, apply)
 }
 
 const fn detail(controller: &'static str, file: &'static str, apply: Apply) -> Source {
@@ -58,9 +89,9 @@ const TICK_NANOSECONDS: u64 = 10_000_000;
 const UNLIMITED: u64 = 1 << 62;
 
 pub(super) const V1: &[Source] = &[
-    usage("cpuacct", "cpuacct.usage", |u, text| u.cpu.total = number(text)),
+    sign("cpuacct", "cpuacct.usage", |u, text| u.cpu.total = number(text)),
     // Before `memory.stat`, which takes the inactive page cache away from it.
-    usage("memory", "memory.usage_in_bytes", |u, text| u.memory.usage = number(text)),
+    sign("memory", "memory.usage_in_bytes", |u, text| u.memory.usage = number(text)),
     usage("memory", "memory.stat", memory_stat_v1),
     usage("pids", "pids.current", |u, text| u.pids.threads = number(text)),
     detail("cpuacct", "cpuacct.stat", |u, text| {
@@ -112,7 +143,7 @@ pub(super) const V1: &[Source] = &[
 ];
 
 pub(super) const V2: &[Source] = &[
-    usage("cpu", "cpu.stat", |u, text| {
+    sign("cpu", "cpu.stat", |u, text| {
         each(text, |key, value| match key {
             "usage_usec" => u.cpu.total = value * 1000,
             "user_usec" => u.cpu.user = value * 1000,
@@ -123,7 +154,7 @@ pub(super) const V2: &[Source] = &[
             _ => {}
         });
     }),
-    usage("memory", "memory.current", |u, text| u.memory.usage = number(text)),
+    sign("memory", "memory.current", |u, text| u.memory.usage = number(text)),
     usage("memory", "memory.stat", memory_stat_v2),
     usage("memory", "memory.swap.current", |u, text| u.memory.swap = number(text)),
     usage("pids", "pids.current", |u, text| u.pids.threads = number(text)),
@@ -144,7 +175,7 @@ pub(super) const V2: &[Source] = &[
     spec("memory", "memory.low", |u, text| u.spec.memory_reservation = limit(text)),
     spec("memory", "memory.swap.max", |u, text| u.spec.swap_limit = limit(text)),
     spec("pids", "pids.max", |u, text| u.pids.threads_max = limit(text)),
-    detail("io", "io.stat", io_stat_v2),
+    source(When::Writeback, "io", "io.stat", io_stat_v2),
     source(When::Pressure, "cpu", "cpu.pressure", |u, text| u.pressure.cpu = pressure(text)),
     source(When::Pressure, "memory", "memory.pressure", |u, text| u.pressure.memory = pressure(text)),
     source(When::Pressure, "io", "io.pressure", |u, text| u.pressure.io = pressure(text)),
@@ -257,25 +288,47 @@ fn shares_of_weight(weight: u64) -> u64 {
     if weight == 0 { 0 } else { 2 + (weight - 1) * 262_142 / 9999 }
 }
 
-/// Limits are read again after this: a resize shows that late.
-const SPEC_AGE: Duration = Duration::from_secs(30);
-/// Limits remembered before those of cgroups that are gone are dropped.
-const SPECS_KEPT: usize = 1024;
+/// Everything is read again after this: limits that somebody else changed show that late.
+const KNOWN_AGE: Duration = Duration::from_secs(300);
+/// Cgroups remembered before those that nobody asked for of late are dropped: a full node's pods, sandboxes and
+/// containers.
+const SWEEP_AT: usize = 512;
 /// The controller in whose tree processes are listed.
 const LISTS_PROCESSES: &str = "memory";
+/// Processes of one container whose open files are counted: each costs a folder of `/proc`.
+const COUNTED_PROCESSES: usize = 256;
 
 /// Reads cgroups, all into one buffer.
 pub(super) struct Reader {
     trees: Vec<(Tree, Vec<&'static Source>)>,
     pub(super) buffer: Buffer,
-    specs: HashMap<String, Known>,
+    known: HashMap<String, Known>,
+    sweep_at: usize,
 }
 
-/// What was last read of a cgroup's limits.
+/// What was last read of a cgroup, whole.
 struct Known {
-    at: Instant,
-    spec: CgroupSpec,
-    threads_max: u64,
+    /// The pod's version then: a later one may have other limits.
+    version: String,
+    read: Instant,
+    asked: Instant,
+    depth: Depth,
+    found: CgroupUse,
+    /// Its first process; not yet looked for: none.
+    leader: Option<i32>,
+}
+
+impl Known {
+    /// Whether the limits may have changed.
+    fn is_of(&self, version: &str, now: Instant) -> bool {
+        self.version == version && now.duration_since(self.read) < KNOWN_AGE
+    }
+
+    /// Whether nothing has run since, given the signs of now.
+    fn rests(&self, depth: Depth, now: &CgroupUse) -> bool {
+        let signs = |of: &CgroupUse| (of.cpu.total, of.memory.usage);
+        self.depth >= depth && signs(&self.found) == signs(now)
+    }
 }
 
 impl Reader {
@@ -292,7 +345,7 @@ impl Reader {
                 None => trees.push((Tree::new(root), vec![source])),
             }
         }
-        Self { trees, buffer: Buffer::default(), specs: HashMap::new() }
+        Self { trees, buffer: Buffer::default(), known: HashMap::new(), sweep_at: SWEEP_AT }
     }
 
     /// The look is over.
@@ -302,36 +355,69 @@ impl Reader {
         }
     }
 
-    /// One cgroup; `None`: there is none at that path. Files that this kernel does not have say nothing. `limits`: with
-    /// what it may use; `full`: with all that there is to say.
-    pub(super) fn read(&mut self, path: &str, limits: bool, full: bool) -> io::Result<Option<CgroupUse>> {
+    /// One cgroup; `None`: there is none at that path. Files that this kernel does not have say nothing. `version` is its
+    /// pod's; what has none is read whole each time.
+    pub(super) fn read(&mut self, path: &str, depth: Depth, version: Option<&str>) -> io::Result<Option<CgroupUse>> {
         let now = clock::now();
         let mut found = CgroupUse { at: now.wall, ..Default::default() };
-        let known = self.specs.get(path).filter(|known| now.mono.duration_since(known.at) < SPEC_AGE);
-        let read_spec = limits && known.is_none();
+        if !self.pass(path, &mut found, |when, _| when == When::Sign)? {
+            self.known.remove(path);
+            return Ok(None);
+        }
+        // Who wants no more than the usage must not be told what is a minute old.
+        let version = version.filter(|_| depth > Depth::Usage);
+        let known = version.and_then(|version| self.known.get_mut(path).filter(|known| known.is_of(version, now.mono)));
         if let Some(known) = known {
-            (found.spec, found.pids.threads_max) = (known.spec, known.threads_max);
-        }
-        let mut any = false;
-        if read_spec {
-            any |= self.pass(path, &mut found, |source, _| source.when == When::Spec)?;
-            if any {
-                if self.specs.len() >= SPECS_KEPT {
-                    self.specs.retain(|_, known| now.mono.duration_since(known.at) < SPEC_AGE);
-                }
-                let known = Known { at: now.mono, spec: found.spec, threads_max: found.pids.threads_max };
-                self.specs.insert(path.to_owned(), known);
+            known.asked = now.mono;
+            if known.rests(depth, &found) {
+                found = CgroupUse { at: found.at, ..known.found.clone() };
+                self.pass(path, &mut found, |when, spec| when.is_restless() && when.is_wanted(depth, spec))?;
+                return Ok(Some(found));
             }
+            (found.spec, found.pids.threads_max) = (known.found.spec, known.found.pids.threads_max);
+        } else if depth > Depth::Usage {
+            self.pass(path, &mut found, |when, _| when == When::Spec)?;
         }
-        any |= self.pass(path, &mut found, |source, spec| match source.when {
-            When::Always => true,
-            When::Detail => full,
-            When::Pressure => limits,
-            When::Quota => limits && spec.cpu_quota > 0,
-            When::Limit => full && spec.memory_limit > 0,
-            When::Spec => false,
-        })?;
-        Ok(any.then_some(found))
+        self.pass(path, &mut found, |when, spec| when.is_wanted(depth, spec))?;
+        if depth >= Depth::Processes {
+            self.count_files(path, &mut found);
+        }
+        if let Some(version) = version {
+            self.keep(path, version, depth, &found, now.mono);
+        }
+        Ok(Some(found))
+    }
+
+    fn keep(&mut self, path: &str, version: &str, depth: Depth, found: &CgroupUse, now: Instant) {
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|_, known| now.duration_since(known.asked) < KNOWN_AGE);
+            self.sweep_at = SWEEP_AT.max(self.known.len() * 2);
+        }
+        let read = self.known.get(path).filter(|known| known.is_of(version, now)).map_or(now, |known| known.read);
+        let known = Known { version: version.to_owned(), read, asked: now, depth, found: found.clone(), leader: None };
+        self.known.insert(path.to_owned(), known);
+    }
+
+    fn count_files(&mut self, path: &str, found: &mut CgroupUse) {
+        let processes = self.processes(path);
+        found.pids.processes = processes.len() as u64;
+        for pid in processes.into_iter().take(COUNTED_PROCESSES) {
+            let (files, sockets) = proc::open_files(pid);
+            found.pids.files += files;
+            found.pids.sockets += sockets;
+        }
+    }
+
+    /// A process of a cgroup that was read in this look: the same one for as long as it rests.
+    pub(super) fn leader(&mut self, path: &str) -> Option<i32> {
+        if let Some(leader) = self.known.get(path).and_then(|known| known.leader) {
+            return Some(leader);
+        }
+        let leader = self.processes(path).first().copied();
+        if let Some(known) = self.known.get_mut(path) {
+            known.leader = leader;
+        }
+        leader
     }
 
     /// Reads the wanted files of a cgroup in all trees; whether there was any.
@@ -339,12 +425,12 @@ impl Reader {
         &mut self,
         path: &str,
         found: &mut CgroupUse,
-        wanted: impl Fn(&Source, &CgroupSpec) -> bool,
+        wanted: impl Fn(When, &CgroupSpec) -> bool,
     ) -> io::Result<bool> {
         let spec = found.spec;
         let mut any = false;
         for (tree, sources) in &mut self.trees {
-            for source in sources.iter().filter(|source| wanted(source, &spec)) {
+            for source in sources.iter().filter(|source| wanted(source.when, &spec)) {
                 match tree.read(path, source.file, &mut self.buffer) {
                     Ok(text) => {
                         any = true;
@@ -477,14 +563,54 @@ mod tests {
         let many: String = (1..3000).map(|pid| format!("{pid}\n")).collect();
         std::fs::write(group.join("cgroup.procs"), format!("0\n{many}")).unwrap();
         let mut reader = Reader::new(&Cgroups::detect(dir.path(), "cgroupfs").unwrap());
-        assert_eq!(reader.read("/kubepods/none", true, true).unwrap(), None);
-        let full = reader.read("/kubepods/pod1", true, true).unwrap().unwrap();
+        assert_eq!(reader.read("/kubepods/none", Depth::Full, Some("1")).unwrap(), None);
+        let full = reader.read("/kubepods/pod1", Depth::Full, Some("1")).unwrap().unwrap();
         assert_eq!((full.memory.working_set, full.spec.memory_limit), (1_000_000, 32 << 20));
-        let brief = reader.read("/kubepods/pod1", false, false).unwrap().unwrap();
+        let brief = reader.read("/kubepods/pod1", Depth::Usage, Some("1")).unwrap().unwrap();
         assert_eq!((brief.memory.working_set, brief.memory.max_usage), (1_000_000, 0));
-        std::fs::write(group.join("memory.max"), "1048576").unwrap();
-        let again = reader.read("/kubepods/pod1", true, true).unwrap().unwrap();
-        assert_eq!(again.spec.memory_limit, 32 << 20, "limits are remembered for a while");
         assert_eq!(reader.processes("/kubepods/pod1").len(), 2999);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn where_nothing_ran_only_what_may_have_changed_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("cgroup.controllers"), "cpu memory pids io").unwrap();
+        let group = dir.path().join("pod1");
+        std::fs::create_dir_all(&group).unwrap();
+        let write = |file: &str, text: &str| std::fs::write(group.join(file), text).unwrap();
+        let changed: &[(&str, &str)] = &[
+            ("memory.max", "1048576\n"),
+            ("memory.stat", "anon 7\n"),
+            ("io.stat", "8:0 rbytes=9 wbytes=9 rios=9 wios=9\n"),
+            ("memory.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=9\n"),
+        ];
+        // What has changed, the version, seconds later, the depth: limit, memory, traffic and stall that are told.
+        let [limit, more_limit] = [32 << 20, 1 << 20];
+        let rows = [
+            (None, "1", 0, Depth::Full, (limit, 0, 9, 9)),
+            (Some(("cpu.stat", "usage_usec 124000\n")), "1", 0, Depth::Full, (limit, 7, 9, 9)),
+            (Some(("memory.current", "5\n")), "1", 0, Depth::Full, (limit, 7, 9, 9)),
+            (None, "2", 0, Depth::Full, (more_limit, 7, 9, 9)),
+            (None, "1", 301, Depth::Full, (more_limit, 7, 9, 9)),
+            // Traffic is not asked for, nor read again.
+            (None, "1", 0, Depth::Limits, (limit, 0, 4096, 9)),
+            (None, "1", 0, Depth::Usage, (0, 7, 0, 0)),
+        ];
+        for (sign, version, seconds, depth, expected) in rows {
+            FILES_V2.iter().for_each(|(file, text)| write(file, text));
+            write("memory.stat", "anon 0\n");
+            let mut reader = Reader::new(&Cgroups::detect(dir.path(), "cgroupfs").unwrap());
+            let before = reader.read("/pod1", Depth::Full, Some("1")).unwrap().unwrap();
+            assert_eq!(before.memory.rss, 0);
+            changed.iter().for_each(|(file, text)| write(file, text));
+            if let Some((file, text)) = sign {
+                write(file, text);
+            }
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            let found = reader.read("/pod1", depth, Some(version)).unwrap().unwrap();
+            let traffic = found.io.values().next().map_or(0, |io| io.read_bytes);
+            let stall = found.pressure.memory.map_or(0, |pressure| pressure.some.total);
+            let told = (found.spec.memory_limit, found.memory.rss, traffic, stall);
+            assert_eq!(told, expected, "{sign:?} {version} {seconds} {depth:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use crate::actors::certificates::{Certificates, ReloadTask};
 use crate::actors::content::ContentTask;
 use crate::actors::devices::{DevicesHandle, PodResources};
 use crate::actors::eviction::EvictionTask;
-use crate::actors::housekeeping::Housekeeping;
+use crate::actors::housekeeping::{DEFAULT_LOG_PERIOD, Housekeeping};
 use crate::actors::image_gc::{self, ImageGc};
 use crate::actors::images::{ImagesHandle, PullLimits};
 use crate::actors::mirrors::MirrorsTask;
@@ -29,6 +29,7 @@ use crate::decide::static_pod::MirrorView;
 use crate::ids::PodUid;
 use crate::images::Images;
 use crate::images::credential::CredentialProviders;
+use crate::images::pulls::{PullRecords, Verification};
 use crate::logind::Logind;
 use crate::managers::{ManagerError, Managers};
 use crate::model::dns::{Dns, NodeDns};
@@ -36,7 +37,7 @@ use crate::model::eviction::Distress;
 use crate::model::node::NodeFacts;
 use crate::model::observed::ContainerState;
 use crate::runtime::cri::CriRuntime;
-use crate::runtime::translate::{HostFacts, cpu_shares};
+use crate::runtime::translate::{CPU_PERIOD_MICROSECONDS, HostFacts, cpu_shares};
 use crate::runtime::{Runtime, RuntimeError, RuntimeInfo};
 use crate::server::{self, ServeError};
 use crate::stats::Stats;
@@ -46,6 +47,7 @@ use crate::volumes::{CsiState, IdSettings, Volumes};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use node_config::agent::AgentConfig;
 use node_config::credential_provider::CredentialConfigError;
+use node_config::kubelet::KubeletConfiguration;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -104,8 +106,14 @@ impl Agent {
         };
         let owned_cpus = managers.as_ref().is_some_and(|managers| managers.lifts_quotas());
         let (runtime, info) = connect_runtime(&config, owned_cpus).await?;
+        let pulls = Verification::new(&config.kubelet)
+            .map(|verification| Arc::new(PullRecords::new(&config.root_dir, verification)));
+        if let Some(pulls) = &pulls {
+            pulls.recover(&*runtime).await;
+        }
         let connection = Arc::new(Connection::open(&config.kubeconfig).await?);
-        let cluster: Arc<dyn Cluster> = Arc::new(KubeCluster::over(connection.clone(), &config.node_name));
+        let cluster = KubeCluster::over(connection.clone(), &config.node_name).limited(api_limit(&config.kubelet));
+        let cluster: Arc<dyn Cluster> = Arc::new(cluster);
         let reload = ReloadTask::new(connection.clone(), &config.kubeconfig, &config.cert_dir);
         tasks.spawn("kubeconfig", reload.run());
         let (recorder, recording) =
@@ -152,7 +160,8 @@ impl Agent {
         let probes = ProbesHandle::new(tasks.child(), runtime.clone(), recorder.clone(), dirty);
         let context = WorkerContext {
             images: ImagesHandle::new(runtime.clone(), cluster.clone(), recorder.clone(), PullLimits::new(&config))
-                .with_providers(providers),
+                .with_providers(providers)
+                .with_records(pulls.clone()),
             devices: devices.clone(),
             probes: probes.clone(),
             services: follow_services(&tasks, &cluster),
@@ -194,6 +203,7 @@ impl Agent {
             pods: pods.clone(),
             recorder: recorder.clone(),
             archives: Images::new(&config.runtime_endpoint),
+            pulls,
         };
         let images = ImageGc::new(collection, &config.kubelet);
         let eviction = EvictionTask {
@@ -272,6 +282,15 @@ impl Agent {
             pod_logs: config.pod_logs_dir.clone(),
             log_max_bytes: config.container_log_max_size,
             log_max_files: config.container_log_max_files,
+            log_workers: config
+                .kubelet
+                .container_log_max_workers
+                .and_then(|most| usize::try_from(most).ok())
+                .unwrap_or(1),
+            log_period: config
+                .kubelet
+                .container_log_monitor_interval
+                .map_or(DEFAULT_LOG_PERIOD, |period| period.to_std()),
         };
         tasks.spawn("housekeeping", housekeeping.run());
         Ok(Self { tasks, node, runtime, pods, cgroups, volumes })
@@ -349,13 +368,18 @@ async fn connect_runtime(
         seccomp_profiles: config.root_dir.join("seccomp"),
         seccomp_default: config.kubelet.seccomp_default.unwrap_or(false),
         cpu_cfs_quota: config.kubelet.cpu_cfs_quota != Some(false),
+        cpu_period: cpu_period(&config.kubelet),
         single_process_oom_kill: config.kubelet.single_process_oom_kill == Some(true),
         limited_swap,
         whole_cpus_are_owned,
         ..HostFacts::detect()
     };
     let deadline = config.kubelet.runtime_request_timeout.to_std();
-    let runtime: Arc<dyn Runtime> = Arc::new(CriRuntime::lazy(endpoint).with_facts(facts).with_deadline(deadline));
+    let cri = CriRuntime::lazy(endpoint).with_facts(facts).with_deadline(deadline);
+    let images = &config.kubelet.image_service_endpoint;
+    let images = Path::new(images.strip_prefix("unix://").unwrap_or(images));
+    let has_others = !images.as_os_str().is_empty() && images != endpoint;
+    let runtime: Arc<dyn Runtime> = Arc::new(if has_others { cri.with_images_at(images) } else { cri });
     let deadline = clock::now().mono + RUNTIME_WAIT;
     loop {
         match runtime.info().await {
@@ -379,7 +403,7 @@ async fn cgroups(
     let cgroups = Cgroups::detect(Path::new("/sys/fs/cgroup"), driver)?
         .under(&config.cgroup_root)
         .with_pod_pids(kubelet.pod_pids_limit)
-        .with_cpu_quota(kubelet.cpu_cfs_quota != Some(false));
+        .with_cpu_quota(kubelet.cpu_cfs_quota != Some(false), cpu_period(kubelet));
     let capacity = facts.borrow().capacity.clone();
     let amount = |list: &BTreeMap<String, String>, name: &str| list.get(name).map(|text| Quantity(text.clone()));
     let cpu = |quantity: &Quantity| Millicores::parse(quantity).map_or(0, |value| value.0);
@@ -409,6 +433,21 @@ async fn cgroups(
         }
     }
     Ok(cgroups)
+}
+
+/// Calls a second and at once that somebody wished for (`kubeAPIQPS`, `kubeAPIBurst`). Where nobody did, the kubelet's 50
+/// and 100 do not hold: a hundred pods that start together make more, and what bounds ours is how many are under way.
+fn api_limit(kubelet: &KubeletConfiguration) -> Option<(f64, f64)> {
+    let written = ["kubeAPIQPS", "kubeAPIBurst"].iter().any(|field| kubelet.is_written(field));
+    // client-go takes 0 for its own default.
+    let or = |value: i32, default: f64| if value > 0 { f64::from(value) } else { default };
+    written.then(|| (or(kubelet.kube_api_qps.unwrap_or(0), 5.0), or(kubelet.kube_api_burst, 10.0)))
+}
+
+/// `cpuCFSQuotaPeriod` in microseconds.
+fn cpu_period(kubelet: &KubeletConfiguration) -> i64 {
+    let period = kubelet.cpu_cfs_quota_period.map(|period| period.to_std().as_micros());
+    period.and_then(|period| i64::try_from(period).ok()).unwrap_or(CPU_PERIOD_MICROSECONDS)
 }
 
 /// The size of pods' user namespaces, and how many there may be.
@@ -464,5 +503,40 @@ fn host_dns(path: &Path) -> Dns {
             tracing::warn!(path = %path.display(), %error, "resolv.conf not read: pods get no host DNS");
             Dns::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_limited_where_somebody_says_so() {
+        let with = |qps: Option<i32>, burst: Option<i32>| {
+            let mut kubelet = KubeletConfiguration::defaulted();
+            for (field, value) in [("kubeAPIQPS", qps), ("kubeAPIBurst", burst)] {
+                kubelet.written.extend(value.map(|_| field.to_owned()));
+            }
+            kubelet.kube_api_qps = qps.or(kubelet.kube_api_qps);
+            kubelet.kube_api_burst = burst.unwrap_or(kubelet.kube_api_burst);
+            api_limit(&kubelet)
+        };
+        for (qps, burst, expected) in [
+            (None, None, None),
+            (Some(50), None, Some((50.0, 100.0))),
+            (Some(7), Some(9), Some((7.0, 9.0))),
+            (None, Some(20), Some((50.0, 20.0))),
+            (Some(0), Some(0), Some((5.0, 10.0))),
+        ] {
+            assert_eq!(with(qps, burst), expected, "{qps:?} {burst:?}");
+        }
+    }
+
+    #[test]
+    fn the_quotas_period_is_in_microseconds() {
+        let mut kubelet = KubeletConfiguration::defaulted();
+        assert_eq!(cpu_period(&kubelet), CPU_PERIOD_MICROSECONDS);
+        kubelet.cpu_cfs_quota_period = Some(node_config::duration::Duration::from_millis(10));
+        assert_eq!(cpu_period(&kubelet), 10_000);
     }
 }

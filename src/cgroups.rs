@@ -11,7 +11,7 @@ use crate::clock;
 use crate::ids::PodUid;
 use crate::metrics::catalog;
 use crate::model::resources::{BadQuantity, has_whole_cpus};
-use crate::runtime::translate::cpu_shares;
+use crate::runtime::translate::{CPU_PERIOD_MICROSECONDS, cpu_shares};
 use crate::units::{Bytes, Millicores};
 use k8s_openapi::api::core::v1::Pod;
 use nix::sys::signal::{Signal, kill};
@@ -76,6 +76,8 @@ pub struct Cgroups {
     pod_pids: Option<i64>,
     /// CPU limits become quotas (`cpuCFSQuota`).
     cpu_quota: bool,
+    /// Of the quotas, in microseconds (`cpuCFSQuotaPeriod`).
+    cpu_period: i64,
     /// The static CPU policy gives whole CPUs away: pods that own some have no CPU quota.
     whole_cpus_are_owned: bool,
 }
@@ -99,7 +101,16 @@ impl Cgroups {
             return Err(CgroupError::NotMounted(root.to_owned()));
         }
         let parent = vec!["kubepods".to_owned()];
-        Ok(Self { version, driver, hierarchies, parent, pod_pids: None, cpu_quota: true, whole_cpus_are_owned: false })
+        Ok(Self {
+            version,
+            driver,
+            hierarchies,
+            parent,
+            pod_pids: None,
+            cpu_quota: true,
+            cpu_period: CPU_PERIOD_MICROSECONDS,
+            whole_cpus_are_owned: false,
+        })
     }
 
     /// Puts `kubepods` below `cgroup_root` (`--cgroup-root`, `/` by default).
@@ -115,9 +126,9 @@ impl Cgroups {
         self
     }
 
-    /// Whether pods are held to their CPU limits (`cpuCFSQuota`).
-    pub fn with_cpu_quota(mut self, enforced: bool) -> Self {
-        self.cpu_quota = enforced;
+    /// Whether pods are held to their CPU limits (`cpuCFSQuota`), and over which period in microseconds.
+    pub fn with_cpu_quota(mut self, enforced: bool, period: i64) -> Self {
+        (self.cpu_quota, self.cpu_period) = (enforced, period);
         self
     }
 
@@ -129,7 +140,7 @@ impl Cgroups {
 
     /// What a pod's cgroup is given.
     fn resources_of(&self, pod: &Pod, pids: Option<i64>) -> Result<CgroupResources, BadQuantity> {
-        let mut resources = pod_resources(pod, pids)?;
+        let mut resources = pod_resources(pod, pids, self.cpu_period)?;
         if !self.cpu_quota || (self.whole_cpus_are_owned && has_whole_cpus(pod)) {
             resources.cpu_quota = None;
         }
@@ -164,6 +175,15 @@ impl Cgroups {
         let all = self.version == Version::V2;
         let holds = |hierarchy: &&Hierarchy| all || hierarchy.controllers.iter().any(|known| known == controller);
         self.hierarchies.iter().find(holds).map(|hierarchy| hierarchy.root.as_path())
+    }
+
+    /// Moves a process into the cgroup `path` of every hierarchy (`kubeletCgroups`); what is not there is made.
+    pub fn enter(&self, path: &str, pid: u32) -> Result<(), CgroupError> {
+        for hierarchy in &self.hierarchies {
+            let folder = hierarchy.make(path.trim_matches('/'), self.version)?;
+            write(&folder.join("cgroup.procs"), &pid.to_string())?;
+        }
+        Ok(())
     }
 
     /// Makes `kubepods` and its QoS levels and limits the whole to what the node can give to pods.

@@ -150,7 +150,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Agent(flags) => {
             cli.logging.install();
-            block_on(agent::run(*flags, format))?
+            block_on(agent::run(*flags, format, cli.logging.verbosity))?
         }
         Command::Check(flags) => return block_on(check::run(flags)),
         Command::Kubeconfig(flags) => {

@@ -1,9 +1,18 @@
-//! Images from archives: what `docker save`, `podman save`, `ctr export` and `skopeo` write, into containerd; and the
-//! programs that give passwords for those that are pulled (`credential`); names of images (`reference`).
+//! Images from archives: what `docker save`, `podman save`, `ctr export` and `skopeo` write, into containerd.
+//!
+//! | module | what |
+//! |---|---|
+//! | `archive` `pause` | what an archive holds; the sandbox image from our own binary |
+//! | `reference` `matching` | names of images, and patterns of them |
+//! | `keyring` `credential` | logins of pull secrets; programs that give others |
+//! | `pulls` | what is kept of pulls, so that an image is used only by who may pull it |
 
 mod archive;
 pub mod credential;
+pub mod keyring;
+mod matching;
 mod pause;
+pub mod pulls;
 pub(crate) mod reference;
 
 use crate::runtime::RuntimeError;
@@ -147,9 +156,13 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 }
 
 fn hex_digest(hash: &[u8]) -> String {
+    format!("sha256:{}", hex(hash))
+}
+
+fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    let mut text = String::from("sha256:");
-    for byte in hash {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
         // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
     }

@@ -20,7 +20,7 @@ mod summary;
 mod upgrade;
 
 pub use auth::TlsError;
-pub use debug_flags::{SetVerbosity, verbosity_is_set_by};
+pub use debug_flags::{SetVerbosity, set_verbosity, verbosity_is_set_by};
 
 use crate::actors::pods::PodsHandle;
 use crate::actors::probes::ProbesHandle;
@@ -117,12 +117,16 @@ pub async fn start(config: &AgentConfig, deps: Deps) -> Result<(), ServeError> {
     if deps.kubelet.enable_server == Some(false) {
         return Ok(());
     }
+    let terms = TlsTerms::new(&config.kubelet.tls_min_version, &config.kubelet.tls_cipher_suites);
+    if !terms.unknown().is_empty() {
+        tracing::warn!(suites = terms.unknown().join(", "), "tlsCipherSuites that are not secure are not offered");
+    }
     let tls = Arc::new(Tls::load(TlsFiles {
         certificate: config.tls_cert_file.clone(),
         key: config.tls_private_key_file.clone(),
         client_ca: config.client_ca_file.clone(),
         awaited: config.server_tls_bootstrap,
-        terms: TlsTerms::new(&config.kubelet.tls_min_version, &config.kubelet.tls_cipher_suites),
+        terms,
     })?);
     let auth = Arc::new(Auth::new(&config.kubelet, deps.node_name.clone(), deps.cluster.clone()));
     let listener = listen(SocketAddr::new(config.address, config.port)).await?;
@@ -289,14 +293,15 @@ fn counted_path(path: &str) -> &'static str {
 }
 
 async fn reply_to(request: Request<Incoming>, deps: &Deps, port: Port) -> Reply {
-    let route = route::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
-    if route.as_ref().is_ok_and(needs_debugging) && deps.kubelet.enable_debugging_handlers == Some(false) {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n");
+    let (method, path) = (request.method(), request.uri().path());
+    if port == Port::ReadOnly || deps.kubelet.enable_debugging_handlers == Some(false) {
+        match open_without_debugging(path) {
+            Openness::Open => {}
+            Openness::Disabled => return text(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n"),
+            Openness::Absent => return not_found(),
+        }
     }
-    if port == Port::ReadOnly && !route.as_ref().is_ok_and(shows_no_secrets) {
-        return not_found();
-    }
-    match route {
+    match route::parse(method, path, request.uri().query().unwrap_or_default()) {
         Ok(Route::Healthz { check, verbose }) => health::healthz(check.as_deref(), verbose),
         Ok(Route::Statusz) => health::statusz(deps),
         Ok(Route::Flagz) => health::flagz(),
@@ -321,43 +326,33 @@ async fn reply_to(request: Request<Incoming>, deps: &Deps, port: Port) -> Reply 
         Ok(Route::Attach { target, streams }) => exec::attach(request, deps, &target, streams).await,
         Ok(Route::PortForward { pod, ports }) => exec::port_forward(request, deps, &pod, &ports).await,
         Err(RouteError::NotFound) => not_found(),
+        // As where the kubelet is told to show none (`enableProfilingHandler: false`).
+        Err(RouteError::NoProfiles) => text(StatusCode::METHOD_NOT_ALLOWED, "profiling endpoint is disabled.\n"),
+        Err(RouteError::NotAPut) => text(StatusCode::NOT_ACCEPTABLE, "unsupported http method"),
         Err(RouteError::MethodNotAllowed) => text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"),
         Err(RouteError::BadRequest(message)) => text(StatusCode::BAD_REQUEST, message),
     }
 }
 
-/// What the read-only port serves (`InstallAuthNotRequiredHandlers`).
-fn shows_no_secrets(route: &Route) -> bool {
-    matches!(
-        route,
-        Route::Healthz { .. }
-            | Route::Pods
-            | Route::Summary { .. }
-            | Route::Metrics
-            | Route::ProbeMetrics
-            | Route::ResourceMetrics
-            | Route::CadvisorMetrics
-    )
+/// What is there where debugging handlers are off (`enableDebuggingHandlers: false`), and on the read-only port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Openness {
+    /// `InstallAuthNotRequiredHandlers`: nothing in it runs or changes anything.
+    Open,
+    /// `InstallDebuggingDisabledHandlers`: says why not.
+    Disabled,
+    Absent,
 }
 
-/// What `enableDebuggingHandlers: false` switches off.
-fn needs_debugging(route: &Route) -> bool {
-    matches!(
-        route,
-        Route::RunningPods
-            | Route::NodeLogs { .. }
-            | Route::NodeLogQuery(_)
-            | Route::Run { .. }
-            | Route::Checkpoint { .. }
-            | Route::Logs { .. }
-            | Route::Exec { .. }
-            | Route::Attach { .. }
-            | Route::PortForward { .. }
-            | Route::Configz
-            | Route::Verbosity
-            | Route::Statusz
-            | Route::Flagz
-    )
+/// By the first part of the path, which is what chooses the route.
+fn open_without_debugging(path: &str) -> Openness {
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    match (parts.next().unwrap_or_default(), parts.next()) {
+        ("healthz" | "pods" | "stats" | "metrics", _) => Openness::Open,
+        ("run" | "exec" | "attach" | "portForward" | "containerLogs" | "runningpods" | "logs", _)
+        | ("debug", Some("pprof")) => Openness::Disabled,
+        _ => Openness::Absent,
+    }
 }
 
 /// A plain text answer, as Go's `http.Error` and the kubelet's handlers write them.
@@ -389,4 +384,43 @@ fn streamed(chunks: impl futures::Stream<Item = Result<Bytes, Error>> + Send + '
     let mut reply = Response::new(body);
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_debugging_nothing_is_open_that_runs_or_shows_more_than_figures_and_pods() {
+        for (path, expected) in [
+            ("/healthz/ping", Openness::Open),
+            ("/pods", Openness::Open),
+            ("//pods", Openness::Open),
+            ("/stats/summary", Openness::Open),
+            ("/metrics", Openness::Open),
+            ("/metrics/cadvisor", Openness::Open),
+            ("/exec/ns/p/c", Openness::Disabled),
+            ("/run/ns/p/c", Openness::Disabled),
+            ("/attach/ns/p/c", Openness::Disabled),
+            ("/portForward/ns/p", Openness::Disabled),
+            ("/containerLogs/ns/p/c", Openness::Disabled),
+            ("/runningpods/", Openness::Disabled),
+            ("/logs/", Openness::Disabled),
+            ("/debug/pprof/heap", Openness::Disabled),
+            ("/debug/flags/v", Openness::Absent),
+            ("/configz", Openness::Absent),
+            ("/checkpoint/ns/p/c", Openness::Absent),
+            ("/flagz", Openness::Absent),
+            ("/statusz", Openness::Absent),
+            ("/", Openness::Absent),
+            ("/pods/../exec/ns/p/c", Openness::Open),
+        ] {
+            assert_eq!(open_without_debugging(path), expected, "{path}");
+        }
+        // What looks open by its beginning has no route but the open ones.
+        let dots = route::parse(&Method::POST, "/pods/../exec/ns/p/c", "command=id&output=1");
+        assert_eq!(dots, Err(RouteError::MethodNotAllowed));
+        let dots = route::parse(&Method::GET, "/pods/../exec/ns/p/c", "command=id&output=1");
+        assert_eq!(dots, Err(RouteError::NotFound));
+    }
 }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `types` | the fields |
 //! | `quantity` | `resource.Quantity` |
-//! | `default` `validate` | upstream's defaults and rules |
+//! | `default` `validate` `tls` | upstream's defaults and rules; names of cipher suites |
 //! | `flags` | the kubelet's flags, each as a value of a field |
 //! | `pending` | fields that are not acted on yet, with what they would do |
 
@@ -13,6 +13,7 @@ mod default;
 pub mod flags;
 mod pending;
 mod quantity;
+mod tls;
 mod types;
 mod validate;
 
@@ -74,6 +75,7 @@ impl KubeletConfiguration {
     fn resolve(mut fields: Value) -> Result<Self, ConfigError> {
         without_nulls(&mut fields);
         let mut config = typed(&fields)?;
+        config.written = fields.as_object().into_iter().flat_map(Map::keys).cloned().collect();
         config.set_defaults();
         let findings = validate::validate(&config);
         if findings.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(findings)) }
@@ -90,6 +92,11 @@ impl KubeletConfiguration {
     pub fn container_log_max_bytes(&self) -> u64 {
         // Validation let only quantities in.
         quantity::bytes(&self.container_log_max_size).unwrap_or(0)
+    }
+
+    /// Whether somebody wrote the field (by its name in the file), be it with its default.
+    pub fn is_written(&self, field: &str) -> bool {
+        self.written.contains(field)
     }
 
     /// What was set and has no effect yet: the field, and what it would do.

@@ -9,6 +9,7 @@ use crate::logs::rotate;
 use crate::model::observed::ContainerState;
 use crate::runtime::Runtime;
 use crate::volumes::Volumes;
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeSet;
 use std::io;
@@ -18,9 +19,8 @@ use std::time::Duration;
 
 /// How often (the kubelet's `syncFrequency`, 1 min, bounds how late volume content may be).
 const PERIOD: Duration = Duration::from_secs(60);
-/// How often logs are measured (`containerLogMonitorInterval`).
-const LOG_PERIOD: Duration = Duration::from_secs(10);
-
+/// How often logs are measured where nothing else is said.
+pub const DEFAULT_LOG_PERIOD: Duration = Duration::from_secs(10);
 /// How often images are looked at (`ImageGCPeriod`).
 const IMAGES_PERIOD: Duration = Duration::from_secs(300);
 
@@ -35,6 +35,10 @@ pub struct Housekeeping {
     pub log_max_bytes: u64,
     /// `containerLogMaxFiles`, the one being written included.
     pub log_max_files: u32,
+    /// `containerLogMaxWorkers`: rotations at a time.
+    pub log_workers: usize,
+    /// `containerLogMonitorInterval`.
+    pub log_period: Duration,
 }
 
 impl Housekeeping {
@@ -46,7 +50,7 @@ impl Housekeeping {
                 self.images.collect().await;
                 images_due = crate::clock::now().mono + IMAGES_PERIOD;
             }
-            tokio::time::sleep(LOG_PERIOD).await;
+            tokio::time::sleep(self.log_period).await;
             let pods = self.pods.list();
             self.rotate_logs(&pods).await;
             if crate::clock::now().mono >= due {
@@ -90,18 +94,17 @@ impl Housekeeping {
     }
 
     async fn rotate_logs(&self, pods: &[Arc<Pod>]) {
-        for uid in pods.iter().filter_map(|pod| pod.metadata.uid.as_deref().map(PodUid::new)) {
-            let Some(seen) = self.pods.observed(&uid) else { continue };
-            for container in &seen.containers {
-                if !matches!(container.state, ContainerState::Running { .. }) || container.log_path.is_empty() {
-                    continue;
-                }
-                let path = PathBuf::from(&container.log_path);
-                if let Err(error) = self.rotate(&container.id, &path).await {
-                    tracing::warn!(container = %container.name, %error, "container log not rotated");
-                }
+        let seen = pods.iter().filter_map(|pod| self.pods.observed(&PodUid::new(pod.metadata.uid.as_deref()?)));
+        let seen: Vec<_> = seen.collect();
+        let written = seen.iter().flat_map(|seen| &seen.containers).filter(|container| {
+            matches!(container.state, ContainerState::Running { .. }) && !container.log_path.is_empty()
+        });
+        let rotations = stream::iter(written).for_each_concurrent(self.log_workers, async |container| {
+            if let Err(error) = self.rotate(&container.id, Path::new(&container.log_path)).await {
+                tracing::warn!(container = %container.name, %error, "container log not rotated");
             }
-        }
+        });
+        rotations.await;
     }
 
     async fn rotate(&self, id: &ContainerId, log: &Path) -> io::Result<()> {

@@ -5,8 +5,10 @@ use crate::clock;
 use crate::cluster::Recorder;
 use crate::decide::image_gc::{self, Held, Policy, Records, Unused};
 use crate::images::Images;
+use crate::images::pulls::PullRecords;
 use crate::runtime::{Runtime, RuntimeError};
 use crate::stats::{Stats, StatsError};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use node_config::kubelet::KubeletConfiguration;
 use std::collections::BTreeSet;
@@ -43,6 +45,7 @@ struct Inner {
     pods: PodsHandle,
     recorder: Recorder,
     archives: Images,
+    pulls: Option<Arc<PullRecords>>,
     policy: Policy,
     began: Instant,
     /// Held for the whole of a collection: a second one beside it would remove the same images.
@@ -63,6 +66,8 @@ pub struct Deps {
     pub recorder: Recorder,
     /// Knows which images are pinned where the runtime does not tell (containerd before 1.7).
     pub archives: Images,
+    /// What is kept of pulls goes with the images.
+    pub pulls: Option<Arc<PullRecords>>,
 }
 
 impl ImageGc {
@@ -75,14 +80,15 @@ impl ImageGc {
             min_age: kubelet.image_minimum_gc_age.to_std(),
             max_age: kubelet.image_maximum_gc_age.to_std(),
         };
-        let Deps { runtime, stats, pods, recorder, archives } = deps;
+        let Deps { runtime, stats, pods, recorder, archives, pulls } = deps;
         let (began, state) = (clock::now().mono, Mutex::default());
-        Self { inner: Arc::new(Inner { runtime, stats, pods, recorder, archives, policy, began, state }) }
+        Self { inner: Arc::new(Inner { runtime, stats, pods, recorder, archives, pulls, policy, began, state }) }
     }
 
     /// The periodic collection. The first failure may be a runtime that is just starting: only the next one is told.
     pub async fn collect(&self) {
         let mut state = self.inner.state.lock().await;
+        let begun = clock::now().wall;
         match self.inner.collect(&mut state.records).await {
             Ok(()) => state.failed_before = false,
             Err(error) => {
@@ -92,6 +98,7 @@ impl ImageGc {
                 tracing::warn!(%error, "images not collected");
             }
         }
+        self.inner.forget_pulls(begun).await;
     }
 
     /// Has the runtime free what removed containers took; another runtime than containerd does so by itself.
@@ -105,9 +112,12 @@ impl ImageGc {
     /// All that may go (`DeleteUnusedImages`): bytes freed.
     pub async fn remove_unused(&self) -> Result<u64, ImageGcError> {
         let mut state = self.inner.state.lock().await;
+        let begun = clock::now().wall;
         let now = self.inner.look(&mut state.records).await?;
         let (unused, _) = state.records.to_free(u64::MAX, self.inner.policy, now);
-        self.inner.remove(&mut state.records, unused).await
+        let freed = self.inner.remove(&mut state.records, unused).await;
+        self.inner.forget_pulls(begun).await;
+        freed
     }
 }
 
@@ -172,6 +182,15 @@ impl Inner {
             freed += size;
         }
         Ok(freed)
+    }
+
+    /// Who pulled an image that is gone means nothing for one that comes by another way. `begun`: when the collection was.
+    async fn forget_pulls(&self, begun: Timestamp) {
+        let Some(pulls) = self.pulls.as_ref().filter(|pulls| !pulls.is_empty()) else { return };
+        match self.runtime.images().await {
+            Ok(images) => pulls.prune(&images.into_iter().map(|image| image.id).collect(), begun),
+            Err(error) => tracing::warn!(%error, "images not listed: all records of pulls stay"),
+        }
     }
 }
 

@@ -2,15 +2,17 @@
 
 use crate::clock::rate::TokenBucket;
 use crate::cluster::{Cluster, Recorder};
-use crate::images::credential::{CredentialProviders, Login, Puller};
-use crate::images::reference::{registry_of, repository_of, with_default_tag};
+use crate::images::credential::{CredentialProviders, Puller};
+use crate::images::keyring::{Credential, Keyring};
+use crate::images::pulls::PullRecords;
+use crate::images::reference::{repository_of, with_default_tag};
+use crate::metrics::catalog;
 use crate::model::pod::{DesiredPod, Wanted};
-use crate::runtime::{Runtime, RuntimeError};
-use base64::Engine;
+use crate::runtime::Runtime;
 use k8s_openapi::api::core::v1::Secret;
 use node_config::agent::AgentConfig;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
 /// Pulls at once where they are not serialised and no limit is set: more would only slow one another down.
 const PARALLEL_PULLS: usize = 5;
@@ -26,6 +28,8 @@ pub struct ImagesHandle {
     /// `registryPullQPS` and `registryBurst`; what exceeds them fails, and is tried again after its back-off.
     rate: Arc<Mutex<TokenBucket>>,
     providers: CredentialProviders,
+    /// `None`: who may use an image that is here is not looked at.
+    records: Option<Arc<PullRecords>>,
 }
 
 /// How many pulls there may be (`serializeImagePulls`, `maxParallelImagePulls`, `registryPullQPS`, `registryBurst`).
@@ -66,7 +70,7 @@ struct Wish<'a> {
     path: Option<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Policy {
     Always,
     IfNotPresent,
@@ -78,7 +82,12 @@ impl ImagesHandle {
         let permits = Arc::new(Semaphore::new(limits.parallel));
         let burst = if limits.qps == 0 { f64::INFINITY } else { f64::from(limits.burst.max(1)) };
         let rate = Arc::new(Mutex::new(TokenBucket::new(f64::from(limits.qps), burst)));
-        Self { runtime, cluster, recorder, permits, rate, providers: CredentialProviders::default() }
+        Self { runtime, cluster, recorder, permits, rate, providers: CredentialProviders::default(), records: None }
+    }
+
+    /// Keeps who pulled what, and lets pods use only what they may pull.
+    pub fn with_records(self, records: Option<Arc<PullRecords>>) -> Self {
+        Self { records, ..self }
     }
 
     /// Asks the node's credential providers too.
@@ -140,29 +149,75 @@ impl ImagesHandle {
             ImageFailure { reason: "InvalidImageName", message }
         })?;
         let secrets = self.pull_secrets(wish.pod).await;
-        let present = self.runtime.image(&reference).await.map_err(|error| {
-            let message = format!("Failed to inspect image {image:?}: {error}");
-            self.note(wish, true, "InspectFailed", message.clone());
-            ImageFailure { reason: "ImageInspectError", message }
-        })?;
-        match (policy(wish.policy, &reference), present) {
-            (Policy::IfNotPresent | Policy::Never, Some(found)) => {
-                let message =
-                    format!("Container image {image:?} already present on machine and can be accessed by the pod");
-                self.note(wish, false, "Pulled", message);
-                Ok(found.id)
+        let policy = policy(wish.policy, &reference);
+        let credentials = OnceCell::new();
+        // Providers are programs: they are asked once, and only where it matters.
+        let look_up = || credentials.get_or_init(|| self.credentials(wish.pod, &reference, &secrets));
+        // The registry says whether there is a newer one; what is here is not asked for.
+        let here = match policy {
+            Policy::Always => None,
+            Policy::IfNotPresent | Policy::Never => {
+                let found = self.inspect(wish, &reference).await;
+                Some(found.inspect_err(|_| count(policy, None, None))?)
             }
-            (Policy::Never, None) => {
+        };
+        let usable = match &here {
+            Some(Some(id)) => self.may_use(wish, id, look_up()).await.then(|| id.clone()),
+            Some(None) | None => None,
+        };
+        let is_here = here.map(|found| found.is_some());
+        let is_refused = policy == Policy::Never && is_here == Some(false);
+        count(policy, is_here, (!is_refused).then_some(usable.is_none()));
+        match (usable, policy) {
+            (Some(id), _) => Ok(id),
+            // That it is here is not for everyone to know.
+            (None, Policy::Never) => {
                 let message = format!("Container image {image:?} is not present with pull policy of Never");
                 self.note(wish, true, "ErrImageNeverPull", message.clone());
                 Err(ImageFailure { reason: "ErrImageNeverPull", message })
             }
-            (Policy::Always, _) | (Policy::IfNotPresent, None) => self.pull(wish, &reference, &secrets).await,
+            (None, Policy::Always | Policy::IfNotPresent) => self.pull(wish, &reference, look_up().await).await,
         }
     }
 
-    async fn pull(&self, wish: &Wish<'_>, reference: &str, secrets: &[Arc<Secret>]) -> Result<String, ImageFailure> {
+    /// The id of an image that is here.
+    async fn inspect(&self, wish: &Wish<'_>, reference: &str) -> Result<Option<String>, ImageFailure> {
+        let found = self.runtime.image(reference).await.map_err(|error| {
+            let message = format!("Failed to inspect image {:?}: {error}", wish.image);
+            self.note(wish, true, "InspectFailed", message.clone());
+            ImageFailure { reason: "ImageInspectError", message }
+        })?;
+        Ok(found.map(|image| image.id))
+    }
+
+    /// Whether the pod may use an image that is here; says so.
+    async fn may_use<'a>(
+        &self,
+        wish: &Wish<'_>,
+        id: &str,
+        credentials: impl Future<Output = &'a Vec<Credential>>,
+    ) -> bool {
         let image = wish.image;
+        let message = match &self.records {
+            None => format!("Container image {image:?} already present on machine"),
+            Some(records) if records.allows(image, id, credentials).await => {
+                format!("Container image {image:?} already present on machine and can be accessed by the pod")
+            }
+            Some(_) => return false,
+        };
+        self.note(wish, false, "Pulled", message);
+        true
+    }
+
+    async fn pull(&self, wish: &Wish<'_>, reference: &str, credentials: &[Credential]) -> Result<String, ImageFailure> {
+        let image = wish.image;
+        let record = match self.records.as_ref().map(|records| records.begin(image)).transpose() {
+            Ok(record) => record,
+            Err(error) => {
+                let message = format!("Failed to record image pull intent for container image {image:?}: {error}");
+                return Err(ImageFailure { reason: "ErrImagePull", message });
+            }
+        };
         let asked = crate::clock::now().mono;
         self.note(wish, false, "Pulling", format!("Pulling image {image:?}"));
         if !self.rate.lock().unwrap_or_else(PoisonError::into_inner).try_take(crate::clock::now()) {
@@ -171,8 +226,11 @@ impl ImagesHandle {
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await;
         let begun = crate::clock::now().mono;
-        match self.pull_as_someone(wish.pod, reference, secrets).await {
-            Ok(id) => {
+        match self.pull_as_someone(reference, credentials).await {
+            Ok((id, credential)) => {
+                if let Some(record) = record {
+                    record.succeeded(&id, credential);
+                }
                 let now = crate::clock::now().mono;
                 let size = self.runtime.image(&id).await.ok().flatten().map_or(0, |image| image.size);
                 let (took, waited) = (now.duration_since(begun), now.duration_since(asked));
@@ -184,30 +242,37 @@ impl ImagesHandle {
                 self.note(wish, false, "Pulled", message);
                 Ok(id)
             }
-            Err(error) => Err(self.failed(wish, error.to_string())),
+            Err(message) => Err(self.failed(wish, message)),
         }
     }
 
-    /// Pulls with the first login that the registry takes: the pod's, then those of the node's providers; with none
-    /// where nobody knows one.
-    async fn pull_as_someone(
-        &self,
-        pod: &DesiredPod,
-        reference: &str,
-        secrets: &[Arc<Secret>],
-    ) -> Result<String, RuntimeError> {
-        let mut logins: Vec<Login> = credentials(reference, secrets).into_iter().collect();
+    /// With what the image may be pulled: the logins of the pod's secrets, then those of the node's providers.
+    async fn credentials(&self, pod: &DesiredPod, reference: &str, secrets: &[Arc<Secret>]) -> Vec<Credential> {
+        let repository = repository_of(reference);
+        let mut found = Keyring::of_secrets(secrets).lookup(&repository);
         let puller = Puller { cluster: &*self.cluster, pod: &pod.pod };
-        logins.extend(self.providers.logins(&repository_of(reference), puller).await);
-        let mut logins = logins.into_iter();
-        let mut result = self.runtime.pull_image(reference, logins.next()).await;
-        for login in logins {
-            if result.is_ok() {
-                break;
-            }
-            result = self.runtime.pull_image(reference, Some(login)).await;
+        found.extend(self.providers.keyring(&repository, puller).await.lookup(&repository));
+        found
+    }
+
+    /// Pulls with the first login that the registry takes; with none where there is none. The error is all that was said.
+    async fn pull_as_someone<'a>(
+        &self,
+        reference: &str,
+        credentials: &'a [Credential],
+    ) -> Result<(String, Option<&'a Credential>), String> {
+        if credentials.is_empty() {
+            let pulled = self.runtime.pull_image(reference, None).await;
+            return pulled.map(|id| (id, None)).map_err(|error| error.to_string());
         }
-        result
+        let mut errors: Vec<String> = Vec::new();
+        for credential in credentials {
+            match self.runtime.pull_image(reference, Some(credential.login.clone())).await {
+                Ok(id) => return Ok((id, Some(credential))),
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        Err(aggregate(errors))
     }
 
     fn failed(&self, wish: &Wish<'_>, message: String) -> ImageFailure {
@@ -250,31 +315,29 @@ fn policy(written: Option<&str>, reference: &str) -> Policy {
     }
 }
 
-/// User and password for the reference's registry, from `.dockerconfigjson` or `.dockercfg` secrets.
-fn credentials(reference: &str, secrets: &[Arc<Secret>]) -> Option<(String, String)> {
-    let registry = registry_of(reference);
-    secrets.iter().find_map(|secret| {
-        let data = secret.data.as_ref()?;
-        let parse = |key: &str| serde_json::from_slice::<serde_json::Value>(&data.get(key)?.0).ok();
-        let list = match parse(".dockerconfigjson") {
-            Some(config) => config.get("auths")?.clone(),
-            None => parse(".dockercfg")?,
-        };
-        let (_, entry) = list.as_object()?.iter().find(|(server, _)| serves(server, registry))?;
-        let text = |key: &str| entry.get(key).and_then(|value| value.as_str()).map(str::to_owned);
-        if let (Some(user), Some(password)) = (text("username"), text("password")) {
-            return Some((user, password));
+/// Several errors as Go's `utilerrors.Aggregate` words them: each once.
+fn aggregate(errors: Vec<String>) -> String {
+    let mut distinct: Vec<String> = Vec::new();
+    for error in errors {
+        if !distinct.contains(&error) {
+            distinct.push(error);
         }
-        let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth")?).ok()?;
-        let (user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
-        Some((user.to_owned(), password.to_owned()))
-    })
+    }
+    match distinct.as_slice() {
+        [only] => only.clone(),
+        all => format!("[{}]", all.join(", ")),
+    }
 }
 
-fn serves(server: &str, registry: &str) -> bool {
-    let host = server.trim_start_matches("https://").trim_start_matches("http://");
-    let host = host.split('/').next().unwrap_or(host);
-    host == registry || (registry == "docker.io" && host == "index.docker.io")
+/// `kubelet_image_manager_ensure_image_requests_total`; what is not known of a request is `unknown`.
+fn count(policy: Policy, is_here: Option<bool>, is_pulled: Option<bool>) {
+    let policy = match policy {
+        Policy::Always => "always",
+        Policy::IfNotPresent => "ifnotpresent",
+        Policy::Never => "never",
+    };
+    let known = |answer: Option<bool>| answer.map_or("unknown", |answer| if answer { "true" } else { "false" });
+    catalog::IMAGE_REQUESTS.inc([known(is_here), policy, known(is_pulled)]);
 }
 
 /// A duration as Go prints it, to milliseconds: `1.234s`, `12ms`.

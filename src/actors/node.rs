@@ -191,6 +191,12 @@ impl NodeTask {
     }
 
     async fn register_once(&self) -> Result<Node, ClusterError> {
+        let name = &self.deps.config.node_name;
+        if self.deps.config.kubelet.register_node == Some(false) {
+            let missing =
+                || ClusterError::NotFound(format!("node {name:?} is not there: registerNode leaves it to others"));
+            return self.deps.cluster.node(name).await?.ok_or_else(missing);
+        }
         let wanted = self.node();
         let status = wanted.status.clone().unwrap_or_default();
         match self.deps.cluster.create_node(&wanted).await {
@@ -200,13 +206,12 @@ impl NodeTask {
             }
             Err(ClusterError::Conflict(_)) => {}
             // A credential that may update its node but not create it: perhaps the node is there.
-            Err(error @ ClusterError::Denied(_)) => match self.deps.cluster.node(&self.deps.config.node_name).await {
+            Err(error @ ClusterError::Denied(_)) => match self.deps.cluster.node(name).await {
                 Ok(Some(_)) => {}
                 _ => return Err(error),
             },
             Err(error) => return Err(error),
         }
-        let name = &self.deps.config.node_name;
         let known = self.deps.cluster.node(name).await?;
         let known = known.ok_or_else(|| ClusterError::Unavailable(format!("node {name:?} is being replaced")))?;
         match adoption_patch(&known, &wanted) {

@@ -13,7 +13,7 @@ use crate::metrics::catalog;
 use crate::model::eviction::{Distress, Removal};
 use crate::model::memory::Rejection;
 use crate::model::observed::{ObservedPod, Shape};
-use crate::model::pod::{CONFIG_MIRROR, DesiredPod};
+use crate::model::pod::{CONFIG_MIRROR, DesiredPod, PendingResize};
 use crate::model::resources::Allocation;
 use crate::runtime::RuntimeEvent;
 use crate::supervisor::Supervisor;
@@ -318,6 +318,11 @@ impl PodsTask {
         let fixed = self.context.managers.as_ref().map(|managers| managers.fixed()).unwrap_or_default();
         let verdict = resize::judge(&pod, granted, &self.others(&pod.uid), &self.context.node.borrow(), fixed);
         let told = matches!(&verdict, Verdict::Pending(pending) if before.resize.as_ref() == Some(pending));
+        if let Verdict::Pending(PendingResize { never: Some(why), .. }) = &verdict
+            && !told
+        {
+            catalog::INFEASIBLE_RESIZES.inc([*why]);
+        }
         if let Some((warning, reason, message)) = resize::event(&pod, &verdict).filter(|_| !told) {
             self.context.recorder.pod(&pod.pod, None, warning, reason, message);
         }

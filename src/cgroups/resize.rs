@@ -124,7 +124,7 @@ mod tests {
             cpu_shares: Some(100),
             cpu_quota: cpu,
             memory_bytes: memory,
-            pids: None,
+            ..Default::default()
         };
         for (wanted, has, expected) in [
             (limits(Some(20), Some(64)), limits(Some(10), Some(32)), limits(Some(20), Some(64))),

@@ -50,8 +50,11 @@ fn limits(resources: &CgroupResources, version: Version) -> Vec<[String; 3]> {
     }
     if let Some(quota) = resources.cpu_quota {
         // Microseconds of CPU a second, in steps of 10 ms as systemd wants them.
-        let per_second = (quota * 1_000_000 / CPU_PERIOD_MICROSECONDS + 9_999) / 10_000 * 10_000;
+        let per_second = (quota * 1_000_000 / resources.period() + 9_999) / 10_000 * 10_000;
         set("CPUQuotaPerSecUSec", "t", per_second.to_string());
+        if resources.period() != CPU_PERIOD_MICROSECONDS {
+            set("CPUQuotaPeriodUSec", "t", resources.period().to_string());
+        }
     }
     if let Some(bytes) = resources.memory_bytes {
         let name = match version {
@@ -105,6 +108,7 @@ mod tests {
             cpu_quota: Some(50_000),
             memory_bytes: Some(1 << 20),
             pids: Some(100),
+            ..Default::default()
         };
         let text = start_slice("a-b.slice", "a.slice", &resources, Version::V2).join(" ");
         assert!(
@@ -117,6 +121,9 @@ mod tests {
         );
         let text = set_properties("a-b.slice", &resources, Version::V1).join(" ");
         assert!(text.contains("SetUnitProperties sba(sv) a-b.slice true 4 CPUShares t 1024 "), "{text}");
+        let resources = CgroupResources { cpu_quota: Some(5_000), cpu_period: Some(10_000), ..Default::default() };
+        let text = set_properties("a-b.slice", &resources, Version::V2).join(" ");
+        assert!(text.ends_with("true 2 CPUQuotaPerSecUSec t 500000 CPUQuotaPeriodUSec t 10000"), "{text}");
         assert!(stop_unit("a-b.slice").join(" ").ends_with("StopUnit ss a-b.slice replace"));
     }
 }

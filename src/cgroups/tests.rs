@@ -56,6 +56,15 @@ async fn v2_pods_get_their_files_and_are_listed() {
     assert_eq!(cgroups.pods().await.unwrap(), [PodUid::new("u1")]);
 }
 
+#[test]
+fn a_process_enters_a_cgroup_that_is_made_for_it() {
+    let root = v2_root();
+    let cgroups = Cgroups::detect(root.path(), "cgroupfs").unwrap();
+    cgroups.enter("/system/agent/", 42).unwrap();
+    cgroups.enter("/system/agent", 43).unwrap();
+    assert_eq!(fs::read_to_string(root.path().join("system/agent/cgroup.procs")).unwrap(), "43");
+}
+
 #[tokio::test]
 async fn what_is_reserved_is_enforced_on_cgroups_that_are_there() {
     let root = v2_root();

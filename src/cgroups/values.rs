@@ -18,34 +18,44 @@ pub enum Version {
 pub struct CgroupResources {
     /// v1 scale: 2 to 262144.
     pub cpu_shares: Option<i64>,
-    /// Microseconds in each period of 100 ms.
+    /// Microseconds in each period.
     pub cpu_quota: Option<i64>,
+    /// Of the quota, in microseconds; `None` is 100 ms.
+    pub cpu_period: Option<i64>,
     pub memory_bytes: Option<i64>,
     pub pids: Option<i64>,
 }
 
-/// What the kubelet gives a pod's cgroup (`ResourceConfigForPod`): limits only where every container has one.
-pub fn pod_resources(pod: &Pod, pids: Option<i64>) -> Result<CgroupResources, BadQuantity> {
+impl CgroupResources {
+    pub(super) fn period(&self) -> i64 {
+        self.cpu_period.unwrap_or(CPU_PERIOD_MICROSECONDS)
+    }
+}
+
+/// What the kubelet gives a pod's cgroup (`ResourceConfigForPod`): limits only where every container has one. `cpu_period`
+/// in microseconds.
+pub fn pod_resources(pod: &Pod, pids: Option<i64>, cpu_period: i64) -> Result<CgroupResources, BadQuantity> {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let requests = pod_requests(spec, true)?;
     let limits = pod_limits(spec, true)?;
     let limit = |name: &str| limits.get(name).copied().filter(|&limit| limit > 0);
     let shares = cpu_shares(Millicores(requests.get("cpu").copied().unwrap_or_default()));
-    let quota = limit("cpu").map(|limit| cpu_quota(Millicores(limit)));
+    let quota = limit("cpu").map(|limit| cpu_quota(Millicores(limit), cpu_period));
     let resources = match QosClass::of(pod) {
         QosClass::Guaranteed => {
-            CgroupResources { cpu_shares: Some(shares), cpu_quota: quota, memory_bytes: limit("memory"), pids: None }
+            let memory_bytes = limit("memory");
+            CgroupResources { cpu_shares: Some(shares), cpu_quota: quota, memory_bytes, ..Default::default() }
         }
         QosClass::Burstable => CgroupResources {
             cpu_shares: Some(shares),
             cpu_quota: quota.filter(|_| all_limited(spec, "cpu")),
             memory_bytes: limit("memory").filter(|_| all_limited(spec, "memory")),
-            pids: None,
+            ..Default::default()
         },
         QosClass::BestEffort => CgroupResources { cpu_shares: Some(cpu_shares(Millicores(0))), ..Default::default() },
     };
-    Ok(CgroupResources { pids, ..resources })
+    Ok(CgroupResources { pids, cpu_period: resources.cpu_quota.map(|_| cpu_period), ..resources })
 }
 
 /// (controller, file, value), in the order in which they are written.
@@ -58,7 +68,7 @@ pub fn files(resources: &CgroupResources, version: Version) -> Vec<(&'static str
                 file("cpu", "cpu.shares", shares.to_string());
             }
             if let Some(quota) = resources.cpu_quota {
-                file("cpu", "cpu.cfs_period_us", CPU_PERIOD_MICROSECONDS.to_string());
+                file("cpu", "cpu.cfs_period_us", resources.period().to_string());
                 file("cpu", "cpu.cfs_quota_us", quota.to_string());
             }
             if let Some(bytes) = resources.memory_bytes {
@@ -73,7 +83,7 @@ pub fn files(resources: &CgroupResources, version: Version) -> Vec<(&'static str
                 file("cpu", "cpu.weight", cpu_weight(shares).to_string());
             }
             if let Some(quota) = resources.cpu_quota {
-                file("cpu", "cpu.max", format!("{quota} {CPU_PERIOD_MICROSECONDS}"));
+                file("cpu", "cpu.max", format!("{quota} {}", resources.period()));
             }
             if let Some(bytes) = resources.memory_bytes {
                 file("memory", "memory.max", bytes.to_string());
@@ -98,7 +108,7 @@ mod tests {
 
     fn check(spec: serde_json::Value, expected: Expect) {
         let pod: Pod = serde_json::from_value(serde_json::json!({ "spec": spec })).unwrap();
-        let resources = pod_resources(&pod, Some(1024)).unwrap();
+        let resources = pod_resources(&pod, Some(1024), CPU_PERIOD_MICROSECONDS).unwrap();
         let mut text = String::new();
         for (name, version) in [("v1", Version::V1), ("v2", Version::V2)] {
             for (controller, file, value) in files(&resources, version) {
@@ -123,6 +133,21 @@ mod tests {
                 v2 pids pids.max = 1024
             "#]],
         );
+    }
+
+    #[test]
+    fn quotas_are_for_the_period_that_the_configuration_names() {
+        let one = serde_json::json!({ "cpu": "500m", "memory": "64Mi" });
+        let c = container(serde_json::json!({ "requests": one, "limits": one }));
+        let pod: Pod = serde_json::from_value(serde_json::json!({ "spec": { "containers": [c] } })).unwrap();
+        // The least quota that the kernel takes is a millisecond.
+        for (period, quota) in [(100_000, 50_000), (10_000, 5_000), (1_000, 1_000)] {
+            let resources = pod_resources(&pod, None, period).unwrap();
+            let v2 = files(&resources, Version::V2);
+            assert!(v2.contains(&("cpu", "cpu.max", format!("{quota} {period}"))), "{v2:?}");
+            let v1 = files(&resources, Version::V1);
+            assert!(v1.contains(&("cpu", "cpu.cfs_period_us", period.to_string())), "{v1:?}");
+        }
     }
 
     #[test]

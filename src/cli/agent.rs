@@ -17,9 +17,11 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::json;
 use skiff::actors::node::claim;
 use skiff::app::Agent;
+use skiff::cgroups::{CgroupError, Cgroups};
 use skiff::cluster::{Connection, ContactError, KubeCluster, ServerVersion};
 use skiff::identity::bootstrap::{self, Bootstrap};
 use skiff::identity::self_signed;
+use skiff::server::set_verbosity;
 use skiff::supervisor::Supervisor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -97,7 +99,8 @@ struct Resolved {
     self_signs: bool,
 }
 
-pub(crate) async fn run(flags: Flags, format: Format) -> anyhow::Result<()> {
+/// `verbosity`: what the command line says of it, which beats the configuration.
+pub(crate) async fn run(flags: Flags, format: Format, verbosity: Option<u32>) -> anyhow::Result<()> {
     let progress = Progress::new(format);
     let tasks = Supervisor::new();
     let stop = tasks.stopping();
@@ -106,8 +109,13 @@ pub(crate) async fn run(flags: Flags, format: Format) -> anyhow::Result<()> {
 
     machine::root()?;
     let Resolved { config, self_signs } = flags.resolve()?;
+    if verbosity.is_none() && config.kubelet.logging.verbosity > 0 {
+        set_verbosity(config.kubelet.logging.verbosity).map_err(|why| anyhow::anyhow!("logging.verbosity: {why}"))?;
+    }
     ready_machine(&config.kubelet)?;
-    machine::port_is_free("port", config.address, config.port)?;
+    if config.kubelet.enable_server != Some(false) {
+        machine::port_is_free("port", config.address, config.port)?;
+    }
     machine::port_is_free("healthz-port", config.healthz_bind_address, config.healthz_port)?;
     // Cancel-safe: a request that was made is found again by the next start.
     let joined = tokio::select! {
@@ -139,7 +147,17 @@ fn ready_machine(kubelet: &KubeletConfiguration) -> anyhow::Result<()> {
     if let Finding::Failure(why) = preflight::swap(&swaps, kubelet.fail_swap_on != Some(false)) {
         anyhow::bail!("running with swap on is not supported: it is {why}");
     }
+    match preflight::cgroup_v1(machine::has_cgroup_v1(), kubelet) {
+        Finding::Failure(why) => return Err(ConfigError::Field(why).into()),
+        Finding::Warning(why) => tracing::warn!(why, "control groups"),
+        Finding::Fine(_) => {}
+    }
     tunables::set(Path::new("/proc/sys"), kubelet.protect_kernel_defaults)?;
+    if !kubelet.kubelet_cgroups.is_empty()
+        && let Err(error) = enter_cgroup(&kubelet.kubelet_cgroups)
+    {
+        tracing::warn!(%error, cgroup = kubelet.kubelet_cgroups, "the agent stays in the cgroup that it was started in");
+    }
     let score = kubelet.oom_score_adj.unwrap_or_default();
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
         tracing::info!(%error, score, "oom_score_adj not set: short of memory, the kernel may end the agent early");
@@ -149,6 +167,11 @@ fn ready_machine(kubelet: &KubeletConfiguration) -> anyhow::Result<()> {
         tracing::info!(%error, limit = files, "the limit of open files stays as it is");
     }
     Ok(())
+}
+
+/// `kubeletCgroups`: containers' cgroups are made by their own drivers; the agent's is no slice of anybody.
+fn enter_cgroup(path: &str) -> Result<(), CgroupError> {
+    Cgroups::detect(Path::new("/sys/fs/cgroup"), "cgroupfs")?.enter(path, std::process::id())
 }
 
 /// Makes sure of the node's identity and of whom it speaks to; the answer is the API server's address.

@@ -94,6 +94,7 @@ async fn node_findings(flags: &Flags, kubelet: &KubeletConfiguration, findings: 
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let mut add = |what: &str, finding| findings.push((what.to_owned(), finding));
     add("swap", preflight::swap(&read("/proc/swaps"), kubelet.fail_swap_on.unwrap_or(true)));
+    add("cgroup version", preflight::cgroup_v1(machine::has_cgroup_v1(), kubelet));
     add("file systems", preflight::overlay(&read("/proc/filesystems")));
     let sysctl = |key: &str| {
         let value = std::fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/"))).ok()?;

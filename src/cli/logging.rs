@@ -8,9 +8,9 @@ use tracing_subscriber::reload::Handle;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Flags {
-    /// How much to log: 0 to 3 say what changes, 4 to 7 why, 8 to 10 every request
-    #[arg(short = 'v', long = "v", global = true, default_value_t = 2, value_name = "level", help_heading = "Logging")]
-    verbosity: u8,
+    /// How much to log: 0 to 3 say what changes, 4 to 7 why, 8 to 10 every request [default: 2]
+    #[arg(short = 'v', long = "v", global = true, value_name = "level", help_heading = "Logging")]
+    pub(crate) verbosity: Option<u32>,
     /// How to write the log
     #[arg(
         long = "log-format",
@@ -24,6 +24,9 @@ pub(crate) struct Flags {
     pub(crate) format: Format,
 }
 
+/// What kubeadm and kind give the kubelet.
+const DEFAULT_VERBOSITY: u32 = 2;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     Text,
@@ -33,7 +36,7 @@ pub(crate) enum Format {
 impl Flags {
     /// Sends everything that is logged from here on to stderr.
     pub(crate) fn install(&self) {
-        let filter = EnvFilter::new(directives(self.verbosity));
+        let filter = EnvFilter::new(directives(self.verbosity.unwrap_or(DEFAULT_VERBOSITY)));
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         match self.format {
             Format::Text => {
@@ -57,7 +60,7 @@ fn changing<S: 'static>(filter: Handle<EnvFilter, S>) -> SetVerbosity {
 }
 
 /// klog's numbers as levels; libraries speak up only when everything is asked for.
-fn directives(verbosity: u8) -> String {
+fn directives(verbosity: u32) -> String {
     let (ours, others) = match verbosity {
         0..=3 => ("info", "warn"),
         4..=7 => ("debug", "warn"),

@@ -106,11 +106,17 @@ impl CniPlugins {
 pub(crate) fn cgroups() -> Result<String, Lack> {
     if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         Ok("v2".to_owned())
-    } else if Path::new("/sys/fs/cgroup/memory").exists() {
+    } else if has_cgroup_v1() {
         Ok("v1".to_owned())
     } else {
         Err(Lack::Cgroups)
     }
+}
+
+/// Whether the controllers are in trees of their own.
+pub(crate) fn has_cgroup_v1() -> bool {
+    let root = Path::new("/sys/fs/cgroup");
+    !root.join("cgroup.controllers").exists() && root.join("memory").exists()
 }
 
 /// Whether we could listen there. `flag`: what moves the listener elsewhere. Port 0 is any port.

@@ -16,25 +16,23 @@ const WANTED: [(&str, i64); 6] = [
     ("kernel/keys/root_maxbytes", 25_000_000),
 ];
 
-/// A setting that the configuration does not let the agent change.
+/// Settings that the configuration does not let the agent change.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "invalid kernel flag: {flag}, expected value: {expected}, actual value: {actual}; sysctl -w {}={expected}, or leave \
-     it to the agent with protectKernelDefaults: false", flag.replace('/', ".")
-)]
-pub(super) struct WrongSetting {
-    flag: &'static str,
-    expected: i64,
-    actual: i64,
-}
+#[error("{}; set them by sysctl -w, or leave it to the agent with protectKernelDefaults: false", .0.join(", "))]
+pub(super) struct WrongSettings(Vec<String>);
 
-/// Looks at all settings below `root`; what differs is set, or with `protect` refused. A setting that cannot be read or
-/// written (as in a container) is told and left.
-pub(super) fn set(root: &Path, protect: bool) -> Result<(), WrongSetting> {
+/// Looks at all settings below `root`; what differs, or cannot be looked at, is with `protect` refused. Without it is set,
+/// and where that cannot be (as in a container) told and left.
+pub(super) fn set(root: &Path, protect: bool) -> Result<(), WrongSettings> {
+    let mut wrong = Vec::new();
     for (flag, expected) in WANTED {
         let path = root.join(flag);
         let actual = match fs::read_to_string(&path).map(|text| text.trim().parse::<i64>()) {
             Ok(Ok(actual)) => actual,
+            _ if protect => {
+                wrong.push(format!("invalid kernel flag: {flag}, expected value: {expected}, and it cannot be read"));
+                continue;
+            }
             unreadable => {
                 tracing::info!(flag, ?unreadable, "kernel setting not read");
                 continue;
@@ -44,14 +42,15 @@ pub(super) fn set(root: &Path, protect: bool) -> Result<(), WrongSetting> {
             continue;
         }
         if protect {
-            return Err(WrongSetting { flag, expected, actual });
+            wrong.push(format!("invalid kernel flag: {flag}, expected value: {expected}, actual value: {actual}"));
+            continue;
         }
         match fs::write(&path, expected.to_string()) {
             Ok(()) => tracing::info!(flag, expected, actual, "kernel setting changed"),
             Err(error) => tracing::info!(flag, expected, actual, %error, "kernel setting stays"),
         }
     }
-    Ok(())
+    if wrong.is_empty() { Ok(()) } else { Err(WrongSettings(wrong)) }
 }
 
 #[cfg(test)]
@@ -64,19 +63,17 @@ mod tests {
         for folder in ["vm", "kernel/keys"] {
             fs::create_dir_all(root.path().join(folder)).unwrap();
         }
-        for (flag, expected) in WANTED.into_iter().skip(1) {
+        for (flag, expected) in WANTED {
             fs::write(root.path().join(flag), format!("{expected}\n")).unwrap();
         }
         set(root.path(), true).unwrap();
         fs::write(root.path().join("kernel/panic"), "0\n").unwrap();
+        fs::remove_file(root.path().join("vm/panic_on_oom")).unwrap();
         let refused = set(root.path(), true).unwrap_err().to_string();
-        assert!(
-            refused.starts_with("invalid kernel flag: kernel/panic, expected value: 10, actual value: 0;"),
-            "{refused}"
-        );
-        assert!(refused.contains("sysctl -w kernel.panic=10"), "{refused}");
+        let expected = "invalid kernel flag: vm/panic_on_oom, expected value: 0, and it cannot be read, \
+                        invalid kernel flag: kernel/panic, expected value: 10, actual value: 0; set them by sysctl -w";
+        assert!(refused.starts_with(expected), "{refused}");
         set(root.path(), false).unwrap();
         assert_eq!(fs::read_to_string(root.path().join("kernel/panic")).unwrap(), "10");
-        set(root.path(), true).unwrap();
     }
 }

@@ -28,6 +28,7 @@ pub struct KubeCluster {
     api: Api,
     /// For the node's status and lease.
     heartbeat: Api,
+    events: Api,
     node_name: String,
     objects: Objects,
 }
@@ -41,7 +42,16 @@ impl KubeCluster {
     /// The cluster behind a connection that others renew.
     pub fn over(connection: Arc<Connection>, node_name: &str) -> Self {
         let api = Api::new(connection);
-        Self { heartbeat: api.beside(), api, node_name: node_name.to_owned(), objects: Objects::default() }
+        let (heartbeat, events) = (api.beside(), api.clone());
+        Self { heartbeat, events, api, node_name: node_name.to_owned(), objects: Objects::default() }
+    }
+
+    /// Bounds the calls, (a second, at once); but for proofs of life, and for events, whose recorder has a bound of its own.
+    pub fn limited(self, limit: Option<(f64, f64)>) -> Self {
+        match limit {
+            Some((qps, burst)) => Self { api: self.api.limited(qps, burst), ..self },
+            None => self,
+        }
     }
 }
 
@@ -262,10 +272,10 @@ impl Cluster for KubeCluster {
     }
 
     async fn create_event(&self, event: &Event) -> Result<(), ClusterError> {
-        self.api.create_event(event).await
+        self.events.create_event(event).await
     }
 
     async fn patch_event(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), ClusterError> {
-        self.api.patch_event(namespace, name, patch).await
+        self.events.patch_event(namespace, name, patch).await
     }
 }

@@ -1,6 +1,7 @@
 //! One call to the API server: request, deadline, answer, and its failures as `ClusterError`.
 
 use super::{ClusterError, Connection};
+use crate::clock::rate::TokenBucket;
 use crate::ids::{PodKey, PodUid};
 use crate::metrics::catalog;
 use http::{Method, Request, StatusCode, header};
@@ -11,7 +12,7 @@ use kube::client::Body;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -38,11 +39,18 @@ pub(super) fn goes_to(url: &http::Uri) {
 pub(super) struct Api {
     connection: Arc<Connection>,
     slots: Arc<Semaphore>,
+    /// Calls begun a second; who comes too early waits.
+    rate: Option<Arc<Mutex<TokenBucket>>>,
 }
 
 impl Api {
     pub(super) fn new(connection: Arc<Connection>) -> Self {
-        Self { connection, slots: Arc::new(Semaphore::new(CALLS_AT_ONCE)) }
+        Self { connection, slots: Arc::new(Semaphore::new(CALLS_AT_ONCE)), rate: None }
+    }
+
+    /// Begins at most so many calls a second, and so many at once.
+    pub(super) fn limited(self, qps: f64, burst: f64) -> Self {
+        Self { rate: Some(Arc::new(Mutex::new(TokenBucket::new(qps, burst)))), ..self }
     }
 
     /// The same server, without queueing behind this one's calls (proof of life must not wait for pods).
@@ -96,6 +104,10 @@ impl Api {
             .header(header::CONTENT_TYPE, content_type)
             .body(Body::from(body))
             .map_err(|error| ClusterError::Rejected(format!("malformed request path {path}: {error}")))?;
+        if let Some(rate) = &self.rate {
+            let wait = rate.lock().unwrap_or_else(PoisonError::into_inner).take(crate::clock::now());
+            tokio::time::sleep(wait).await;
+        }
         // Each call before us ends by its own deadline. Closed it never is: no permit then means no limit.
         let _slot = self.slots.acquire().await.ok();
         let exchange = async {

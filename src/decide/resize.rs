@@ -52,18 +52,20 @@ pub fn judge(
     if Allocation::of(spec) == *granted {
         return Verdict::Unchanged;
     }
-    let pending =
-        |reason, message| Verdict::Pending(PendingResize { reason, message, generation: wanted.generation() });
+    let generation = wanted.generation();
+    let infeasible = |never, message| {
+        Verdict::Pending(PendingResize { reason: INFEASIBLE, never: Some(never), message, generation })
+    };
     if wanted.is_static {
-        return pending(INFEASIBLE, "In-place resize of static-pods is not supported".to_owned());
+        return infeasible("static_pod", "In-place resize of static-pods is not supported".to_owned());
     }
     let guaranteed = QosClass::of(&wanted.pod) == QosClass::Guaranteed;
-    for (is_fixed, resource, policy) in [
-        (fixed.cpu, "cpu", "CPU Manager policy \"static\""),
-        (fixed.memory, "memory", "Memory Manager policy \"Static\""),
+    for (is_fixed, resource, never, policy) in [
+        (fixed.cpu, "cpu", "guaranteed_pod_cpu_manager_static_policy", "CPU Manager policy \"static\""),
+        (fixed.memory, "memory", "guaranteed_pod_memory_manager_static_policy", "Memory Manager policy \"Static\""),
     ] {
         if is_fixed && guaranteed && granted.changes(spec, resource) {
-            return pending(INFEASIBLE, format!("Resize is infeasible for Guaranteed Pods alongside {policy}"));
+            return infeasible(never, format!("Resize is infeasible for Guaranteed Pods alongside {policy}"));
         }
     }
     let asked = requests::of(spec);
@@ -71,12 +73,14 @@ pub fn judge(
     for (name, asked, has) in [("memory", asked.memory.0, has.memory.0), ("cpu", asked.cpu.0, has.cpu.0)] {
         if asked > has {
             let message = format!("Node didn't have enough capacity: {name}, requested: {asked}, capacity: {has}");
-            return pending(INFEASIBLE, message);
+            return infeasible("insufficient_node_allocatable", message);
         }
     }
     match admit::fits(spec, others, node) {
         Ok(()) => Verdict::Granted,
-        Err(rejection) => pending(DEFERRED, rejection.message),
+        Err(rejection) => {
+            Verdict::Pending(PendingResize { reason: DEFERRED, never: None, message: rejection.message, generation })
+        }
     }
 }
 

@@ -1,12 +1,11 @@
 //! Passwords for images from the node's credential providers: programs that are asked on standard input and answer on
 //! standard output (`credentialprovider.kubelet.k8s.io`), as cloud registries have them.
 
-mod matching;
-
+use super::keyring::{Coordinates, Credential, Keyring, Login, Source};
+use super::matching::matches;
 use crate::clock;
 use crate::cluster::{Cluster, ClusterError};
 use k8s_openapi::api::core::v1::Pod;
-use matching::matches;
 use node_config::credential_provider::{CredentialConfigError, CredentialProvider, Sources, TokenAttributes};
 use serde::Deserialize;
 use serde_json::json;
@@ -26,9 +25,6 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 /// Answers kept of one program: one an image, should it ask so, of the images that a node pulls in a while.
 const MAX_ANSWERS: usize = 256;
-
-/// User and password.
-pub type Login = (String, String);
 
 /// All programs of the node; cheap to clone. Without programs it holds nothing and does nothing.
 #[derive(Clone, Default)]
@@ -55,11 +51,10 @@ pub struct Puller<'a> {
     pub pod: &'a Pod,
 }
 
-/// What a program is told of the pod's service account.
+/// What a program is told of the pod's service account, beside a token.
 struct Account {
-    token: String,
+    coordinates: Coordinates,
     annotations: BTreeMap<String, String>,
-    key: [u8; 32],
 }
 
 /// Seconds that a program's token is good for: what the API server gives where nobody asks for more or less.
@@ -117,8 +112,12 @@ enum ProviderError {
     Deadline,
     #[error("it ended with {0}")]
     Failed(std::process::ExitStatus),
-    #[error("its answer is no CredentialProviderResponse: {0}")]
-    Answer(#[from] serde_json::Error),
+    /// Why is not said: it would name what was found, which may be a password.
+    #[error("its answer is no CredentialProviderResponse")]
+    Answer,
+    /// The token is one pod's, and the answer would be kept for others.
+    #[error("it gave the service account's token back as the password, which only cacheType: Token allows")]
+    Echo,
     #[error("its answer is a {kind} of {api_version}, not a CredentialProviderResponse of {expected}")]
     Version { kind: String, api_version: String, expected: String },
 }
@@ -133,18 +132,18 @@ impl CredentialProviders {
         Ok(Self { providers: sources.load()?.into_iter().map(provider).collect() })
     }
 
-    /// What the programs know for an image (`host/path`, without tag or digest), the best match of each first.
-    pub async fn logins(&self, image: &str, puller: Puller<'_>) -> Vec<Login> {
-        let mut found = Vec::new();
+    /// What the programs know for an image (`host/path`, without tag or digest).
+    pub async fn keyring(&self, image: &str, puller: Puller<'_>) -> Keyring {
+        let mut found = Keyring::default();
         for provider in self.providers.iter() {
             if !provider.config.match_images.iter().any(|pattern| matches(pattern, image)) {
                 continue;
             }
             match provider.logins(image, puller).await {
-                // The longer pattern says more; of two as long, either.
-                Ok(logins) => {
-                    let fitting = logins.iter().rev().filter(|(pattern, _)| matches(pattern, image));
-                    found.extend(fitting.map(|(_, login)| login.clone()));
+                Ok((logins, source)) => {
+                    for (place, login) in logins.iter() {
+                        found.add(place, Credential::new(login.clone(), source.clone()));
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(provider = provider.config.name, image, %error, "no credentials from the provider");
@@ -155,28 +154,47 @@ impl CredentialProviders {
     }
 }
 
+type Logins = Arc<BTreeMap<String, Login>>;
+
 impl Provider {
-    async fn logins(&self, image: &str, puller: Puller<'_>) -> Result<Arc<BTreeMap<String, Login>>, ProviderError> {
-        let account = match &self.config.token_attributes {
+    /// Logins by what they are for, and who has them.
+    async fn logins(&self, image: &str, puller: Puller<'_>) -> Result<(Logins, Source), ProviderError> {
+        let meant = match &self.config.token_attributes {
             None => None,
             Some(attributes) => match account(attributes, puller).await? {
-                Subject::Account(account) => Some(account),
+                Subject::Account(account) => Some((attributes, account)),
                 Subject::Anyone => None,
-                Subject::NotMeant => return Ok(Arc::default()),
+                Subject::NotMeant => return Ok((Arc::default(), Source::Node)),
             },
         };
-        let whose = account.as_ref().map(|account| account.key);
+        let source = match &meant {
+            Some((_, account)) => Source::ServiceAccount(account.coordinates.clone()),
+            None => Source::Node,
+        };
+        // Answers that hold for one token are looked for with one; for others it is asked for with the program only.
+        let mut token = None;
+        if let Some((attributes, _)) = meant.as_ref().filter(|(attributes, _)| is_of_token(attributes)) {
+            token = Some(puller.token(attributes).await?);
+        }
+        let whose = meant.as_ref().map(|(_, account)| account.key(token.as_deref()));
         let mut answers = self.answers.lock().await;
         let now = clock::now().mono;
         answers.retain(|_, kept| kept.until > now);
         for key in [KeyType::Image, KeyType::Registry, KeyType::Global] {
             if let Some(kept) = answers.get(&(key.of(image), whose)) {
-                return Ok(kept.logins.clone());
+                return Ok((kept.logins.clone(), source));
             }
         }
-        let response = self.ask(image, account).await?;
+        if let (None, Some((attributes, _))) = (&token, &meant) {
+            token = Some(puller.token(attributes).await?);
+        }
+        let response = self.ask(image, token.as_deref().zip(meant.as_ref().map(|(_, account)| account))).await?;
         let login = |(pattern, auth): (String, AuthConfig)| (pattern, (auth.username, auth.password));
-        let logins = Arc::new(response.auth.unwrap_or_default().into_iter().map(login).collect());
+        let logins: Logins = Arc::new(response.auth.unwrap_or_default().into_iter().map(login).collect());
+        let is_token = |(_, password): &Login| token.as_ref() == Some(password);
+        if meant.is_some_and(|(attributes, _)| !is_of_token(attributes)) && logins.values().any(is_token) {
+            return Err(ProviderError::Echo);
+        }
         let lasts =
             response.cache_duration.or(self.config.default_cache_duration).map_or(Duration::ZERO, |d| d.to_std());
         if let Some(until) = clock::now().mono.checked_add(lasts).filter(|_| !lasts.is_zero()) {
@@ -185,14 +203,14 @@ impl Provider {
             }
             answers.insert((response.cache_key_type.of(image), whose), Kept { until, logins: Arc::clone(&logins) });
         }
-        Ok(logins)
+        Ok((logins, source))
     }
 
-    async fn ask(&self, image: &str, account: Option<Account>) -> Result<Response, ProviderError> {
+    async fn ask(&self, image: &str, account: Option<(&str, &Account)>) -> Result<Response, ProviderError> {
         let expected = &self.config.api_version;
         let mut request = json!({"kind": "CredentialProviderRequest", "apiVersion": expected, "image": image});
-        if let Some(account) = account {
-            request["serviceAccountToken"] = json!(account.token);
+        if let Some((token, account)) = account {
+            request["serviceAccountToken"] = json!(token);
             if !account.annotations.is_empty() {
                 request["serviceAccountAnnotations"] = json!(account.annotations);
             }
@@ -222,7 +240,7 @@ impl Provider {
         if !status.success() {
             return Err(ProviderError::Failed(status));
         }
-        let response: Response = serde_json::from_slice(&answer)?;
+        let response: Response = serde_json::from_slice(&answer).map_err(|_| ProviderError::Answer)?;
         if response.kind != "CredentialProviderResponse" || response.api_version != *expected {
             let Response { kind, api_version, .. } = response;
             return Err(ProviderError::Version { kind, api_version, expected: expected.clone() });
@@ -256,11 +274,32 @@ async fn account(attributes: &TokenAttributes, puller: Puller<'_>) -> Result<Sub
     let wanted = required.iter().chain(&attributes.optional_service_account_annotation_keys);
     let annotations: BTreeMap<String, String> =
         wanted.filter_map(|key| Some((key.clone(), all.get(key)?.clone()))).collect();
-    let audience = Some(attributes.service_account_token_audience.as_str());
-    let (token, _) = puller.cluster.service_account_token(puller.pod, audience, TOKEN_SECONDS).await?;
-    let of_token = (attributes.cache_type == "Token").then_some(&token);
-    let identity = json!([namespace, name, found.metadata.uid, annotations, of_token]).to_string();
-    Ok(Subject::Account(Account { key: Sha256::digest(identity).into(), token, annotations }))
+    let coordinates = Coordinates {
+        uid: found.metadata.uid.unwrap_or_default(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    };
+    Ok(Subject::Account(Account { coordinates, annotations }))
+}
+
+/// Whether an answer holds for the token that it was given for, and no other (`cacheType`).
+fn is_of_token(attributes: &TokenAttributes) -> bool {
+    attributes.cache_type == "Token"
+}
+
+impl Puller<'_> {
+    /// A token of the pod's service account, for the program's audience.
+    async fn token(&self, attributes: &TokenAttributes) -> Result<String, ClusterError> {
+        let audience = Some(attributes.service_account_token_audience.as_str());
+        let (token, _) = self.cluster.service_account_token(self.pod, audience, TOKEN_SECONDS).await?;
+        Ok(token)
+    }
+}
+
+impl Account {
+    fn key(&self, token: Option<&str>) -> [u8; 32] {
+        Sha256::digest(json!([self.coordinates, self.annotations, token]).to_string()).into()
+    }
 }
 
 impl KeyType {

@@ -38,11 +38,6 @@ pub(crate) fn with_default_tag(image: &str) -> Result<String, String> {
     Ok(if tag.is_none() && digest.is_none() { format!("{image}:latest") } else { image.to_owned() })
 }
 
-/// The registry's host, perhaps with a port.
-pub(crate) fn registry_of(image: &str) -> &str {
-    split(image).0
-}
-
 /// Registry and path in full, without tag and digest, as credential providers are asked for it.
 pub(crate) fn repository_of(image: &str) -> String {
     let (registry, rest) = split(image);
@@ -140,7 +135,7 @@ mod tests {
             ("r.io/a/b:1@sha256:00", "r.io", "r.io/a/b"),
             ("Host/app:1", "Host", "Host/app"),
         ] {
-            assert_eq!((registry_of(reference), repository_of(reference).as_str()), (registry, expected));
+            assert_eq!((split(reference).0, repository_of(reference).as_str()), (registry, expected));
         }
     }
 

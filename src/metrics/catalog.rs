@@ -128,6 +128,26 @@ families! {
         "[ALPHA] Total number of images garbage collected by the kubelet, whether through disk usage or image age.",
         ["reason"],
     );
+    /// Whether the image is here (true, false, unknown), the pull policy in lower case, whether it must be pulled.
+    IMAGE_REQUESTS: Counter<3> = Counter::new(
+        "kubelet_image_manager_ensure_image_requests_total",
+        "[ALPHA] Number of ensure-image requests processed by the kubelet.",
+        ["present_locally", "pull_policy", "pull_required"],
+    );
+    /// Results: `credentialPolicyAllowed`, `credentialRecordFound`, `mustAuthenticate`, `error`.
+    IMAGE_CHECKS: Counter<1> = Counter::new(
+        "kubelet_imagemanager_image_mustpull_checks_total",
+        "[ALPHA] Counter for how many times kubelet checked whether credentials need to be re-verified to access an image",
+        ["result"],
+    );
+    PULLS_KEPT: Gauge = Gauge::new(
+        "kubelet_imagemanager_ondisk_pulledrecords",
+        "[ALPHA] Number of ImagePulledRecords stored on disk.",
+    );
+    PULLS_BEGUN: Gauge = Gauge::new(
+        "kubelet_imagemanager_ondisk_pullintents",
+        "[ALPHA] Number of ImagePullIntents stored on disk.",
+    );
     MEMORY_PINNING_ERRORS: Counter<0> = Counter::new(
         "kubelet_memory_manager_pinning_errors_total",
         "[ALPHA] The number of memory pages allocations which required pinning that failed.",
@@ -158,6 +178,12 @@ families! {
         "[ALPHA] Interval in seconds between relisting in PLEG.",
         [],
         DEFAULT_BUCKETS,
+    );
+    /// Details: `static_pod`, `guaranteed_pod_cpu_manager_static_policy`, …
+    INFEASIBLE_RESIZES: Counter<1> = Counter::new(
+        "kubelet_pod_infeasible_resizes_total",
+        "[ALPHA] Number of infeasible resizes for pods.",
+        ["reason_detail"],
     );
     POD_RESOURCES_GET_ERRORS: Counter<1> = Counter::new(
         "kubelet_pod_resources_endpoint_errors_get",

@@ -35,6 +35,8 @@ pub struct DesiredPod {
 pub struct PendingResize {
     /// `Deferred` or `Infeasible`.
     pub reason: &'static str,
+    /// Why it can never be, as `kubelet_pod_infeasible_resizes_total` counts it; `None`: it may be later.
+    pub never: Option<&'static str>,
     pub message: String,
     pub generation: Option<i64>,
 }

@@ -89,6 +89,12 @@ impl CriRuntime {
         self
     }
 
+    /// Asks somebody else for images (`imageServiceEndpoint`). Must be called within a tokio runtime.
+    pub fn with_images_at(mut self, socket: &Path) -> Self {
+        self.images = ImageServiceClient::new(rpc::channel(socket)).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        self
+    }
+
     /// Where the runtime listens.
     pub fn socket(&self) -> &Path {
         &self.socket

@@ -1,5 +1,6 @@
 //! What translation must know of the machine, found once at start.
 
+use super::translate::CPU_PERIOD_MICROSECONDS;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,8 @@ pub struct HostFacts {
     pub seccomp_default: bool,
     /// CPU limits become CFS quotas (`cpuCFSQuota`).
     pub cpu_cfs_quota: bool,
+    /// Their period in microseconds (`cpuCFSQuotaPeriod`).
+    pub cpu_period: i64,
     /// The kernel kills one process of a container that is out of memory, not all (`singleProcessOOMKill`; v2 only).
     pub single_process_oom_kill: bool,
     /// The machine's swap in bytes where pods may use their share of it (`memorySwap.swapBehavior: LimitedSwap`).
@@ -39,6 +42,7 @@ impl Default for HostFacts {
             seccomp_profiles: "/var/lib/kubelet/seccomp".into(),
             seccomp_default: false,
             cpu_cfs_quota: true,
+            cpu_period: CPU_PERIOD_MICROSECONDS,
             single_process_oom_kill: false,
             limited_swap: None,
             whole_cpus_are_owned: false,

@@ -9,8 +9,11 @@ use std::sync::OnceLock;
 /// A verbosity has two digits.
 const MAX_BODY_BYTES: usize = 64;
 
+/// klog's levels have meanings up to here.
+const MOST_VERBOSE: i32 = 10;
+
 /// Makes the process log at klog's level.
-pub type SetVerbosity = Box<dyn Fn(u8) -> Result<(), String> + Send + Sync>;
+pub type SetVerbosity = Box<dyn Fn(u32) -> Result<(), String> + Send + Sync>;
 
 /// The log is the process's, and so is what changes it.
 static SET_VERBOSITY: OnceLock<SetVerbosity> = OnceLock::new();
@@ -21,6 +24,11 @@ pub fn verbosity_is_set_by(set: SetVerbosity) {
     drop(SET_VERBOSITY.set(set));
 }
 
+/// Makes the process log as the configuration says (`logging.verbosity`).
+pub fn set_verbosity(level: u32) -> Result<(), String> {
+    SET_VERBOSITY.get().map_or(Ok(()), |set| set(level))
+}
+
 pub(super) async fn put_verbosity(request: Request<Incoming>) -> Reply {
     match Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await {
         Ok(body) => set(&String::from_utf8_lossy(&body.to_bytes()), SET_VERBOSITY.get()),
@@ -29,10 +37,11 @@ pub(super) async fn put_verbosity(request: Request<Incoming>) -> Reply {
 }
 
 fn set(value: &str, set: Option<&SetVerbosity>) -> Reply {
-    let result = match (value.trim().parse::<u8>(), set) {
-        (Ok(level), Some(set)) => set(level),
+    let result = match (value.trim().parse::<i32>(), set) {
+        // Below the least and above the most there is nothing else.
+        (Ok(level), Some(set)) => set(level.clamp(0, MOST_VERBOSE).unsigned_abs()),
         (Ok(_), None) => Err("nothing is logged by this process".to_owned()),
-        (Err(error), _) => Err(error.to_string()),
+        (Err(_), _) => Err(format!("strconv.ParseInt: parsing {value:?}: invalid syntax")),
     };
     match result {
         Ok(()) => text(StatusCode::OK, format!("successfully set klog.logging.verbosity to {value}")),
@@ -44,17 +53,19 @@ fn set(value: &str, set: Option<&SetVerbosity>) -> Reply {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU8, Ordering};
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     #[test]
     fn levels_are_set_and_what_is_none_is_refused() {
-        let level = Arc::new(AtomicU8::new(2));
+        let level = Arc::new(AtomicU32::new(2));
         let known = level.clone();
         let setter: SetVerbosity = Box::new(move |to| {
             known.store(to, Ordering::Relaxed);
             Ok(())
         });
-        for (value, status, expected) in [("6", 200, 6), ("x", 400, 6), ("-1", 400, 6), ("0\n", 200, 0)] {
+        for (value, status, expected) in
+            [("6", 200, 6), ("x", 400, 6), ("", 400, 6), ("-1", 200, 0), ("1000", 200, 10), ("0\n", 200, 0)]
+        {
             assert_eq!(set(value, Some(&setter)).status(), status, "{value}");
             assert_eq!(level.load(Ordering::Relaxed), expected, "{value}");
         }

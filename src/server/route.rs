@@ -88,6 +88,10 @@ pub(super) struct Streams {
 pub(super) enum RouteError {
     NotFound,
     MethodNotAllowed,
+    /// `/debug/flags/v` asked in another way.
+    NotAPut,
+    /// `/debug/pprof/`: the profiles are those of Go's runtime.
+    NoProfiles,
     BadRequest(String),
 }
 
@@ -98,7 +102,9 @@ pub(super) fn parse(method: &Method, path: &str, query: &str) -> Result<Route, R
     let allowed: &[Method] = match name {
         "exec" | "attach" | "portForward" => &[Method::GET, Method::POST],
         "run" | "checkpoint" => &[Method::POST],
-        "debug" if rest == ["flags", "v"] => &[Method::PUT],
+        "debug" if rest == ["flags", "v"] && *method != Method::PUT => return Err(RouteError::NotAPut),
+        "debug" if rest.first() == Some(&"pprof") => return Err(RouteError::NoProfiles),
+        "debug" => &[Method::GET, Method::PUT],
         _ => &[Method::GET],
     };
     if !allowed.contains(method) {
@@ -300,7 +306,9 @@ mod tests {
         check("GET /run/ns/p/c?cmd=ls", Err(RouteError::MethodNotAllowed));
         check("POST /checkpoint/ns/p/c?timeout=5", Ok(Route::Checkpoint { target: container(), timeout: 5 }));
         check("PUT /debug/flags/v", Ok(Route::Verbosity));
-        check("GET /debug/flags/v", Err(RouteError::MethodNotAllowed));
+        check("GET /debug/flags/v", Err(RouteError::NotAPut));
+        check("GET /debug/pprof/heap", Err(RouteError::NoProfiles));
+        check("GET /debug/none", Err(RouteError::NotFound));
         check("GET /pods", Ok(Route::Pods));
         check("GET /runningpods/", Ok(Route::RunningPods));
         check("GET /nope", Err(RouteError::NotFound));

@@ -22,8 +22,10 @@ async fn collect(deps: &Deps, brief: bool) -> Result<Value, StatsError> {
     let node = if brief { stats.machine().await? } else { stats.node().await? };
     let host = if brief { Vec::new() } else { stats.host_network().await? };
     if !brief {
-        // Volumes and logs are walked that often at most.
-        let mut disks = stats.disks(&subjects, deps.kubelet.volume_stats_agg_period.to_std()).await?;
+        // Volumes and logs are walked that often at most; with a negative period never.
+        let period = deps.kubelet.volume_stats_agg_period;
+        let measured = if period < node_config::duration::Duration::ZERO { &[][..] } else { &subjects };
+        let mut disks = stats.disks(measured, period.to_std()).await?;
         for pod in &mut pods {
             pod.disk = disks.remove(&pod.uid);
         }

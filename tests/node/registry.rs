@@ -171,4 +171,31 @@ fn a_private_image_needs_the_pull_secret_of_the_pod_or_of_its_account_or_a_provi
     let asked: Value = serde_json::from_str(&fs::read_to_string(node.path("providers/asked")).expect("a request"))
         .expect("one request, for one image");
     assert_eq!(asked["image"], format!("{}/cloud/app", registry.host));
+
+    // The images are here now, and still only for who may pull them: by the same login, or one that is as good.
+    login("copy", PASSWORD);
+    let not_always = |mut pod: Value, image: &str, policy: &str| {
+        pod["spec"]["containers"][0]["image"] = json!(format!("{}/{image}:1", registry.host));
+        pod["spec"]["containers"][0]["imagePullPolicy"] = json!(policy);
+        pod
+    };
+    for (name, secret, image, policy) in [
+        ("same", Some("right"), "team/app", "IfNotPresent"),
+        ("as-good", Some("copy"), "team/app", "Never"),
+        ("anyone", None, "cloud/app", "Never"),
+    ] {
+        node.apply(&not_always(pod(name, secret), image, policy));
+    }
+    for (name, secret, policy, reason) in [
+        ("outsider", None, "IfNotPresent", "ImagePullBackOff"),
+        ("impostor", Some("wrong"), "IfNotPresent", "ImagePullBackOff"),
+        ("spy", None, "Never", "ErrImageNeverPull"),
+    ] {
+        node.apply(&not_always(pod(name, secret), "team/app", policy));
+        let waits = format!("--for=jsonpath={{.status.containerStatuses[0].state.waiting.reason}}={reason}");
+        node.kubectl(&["wait", &waits, "--timeout=60s", &format!("pod/{name}")]);
+    }
+    node.wait_ready(&["same", "as-good", "anyone"]);
+    let records = fs::read_dir(node.path("kubelet/image_manager/pulled")).expect("records of pulls");
+    assert!(records.count() > 0);
 }

@@ -104,7 +104,9 @@ impl KubeletConfiguration {
         text(&mut self.pod_logs_dir, "/var/log/pods");
         some(&mut self.registry_pull_qps, 5);
         number(&mut self.registry_burst, 10);
-        text(&mut self.image_pull_credentials_verification_policy, "NeverVerifyPreloadedImages");
+        if self.feature_gates.get("KubeletEnsureSecretPulledImages") != Some(&false) {
+            text(&mut self.image_pull_credentials_verification_policy, "NeverVerifyPreloadedImages");
+        }
         duration(&mut self.image_minimum_gc_age, Duration::from_secs(120));
         some(&mut self.image_gc_high_threshold_percent, 85);
         some(&mut self.image_gc_low_threshold_percent, 80);

@@ -4,18 +4,19 @@ use super::types::KubeletConfiguration;
 use serde_json::Value;
 
 /// Field → what it would do. A field leaves this table when the agent acts on it.
-const PENDING: [(&str, &str); 13] = [
-    ("imagePullCredentialsVerificationPolicy", "ask for credentials of images that are there already"),
-    ("preloadedImagesVerificationAllowlist", "spare images from that"),
-    ("streamingConnectionIdleTimeout", "close streams that are silent"),
-    ("kubeletCgroups", "move the agent into that cgroup"),
+pub(super) const PENDING: [(&str, &str); 14] = [
+    ("enableControllerAttachDetach", "attach volumes by itself"),
+    ("makeIPTablesUtilChains", "leave iptables alone, as this agent always does"),
     ("systemCgroups", "move other processes into that cgroup"),
     ("cgroupsPerQOS", "do without cgroups of classes of service"),
     ("qosReserved", "reserve memory for classes of service"),
-    ("cpuCFSQuotaPeriod", "enforce CPU limits over another period"),
-    ("kubeAPIQPS", "limit requests to the API server"),
-    ("kubeAPIBurst", "allow more requests at once"),
-    ("containerLogMaxWorkers", "rotate several logs at a time"),
+    ("memoryThrottlingFactor", "set memory.high where the feature gate MemoryQoS is on"),
+    ("memoryReservationPolicy", "set memory.min and memory.low where the feature gate MemoryQoS is on"),
+    ("contentType", "speak another encoding than JSON with the API server"),
+    ("configMapAndSecretChangeDetectionStrategy", "hear of changes later than by a watch"),
+    ("showHiddenMetricsForVersion", "show metrics that were removed"),
+    ("volumePluginDir", "look for flexvolume plugins there"),
+    ("enableContentionProfiling", "profile locks of Go"),
     ("kernelMemcgNotification", "hear of short memory from the kernel, sooner than every 10 s"),
     ("tracing", "send traces"),
 ];

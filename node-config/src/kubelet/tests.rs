@@ -226,9 +226,58 @@ fn every_flag_sets_a_field_that_exists() {
 
 #[test]
 fn what_has_no_effect_yet_is_named() {
-    let config = load("maxPods: 5\nkubeletCgroups: /agent\n").unwrap();
-    assert_eq!(config.pending(), [("kubeletCgroups", "move the agent into that cgroup")]);
+    let config = load("maxPods: 5\ntracing: {samplingRatePerMillion: 5}\n").unwrap();
+    assert_eq!(config.pending(), [("tracing", "send traces")]);
+    assert_eq!((config.is_written("maxPods"), config.is_written("port")), (true, false));
+    for (field, _) in pending::PENDING {
+        assert!(field_names().contains(&field), "{field}");
+    }
     assert!(KubeletConfiguration::load(&Sources::default()).unwrap().pending().is_empty());
     let names = field_names();
     assert!(names.len() > 120, "{names:?}");
+}
+
+#[test]
+fn who_may_use_images_that_are_there_is_said_as_the_kubelet_wants_it() {
+    const POLICY: &str = "imagePullCredentialsVerificationPolicy: NeverVerifyAllowlistedImages\n";
+    const GATE: &str = "featureGates: {KubeletEnsureSecretPulledImages: false}\n";
+    let listed = |pattern: &str| format!("{POLICY}preloadedImagesVerificationAllowlist: [{pattern:?}]");
+    for pattern in ["r.io/team/app", "r.io:5000/*", "localhost/app", "docker.io/library/busybox", "r.io/a/b/*"] {
+        load(&listed(pattern)).unwrap();
+    }
+    for (body, expected) in [
+        (listed("r.io/app:1"), "neither tag nor digest is accepted in an image reference: \"r.io/app:1\""),
+        (listed("r.io/app@sha256:0"), "neither tag nor digest"),
+        (listed("r.io/a*"), "only patterns ending with '/*' are allowed"),
+        (listed("*.io/*"), "only patterns ending with '/*' are allowed"),
+        (listed("/*"), "at least registry hostname is required"),
+        (listed(" r.io/app"), "leading/trailing spaces are not allowed"),
+        (listed(""), "the supplied pattern is too short"),
+        (listed("busybox"), "is to be named in full"),
+        (listed("docker.io/busybox"), "is to be named in full"),
+        ("preloadedImagesVerificationAllowlist: [r.io/app]".to_owned(), "only with imagePullCredentials"),
+        ("imagePullCredentialsVerificationPolicy: Sometimes".to_owned(), "must be one of NeverVerify, "),
+        (format!("{GATE}{POLICY}"), "must not be set while the feature gate KubeletEnsureSecretPulledImages is off"),
+    ] {
+        let error = load(&body).expect_err(&body).to_string();
+        assert!(error.contains(expected), "{body}: {error}");
+    }
+    assert_eq!(load(GATE).unwrap().image_pull_credentials_verification_policy, "");
+}
+
+#[test]
+fn what_would_go_unnoticed_or_never_end_is_refused() {
+    for (body, expected) in [
+        ("nodeStatusUpdateFrequency: -1s", "nodeStatusUpdateFrequency: -1s must not be negative"),
+        ("runtimeRequestTimeout: -2m", "runtimeRequestTimeout: -2m0s must not be negative"),
+        ("cpuCFSQuotaPeriod: 10ms", "cpuCFSQuotaPeriod: 10ms requires feature gate CustomCPUCFSQuotaPeriod"),
+        ("featureGates: {CustomCPUCFSQuotaPeriod: true}\ncpuCFSQuotaPeriod: 2s", "must be between 1ms and 1s"),
+        ("tlsCipherSuites: [TLS_NULL]", "tlsCipherSuites: Cipher suite TLS_NULL not supported or doesn't exist"),
+    ] {
+        let error = load(body).expect_err(body).to_string();
+        assert!(error.contains(expected), "{body}: {error}");
+    }
+    load("featureGates: {CustomCPUCFSQuotaPeriod: true}\ncpuCFSQuotaPeriod: 10ms").unwrap();
+    load("tlsCipherSuites: [TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305, TLS_RSA_WITH_RC4_128_SHA]").unwrap();
+    load("volumeStatsAggPeriod: -1s").unwrap();
 }

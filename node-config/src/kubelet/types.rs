@@ -5,7 +5,7 @@
 
 use crate::duration::Duration;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 type Map<T> = BTreeMap<String, T>;
 
@@ -17,6 +17,9 @@ pub struct KubeletConfiguration {
     pub kind: String,
     #[serde(skip_serializing)]
     pub api_version: String,
+    /// Names of the fields that somebody wrote.
+    #[serde(skip)]
+    pub written: BTreeSet<String>,
     /// The HTTP API on `port` is served.
     #[serde(skip_serializing_if = "zero")]
     pub enable_server: Option<bool>,
@@ -108,7 +111,7 @@ pub struct KubeletConfiguration {
     /// DNS servers of pods with policy ClusterFirst.
     #[serde(rename = "clusterDNS", skip_serializing_if = "zero")]
     pub cluster_dns: Vec<String>,
-    /// After this long without a byte a stream is closed.
+    /// No longer of any effect, upstream too: the runtime closes streams.
     pub streaming_connection_idle_timeout: Duration,
     /// How often the node's status is computed.
     pub node_status_update_frequency: Duration,

@@ -1,6 +1,7 @@
 //! Which values make no sense together (`ValidateKubeletConfiguration`): every finding, each with its field and remedy.
 
 use super::quantity;
+use super::tls;
 use super::types::{KubeletConfiguration, Taint};
 use crate::duration::Duration;
 use std::collections::BTreeSet;
@@ -94,6 +95,22 @@ fn ranges(config: &KubeletConfiguration, check: &mut Check) {
     check.that(period >= Duration::from_millis(1) && period <= Duration::from_secs(1), || {
         format!("cpuCFSQuotaPeriod: {period} must be between 1ms and 1s")
     });
+    let may_differ = config.feature_gates.get("CustomCPUCFSQuotaPeriod") == Some(&true);
+    check.that(may_differ || period == Duration::from_millis(100), || {
+        format!("cpuCFSQuotaPeriod: {period} requires feature gate CustomCPUCFSQuotaPeriod")
+    });
+    for (field, period) in [
+        ("syncFrequency", config.sync_frequency),
+        ("fileCheckFrequency", config.file_check_frequency),
+        ("httpCheckFrequency", config.http_check_frequency),
+        ("nodeStatusUpdateFrequency", config.node_status_update_frequency),
+        ("nodeStatusReportFrequency", config.node_status_report_frequency),
+        ("runtimeRequestTimeout", config.runtime_request_timeout),
+        ("cpuManagerReconcilePeriod", config.cpu_manager_reconcile_period),
+        ("evictionPressureTransitionPeriod", config.eviction_pressure_transition_period),
+    ] {
+        check.that(period >= Duration::ZERO, || format!("{field}: {period} must not be negative"));
+    }
     if let Some(factor) = config.memory_throttling_factor {
         check.that(factor > 0.0 && factor <= 1.0, || {
             format!("memoryThrottlingFactor: {factor} must be greater than 0 and at most 1.0")
@@ -125,6 +142,13 @@ fn choices(config: &KubeletConfiguration, check: &mut Check) {
     check.one_of("logging.format", &config.logging.format, &["text", "json"]);
     let versions = ["", "VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13"];
     check.one_of("tlsMinVersion", &config.tls_min_version, &versions);
+    for suite in &config.tls_cipher_suites {
+        check.that(tls::is_suite(suite), || {
+            format!(
+                "tlsCipherSuites: Cipher suite {suite} not supported or doesn't exist, in the names of Go's crypto/tls"
+            )
+        });
+    }
     let strategy = &config.config_map_and_secret_change_detection_strategy;
     check.one_of("configMapAndSecretChangeDetectionStrategy", strategy, &["Get", "Cache", "Watch"]);
     check.that(!config.run_once, || "runOnce: the mode was removed; leave it out".to_owned());
@@ -168,15 +192,66 @@ fn images(config: &KubeletConfiguration, check: &mut Check) {
             format!("maxParallelImagePulls: {pulls} contradicts serializeImagePulls: true")
         });
     }
-    let policies = ["NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify"];
-    let policy = &config.image_pull_credentials_verification_policy;
+    verification(config, check);
+}
+
+/// Who may use images that are on the node (`KubeletEnsureSecretPulledImages`).
+fn verification(config: &KubeletConfiguration, check: &mut Check) {
+    const GATE: &str = "KubeletEnsureSecretPulledImages";
+    const LISTED: &str = "NeverVerifyAllowlistedImages";
+    let policy = config.image_pull_credentials_verification_policy.as_str();
+    let patterns = &config.preloaded_images_verification_allowlist;
+    if config.feature_gates.get(GATE) == Some(&false) {
+        for (field, is_empty) in [
+            ("imagePullCredentialsVerificationPolicy", policy.is_empty()),
+            ("preloadedImagesVerificationAllowlist", patterns.is_empty()),
+        ] {
+            check.that(is_empty, || format!("{field}: must not be set while the feature gate {GATE} is off"));
+        }
+        return;
+    }
+    let policies = ["NeverVerify", "NeverVerifyPreloadedImages", LISTED, "AlwaysVerify"];
     check.one_of("imagePullCredentialsVerificationPolicy", policy, &policies);
-    let listed = config.preloaded_images_verification_allowlist.is_empty() || policy == policies[2];
-    check.that(listed, || {
-        "preloadedImagesVerificationAllowlist: only with imagePullCredentialsVerificationPolicy: \
-         NeverVerifyAllowlistedImages"
-            .to_owned()
+    check.that(patterns.is_empty() || policy == LISTED, || {
+        format!("preloadedImagesVerificationAllowlist: only with imagePullCredentialsVerificationPolicy: {LISTED}")
     });
+    for pattern in patterns {
+        if let Err(why) = allowlist_pattern(pattern) {
+            check.that(false, || format!("preloadedImagesVerificationAllowlist: {why}: {pattern:?}"));
+        }
+    }
+}
+
+/// A repository in full, or all below a registry or a folder of it (`getAllowlistImagePattern`).
+fn allowlist_pattern(pattern: &str) -> Result<(), &'static str> {
+    let folder = pattern.strip_suffix('*').filter(|folder| folder.ends_with('/'));
+    let name = folder.unwrap_or(pattern);
+    if pattern != pattern.trim() {
+        return Err("leading/trailing spaces are not allowed");
+    }
+    if name.is_empty() {
+        return Err("the supplied pattern is too short");
+    }
+    if name.contains('*') {
+        return Err("not a valid wildcard pattern, only patterns ending with '/*' are allowed");
+    }
+    if folder.is_some() {
+        return if name == "/" { Err("at least registry hostname is required") } else { Ok(()) };
+    }
+    let (registry, path) = name.split_once('/').unwrap_or(("", name));
+    if path.contains([':', '@']) {
+        return Err("neither tag nor digest is accepted in an image reference");
+    }
+    let is_registry = registry.contains(['.', ':']) || registry == "localhost";
+    let is_default = registry == "index.docker.io" || (registry == "docker.io" && !path.contains('/'));
+    let parts = path.split('/').all(|part| {
+        !part.is_empty() && part.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+    });
+    if is_registry && !is_default && parts {
+        Ok(())
+    } else {
+        Err("an image is to be named in full, as in docker.io/library/busybox")
+    }
 }
 
 fn shutdown(config: &KubeletConfiguration, check: &mut Check) {

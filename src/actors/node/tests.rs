@@ -116,7 +116,10 @@ impl Bench {
 
     /// The actor with its event recorder, for as long as `until` takes.
     async fn run(&self, until: impl AsyncFnOnce(NodeHandle)) {
-        let mut config = config();
+        self.run_with(config(), until).await;
+    }
+
+    async fn run_with(&self, mut config: AgentConfig, until: impl AsyncFnOnce(NodeHandle)) {
         config.eviction_hard.clear();
         let (recorder, events) = Recorder::new(self.cluster.clone(), "n1", 50, 100);
         let deps = NodeDeps {
@@ -186,6 +189,25 @@ async fn the_node_turns_ready_soon_after_the_network_and_not_ready_when_the_runt
         .await;
     let reasons = bench.reasons();
     assert!(["NodeReady", "NodeNotReady"].iter().all(|reason| reasons.iter().any(|r| r == reason)), "{reasons:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_others_register_is_awaited_and_kept_current() {
+    let bench = Bench::new(Ok(runtime(Ok(()))));
+    let mut config = config();
+    Arc::make_mut(&mut config.kubelet).register_node = Some(false);
+    bench
+        .run_with(config, async |mut handle: NodeHandle| {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert!(bench.cluster.get_node("n1").is_none());
+            let node = json!({"metadata": {"name": "n1", "uid": "n1", "labels": {"mine": "1"}}});
+            bench.cluster.put_node(serde_json::from_value(node).unwrap());
+            let ready = handle.ready.wait_for(|ready| *ready);
+            drop(tokio::time::timeout(Duration::from_secs(60), ready).await.unwrap().unwrap());
+        })
+        .await;
+    assert!(bench.cluster.calls().iter().all(|call| !call.starts_with("create_node")), "{:?}", bench.cluster.calls());
+    assert_eq!(bench.cluster.get_node("n1").unwrap().metadata.labels, Some([("mine".into(), "1".into())].into()));
 }
 
 #[tokio::test(start_paused = true)]

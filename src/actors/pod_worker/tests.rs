@@ -14,6 +14,7 @@ use crate::cluster::fake::FakeCluster;
 use crate::cluster::{Cluster, KnownPods, Recorder};
 use crate::decide::static_pod::{MirrorView, Origin};
 use crate::ids::{PodKey, PodUid};
+use crate::metrics::catalog;
 use crate::model::dns::NodeDns;
 use crate::model::eviction::Removal;
 use crate::model::node::NodeFacts;
@@ -405,6 +406,8 @@ async fn a_resize_that_fits_reaches_the_container_without_a_restart() {
 async fn a_resize_that_does_not_fit_waits_and_one_that_never_can_is_infeasible() {
     let world = World::new();
     let life = world.start_agent();
+    let counted = || catalog::INFEASIBLE_RESIZES.get(["insufficient_node_allocatable"]);
+    let before = counted();
     world.put(cpu("100m"));
     world.until("ready", is_ready).await;
     world.put(cpu("3"));
@@ -415,6 +418,7 @@ async fn a_resize_that_does_not_fit_waits_and_one_that_never_can_is_infeasible()
     };
     let condition = pending(&world.status());
     assert_eq!(condition["reason"], "Infeasible");
+    assert!(counted() > before);
     assert_eq!(condition["message"], "Node didn't have enough capacity: cpu, requested: 3000, capacity: 2000");
     assert_eq!(world.status()["containerStatuses"][0]["allocatedResources"]["cpu"], "100m");
     assert!(world.runtime.calls().iter().all(|call| !call.starts_with("update_container")));

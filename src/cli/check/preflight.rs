@@ -1,5 +1,6 @@
 //! What is checked before a machine joins a cluster, as pure functions of what was read; each lack with its remedy.
 
+use node_config::kubelet::KubeletConfiguration;
 use skiff::runtime::RuntimeInfo;
 use std::path::Path;
 
@@ -25,6 +26,26 @@ pub(in crate::cli) fn swap(table: &str, fail_swap_on: bool) -> Finding {
             "on ({devices}): swapoff --all and remove it from /etc/fstab, or set failSwapOn: false in the configuration"
         )),
         (false, false) => Fine(format!("on ({devices}), as failSwapOn: false allows")),
+    }
+}
+
+/// cgroup v1 against `failCgroupV1`. The kubelet refuses it unless told otherwise; a node of ours runs on it, and refuses
+/// it where somebody says so.
+pub(in crate::cli) fn cgroup_v1(is_v1: bool, kubelet: &KubeletConfiguration) -> Finding {
+    match (is_v1, kubelet.fail_cgroup_v1, kubelet.is_written("failCgroupV1")) {
+        (false, ..) => Fine("v2".into()),
+        (true, Some(true), true) => Failure(
+            "failCgroupV1: kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is unsupported and \
+             will be removed in a future release: start the machine with systemd.unified_cgroup_hierarchy=1, or set \
+             failCgroupV1: false"
+                .into(),
+        ),
+        (true, Some(true), false) => Warning(
+            "v1: a kubelet would not start here without failCgroupV1: false; start the machine with \
+             systemd.unified_cgroup_hierarchy=1"
+                .into(),
+        ),
+        (true, Some(false) | None, _) => Fine("v1, as failCgroupV1: false allows".into()),
     }
 }
 
@@ -159,6 +180,27 @@ mod tests {
         assert_eq!(shown(&swap(HEAD, true)), "ok off");
         assert!(shown(&swap(&on, true)).starts_with("FAIL on (/dev/sda2, /swapfile): swapoff --all"));
         assert!(shown(&swap(&on, false)).starts_with("ok on"));
+    }
+
+    #[test]
+    fn cgroup_v1_is_refused_where_somebody_says_so() {
+        let with = |said: Option<bool>| {
+            let mut kubelet = KubeletConfiguration::defaulted();
+            if let Some(said) = said {
+                kubelet.fail_cgroup_v1 = Some(said);
+                kubelet.written.insert("failCgroupV1".into());
+            }
+            kubelet
+        };
+        for (is_v1, said, expected) in [
+            (false, Some(true), "ok v2"),
+            (true, None, "warn v1: a kubelet would not start here"),
+            (true, Some(false), "ok v1"),
+            (true, Some(true), "FAIL failCgroupV1: kubelet is configured to not run on a host using cgroup v1."),
+        ] {
+            let found = shown(&cgroup_v1(is_v1, &with(said)));
+            assert!(found.starts_with(expected), "{found}");
+        }
     }
 
     #[test]

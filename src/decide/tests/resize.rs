@@ -173,8 +173,14 @@ fn what_a_static_policy_gave_stays_as_it_is() {
         ..Default::default()
     };
     let (cpu, memory) = (Fixed { cpu: true, memory: false }, Fixed { cpu: false, memory: true });
-    let no_cpu = "Resize is infeasible for Guaranteed Pods alongside CPU Manager policy \"static\"";
-    let no_memory = "Resize is infeasible for Guaranteed Pods alongside Memory Manager policy \"Static\"";
+    let no_cpu = (
+        "guaranteed_pod_cpu_manager_static_policy",
+        "Resize is infeasible for Guaranteed Pods alongside CPU Manager policy \"static\"",
+    );
+    let no_memory = (
+        "guaranteed_pod_memory_manager_static_policy",
+        "Resize is infeasible for Guaranteed Pods alongside Memory Manager policy \"Static\"",
+    );
     for (fixed, limited, to, expected) in [
         (cpu, true, ("3", "1Gi"), Some(no_cpu)),
         (cpu, true, ("2", "2Gi"), None),
@@ -187,9 +193,11 @@ fn what_a_static_policy_gave_stays_as_it_is() {
         let wanted = DesiredPod::new(pod(to.0, to.1, limited)).expect("a whole pod");
         let refused = match judge(&wanted, &granted, &[], &node, fixed) {
             Verdict::Granted => None,
-            Verdict::Pending(PendingResize { reason: "Infeasible", message, .. }) => Some(message),
+            Verdict::Pending(PendingResize { reason: "Infeasible", never: Some(never), message, .. }) => {
+                Some((never, message))
+            }
             other => panic!("{other:?}"),
         };
-        assert_eq!(refused.as_deref(), expected, "{fixed:?} {to:?}");
+        assert_eq!(refused.as_ref().map(|(never, why)| (*never, why.as_str())), expected, "{fixed:?} {to:?}");
     }
 }

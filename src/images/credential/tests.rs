@@ -34,7 +34,8 @@ fn provider_with(dir: &Path, answer: &str, more: serde_json::Value) -> Credentia
 
 async fn logins(providers: &CredentialProviders, image: &str) -> Vec<Login> {
     let cluster = FakeCluster::default();
-    providers.logins(image, Puller { cluster: &cluster, pod: &Pod::default() }).await
+    let keyring = providers.keyring(image, Puller { cluster: &cluster, pod: &Pod::default() }).await;
+    keyring.lookup(image).into_iter().map(|found| found.login).collect()
 }
 
 fn answer(key: &str, more: &str) -> String {
@@ -122,10 +123,15 @@ async fn a_provider_gets_a_token_of_the_service_account_and_its_answer_holds_for
     // The fourth is the first one's again; a pod without a service account is none of the program's.
     for (namespace, account) in [("a", "builder"), ("a", "other"), ("b", "builder"), ("a", "builder"), ("a", "")] {
         let pod = pod(namespace, account);
-        let found = providers.logins("a.example.org/app", Puller { cluster: &cluster, pod: &pod });
-        assert_eq!(found.await.is_empty(), account.is_empty());
+        let found = providers.keyring("a.example.org/app", Puller { cluster: &cluster, pod: &pod }).await;
+        let source = found.lookup("a.example.org/app").into_iter().next().map(|found| found.source);
+        let (uid, namespace, name) = (format!("uid-of-{account}"), namespace.to_owned(), account.to_owned());
+        let expected = Source::ServiceAccount(Coordinates { uid, namespace, name });
+        assert_eq!(source, Some(expected).filter(|_| !account.is_empty()));
     }
     assert_eq!(asked(dir.path()), 3);
+    let tokens = cluster.calls().iter().filter(|call| call.starts_with("service_account_token")).count();
+    assert_eq!(tokens, 3, "an answer that is there needs no token");
     let line = fs::read_to_string(dir.path().join("asked")).unwrap();
     let (request, _) = line.lines().next().unwrap().rsplit_once("} ").unwrap();
     let request: serde_json::Value = serde_json::from_str(&format!("{request}}}")).unwrap();
@@ -138,7 +144,26 @@ async fn a_provider_gets_a_token_of_the_service_account_and_its_answer_holds_for
         let dir = tempfile::tempdir().unwrap();
         let providers = provider_with(dir.path(), &answer("Global", ""), attributes);
         let pod = pod("a", account);
-        drop(providers.logins("a.example.org/app", Puller { cluster: &cluster, pod: &pod }).await);
+        drop(providers.keyring("a.example.org/app", Puller { cluster: &cluster, pod: &pod }).await);
         assert_eq!(asked(dir.path()), times, "{account}");
+    }
+}
+
+#[tokio::test]
+async fn a_pods_token_is_no_password_that_is_kept_for_other_pods() {
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"namespace": "a", "name": "p"}, "spec": {"containers": [], "serviceAccountName": "builder"},
+    }))
+    .unwrap();
+    for (cache_type, expected) in [("ServiceAccount", 0), ("Token", 1)] {
+        let cluster = FakeCluster::default();
+        let dir = tempfile::tempdir().unwrap();
+        let echo = answer("Global", "").replace(r#""password":"p""#, r#""password":"token-for-registry""#);
+        let attributes = json!({"tokenAttributes": {
+            "serviceAccountTokenAudience": "registry", "cacheType": cache_type, "requireServiceAccount": true,
+        }});
+        let providers = provider_with(dir.path(), &echo, attributes);
+        let keyring = providers.keyring("a.example.org/app", Puller { cluster: &cluster, pod: &pod }).await;
+        assert_eq!(keyring.lookup("a.example.org/app").len(), expected, "{cache_type}");
     }
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 
-/// CFS period, microseconds (kubelet `QuotaPeriod`).
+/// CFS period, microseconds (kubelet `QuotaPeriod`), where `cpuCFSQuotaPeriod` says no other.
 pub const CPU_PERIOD_MICROSECONDS: i64 = 100_000;
 /// The smallest quota the kernel takes, microseconds.
 const MIN_QUOTA_MICROSECONDS: i64 = 1000;
@@ -31,9 +31,9 @@ pub fn cpu_shares(cpu: Millicores) -> i64 {
     (cpu.0.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES)
 }
 
-/// CFS quota in microseconds for a limit; 0 is no limit.
-pub fn cpu_quota(cpu: Millicores) -> i64 {
-    if cpu.0 == 0 { 0 } else { (cpu.0.saturating_mul(CPU_PERIOD_MICROSECONDS) / 1000).max(MIN_QUOTA_MICROSECONDS) }
+/// CFS quota in microseconds for a limit, in each period (microseconds too); 0 is no limit.
+pub fn cpu_quota(cpu: Millicores, period: i64) -> i64 {
+    if cpu.0 == 0 { 0 } else { (cpu.0.saturating_mul(period) / 1000).max(MIN_QUOTA_MICROSECONDS) }
 }
 
 /// Resources of the sandbox as a whole, without overhead.
@@ -122,8 +122,8 @@ fn linux(
         ..Default::default()
     };
     if facts.cpu_cfs_quota {
-        linux.cpu_period = CPU_PERIOD_MICROSECONDS;
-        linux.cpu_quota = cpu_quota(Millicores(cpu_limit));
+        linux.cpu_period = facts.cpu_period;
+        linux.cpu_quota = cpu_quota(Millicores(cpu_limit), facts.cpu_period);
     }
     if facts.cgroup_v2 && !facts.single_process_oom_kill {
         // The default on v2: a container dies as a whole.

@@ -674,6 +674,7 @@ fn who_owns_cpus_has_no_quota_beside_others_who_do() {
     };
     for (cpu, facts, expected) in [
         ("2", HostFacts::default(), 200_000),
+        ("2", HostFacts { cpu_period: 10_000, ..HostFacts::default() }, 20_000),
         ("2", owned.clone(), -1),
         ("1500m", owned.clone(), 150_000),
         ("2", HostFacts { cpu_cfs_quota: false, ..owned }, 0),

@@ -1,6 +1,7 @@
 //! TLS of :10250: the serving certificate and the CA of clients, read again when their files change.
 
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -58,10 +59,21 @@ impl TlsTerms {
     }
 
     fn names(&self, suite: CipherSuite) -> bool {
-        let name = format!("{suite:?}");
-        // Go knows ChaCha's by two names.
-        self.suites.iter().any(|wanted| *wanted == name || name.strip_suffix("_SHA256") == Some(wanted.as_str()))
+        self.suites.iter().any(|wanted| is_named(suite, wanted))
     }
+
+    /// Suites that Go would offer and we do not: those without forward secrecy or authenticated encryption.
+    pub(in crate::server) fn unknown(&self) -> Vec<&str> {
+        let known = |name: &&String| ALL_CIPHER_SUITES.iter().any(|suite| is_named(suite.suite(), name));
+        self.suites.iter().filter(|name| !known(name)).map(String::as_str).collect()
+    }
+}
+
+/// By Go's name, or for TLS 1.3 by rustls' (`TLS13_AES_128_GCM_SHA256`), which says the version too.
+fn is_named(suite: CipherSuite, go: &str) -> bool {
+    let name = format!("{suite:?}").replacen("TLS13_", "TLS_", 1);
+    // Go knows ChaCha's by two names.
+    go == name || name.strip_suffix("_SHA256") == Some(go)
 }
 
 /// What identifies a file's content: modification time (s, ns), inode, size.
@@ -187,6 +199,12 @@ mod tests {
         let chacha = "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305";
         check("", &[chacha], &["TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"], 2);
         check("", &["TLS_RSA_WITH_AES_128_CBC_SHA"], &[], 1);
+    }
+
+    #[test]
+    fn suites_that_are_not_offered_are_named() {
+        let named = ["TLS_AES_128_GCM_SHA256", "TLS_RSA_WITH_AES_128_CBC_SHA", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305"];
+        assert_eq!(TlsTerms::new("", &named.map(str::to_owned)).unknown(), ["TLS_RSA_WITH_AES_128_CBC_SHA"]);
     }
 
     #[test]

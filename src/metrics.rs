@@ -5,6 +5,7 @@
 //! where each counter must end in `_total`, which `kubelet_evictions` does not.
 
 pub mod catalog;
+pub mod slis;
 pub mod text;
 
 use std::borrow::Cow;

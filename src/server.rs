@@ -1,11 +1,12 @@
 //! The kubelet's HTTP API: HTTPS on :10250 for the API server, plain `/healthz` on loopback :10248.
 //!
 //! Reads handles (`PodsHandle`, `Runtime`), never decides about pods. `route` understands the request, `auth` the
-//! caller; `pods`, `logs`, `metrics`, `summary`, `node_logs`, `health`, `debug_flags` and `commands` answer; `exec` streams through
-//! `upgrade`, `stream` and `spdy`.
+//! caller, `count` counts; `pods`, `logs`, `metrics`, `summary`, `node_logs`, `health`, `debug_flags` and `commands`
+//! answer; `exec` streams through `upgrade`, `stream` and `spdy`.
 
 mod auth;
 mod commands;
+mod count;
 mod debug_flags;
 mod exec;
 mod health;
@@ -24,16 +25,16 @@ pub use debug_flags::{SetVerbosity, set_verbosity, verbosity_is_set_by};
 
 use crate::actors::pods::PodsHandle;
 use crate::actors::probes::ProbesHandle;
-use crate::clock::{self, Now};
+use crate::clock::Now;
 use crate::cluster::Cluster;
 use crate::ids::PodUid;
-use crate::metrics::catalog;
 use crate::model::node::Machine;
 use crate::runtime::Runtime;
 use crate::stats::{Stats, Subject};
 use crate::supervisor::Supervisor;
 use auth::{Access, Auth, Tls, TlsFiles, TlsTerms, User};
 use bytes::Bytes;
+use count::Count;
 use futures::TryStreamExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -44,7 +45,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use node_config::agent::AgentConfig;
 use node_config::kubelet::KubeletConfiguration;
 use route::{Route, RouteError};
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -183,12 +183,16 @@ async fn serve_tls(tls: Arc<Tls>, auth: Arc<Auth>, stream: TcpStream, deps: Deps
     serve_http(stream, move |request| {
         let (deps, user, auth) = (deps.clone(), user.clone(), auth.clone());
         async move {
-            match auth.decide(user.as_ref().as_ref(), request.method(), request.uri().path(), request.headers()).await {
-                Access::Allowed => answer(request, &deps, Port::ReadWrite).await,
+            let count = Count::begin(&request, Port::ReadWrite);
+            let (method, path) = (request.method(), request.uri().path());
+            let reply = match auth.decide(user.as_ref().as_ref(), method, path, request.headers()).await {
+                Access::Allowed => reply_to(request, &deps, Port::ReadWrite).await,
                 Access::Unauthorized => text(StatusCode::UNAUTHORIZED, "Unauthorized"),
                 Access::Forbidden(message) => text(StatusCode::FORBIDDEN, message),
                 Access::Unknown(message) => text(StatusCode::INTERNAL_SERVER_ERROR, message),
-            }
+            };
+            count.end();
+            reply
         }
     })
     .await;
@@ -198,7 +202,12 @@ async fn serve_tls(tls: Arc<Tls>, auth: Arc<Auth>, stream: TcpStream, deps: Deps
 async fn serve_read_only(stream: TcpStream, deps: Deps) {
     serve_http(stream, move |request| {
         let deps = deps.clone();
-        async move { answer(request, &deps, Port::ReadOnly).await }
+        async move {
+            let count = Count::begin(&request, Port::ReadOnly);
+            let reply = reply_to(request, &deps, Port::ReadOnly).await;
+            count.end();
+            reply
+        }
     })
     .await;
 }
@@ -246,52 +255,6 @@ enum Port {
     ReadOnly,
 }
 
-/// Answers, and counts what was asked as the kubelet does.
-async fn answer(request: Request<Incoming>, deps: &Deps, port: Port) -> Reply {
-    let (method, path) = (request.method().clone(), counted_path(request.uri().path()));
-    let long = matches!(path, "exec" | "attach" | "portforward" | "run");
-    let server = if port == Port::ReadOnly { "readonly" } else { "readwrite" };
-    let labels = || [Cow::from(long.to_string()), Cow::from(method.to_string()), Cow::from(path), Cow::from(server)];
-    catalog::HTTP_REQUESTS.inc(labels());
-    let begun = clock::now().mono;
-    let reply = reply_to(request, deps, port).await;
-    catalog::HTTP_DURATION.observe(labels(), begun.elapsed());
-    reply
-}
-
-/// The path as a label: its first parts, and nothing that a caller could make up.
-fn counted_path(path: &str) -> &'static str {
-    const KNOWN: [&str; 20] = [
-        "attach",
-        "checkpoint",
-        "configz",
-        "containerLogs",
-        "debug",
-        "exec",
-        "flagz",
-        "healthz",
-        "logs",
-        "metrics",
-        "metrics/cadvisor",
-        "metrics/probes",
-        "metrics/resource",
-        "pods",
-        "portForward",
-        "run",
-        "runningpods",
-        "stats",
-        "statusz",
-        "stats/summary",
-    ];
-    let path = path.trim_matches('/');
-    let known = |wanted: &str| KNOWN.into_iter().find(|known| *known == wanted);
-    match known(path).or_else(|| known(path.split('/').next().unwrap_or_default())) {
-        Some("portForward") => "portforward",
-        Some(known) => known,
-        None => "other",
-    }
-}
-
 async fn reply_to(request: Request<Incoming>, deps: &Deps, port: Port) -> Reply {
     let (method, path) = (request.method(), request.uri().path());
     if port == Port::ReadOnly || deps.kubelet.enable_debugging_handlers == Some(false) {
@@ -312,6 +275,7 @@ async fn reply_to(request: Request<Incoming>, deps: &Deps, port: Port) -> Reply 
         Ok(Route::Summary { only_cpu_and_memory }) => summary::serve(deps, only_cpu_and_memory).await,
         Ok(Route::ResourceMetrics) => metrics::resource(deps).await,
         Ok(Route::CadvisorMetrics) => metrics::cadvisor(deps).await,
+        Ok(Route::SliMetrics) => metrics::slis(),
         Ok(Route::NodeLogs { path }) => node_logs::serve(deps, &path).await,
         Ok(Route::NodeLogQuery(query)) => node_logs::query(deps, &query).await,
         Ok(Route::Run { target, command }) => commands::run(deps, &target, &command).await,

@@ -188,7 +188,7 @@ impl Inner {
     async fn forget_pulls(&self, begun: Timestamp) {
         let Some(pulls) = self.pulls.as_ref().filter(|pulls| !pulls.is_empty()) else { return };
         match self.runtime.images().await {
-            Ok(images) => pulls.prune(&images.into_iter().map(|image| image.id).collect(), begun),
+            Ok(images) => pulls.prune(images.into_iter().map(|image| image.id).collect(), begun).await,
             Err(error) => tracing::warn!(%error, "images not listed: all records of pulls stay"),
         }
     }

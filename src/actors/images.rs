@@ -211,12 +211,12 @@ impl ImagesHandle {
 
     async fn pull(&self, wish: &Wish<'_>, reference: &str, credentials: &[Credential]) -> Result<String, ImageFailure> {
         let image = wish.image;
-        let record = match self.records.as_ref().map(|records| records.begin(image)).transpose() {
-            Ok(record) => record,
-            Err(error) => {
+        let record = match &self.records {
+            None => None,
+            Some(records) => Some(records.begin(image).await.map_err(|error| {
                 let message = format!("Failed to record image pull intent for container image {image:?}: {error}");
-                return Err(ImageFailure { reason: "ErrImagePull", message });
-            }
+                ImageFailure { reason: "ErrImagePull", message }
+            })?),
         };
         let asked = crate::clock::now().mono;
         self.note(wish, false, "Pulling", format!("Pulling image {image:?}"));
@@ -229,11 +229,12 @@ impl ImagesHandle {
         match self.pull_as_someone(reference, credentials).await {
             Ok((id, credential)) => {
                 if let Some(record) = record {
-                    record.succeeded(&id, credential);
+                    record.succeeded(&id, credential).await;
                 }
                 let now = crate::clock::now().mono;
                 let size = self.runtime.image(&id).await.ok().flatten().map_or(0, |image| image.size);
                 let (took, waited) = (now.duration_since(begun), now.duration_since(asked));
+                catalog::IMAGE_PULLS.observe([size_class(size)], waited);
                 let message = format!(
                     "Successfully pulled image {image:?} in {} ({} including waiting). Image size: {size} bytes.",
                     go_fraction(took),
@@ -329,6 +330,27 @@ fn aggregate(errors: Vec<String>) -> String {
     }
 }
 
+/// How `kubelet_image_pull_duration_seconds` names sizes, which begin above the bound: 0 is none.
+fn size_class(bytes: u64) -> &'static str {
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+    const CLASSES: [(u64, &str); 12] = [
+        (100 * GIB, "GT100GB"),
+        (60 * GIB, "60GB-100GB"),
+        (40 * GIB, "40GB-60GB"),
+        (30 * GIB, "30GB-40GB"),
+        (20 * GIB, "20GB-30GB"),
+        (10 * GIB, "10GB-20GB"),
+        (5 * GIB, "5GB-10GB"),
+        (GIB, "1GB-5GB"),
+        (500 * MIB, "500MB-1GB"),
+        (100 * MIB, "100MB-500MB"),
+        (10 * MIB, "10MB-100MB"),
+        (0, "0-10MB"),
+    ];
+    CLASSES.into_iter().find(|(above, _)| bytes > *above).map_or("N/A", |(_, name)| name)
+}
+
 /// `kubelet_image_manager_ensure_image_requests_total`; what is not known of a request is `unknown`.
 fn count(policy: Policy, is_here: Option<bool>, is_pulled: Option<bool>) {
     let policy = match policy {
@@ -344,4 +366,26 @@ fn count(policy: Policy, is_here: Option<bool>, is_pulled: Option<bool>) {
 fn go_fraction(duration: std::time::Duration) -> String {
     let millis = duration.as_millis();
     if millis < 1000 { format!("{millis}ms") } else { format!("{}.{:03}s", millis / 1000, millis % 1000) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_classed_as_the_kubelet_does() {
+        for (bytes, expected) in
+            [(0, "N/A"), (1, "0-10MB"), (10 << 20, "0-10MB"), ((10 << 20) + 1, "10MB-100MB"), (2 << 40, "GT100GB")]
+        {
+            assert_eq!(size_class(bytes), expected, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn what_went_wrong_with_several_logins_is_said_once_each() {
+        let errors = |list: &[&str]| aggregate(list.iter().map(|text| (*text).to_owned()).collect());
+        assert_eq!(errors(&["401"]), "401");
+        assert_eq!(errors(&["401", "401"]), "401");
+        assert_eq!(errors(&["401", "403", "401"]), "[401, 403]");
+    }
 }

@@ -5,6 +5,7 @@ use super::keyring::{Coordinates, Credential, Keyring, Login, Source};
 use super::matching::matches;
 use crate::clock;
 use crate::cluster::{Cluster, ClusterError};
+use crate::metrics::catalog;
 use k8s_openapi::api::core::v1::Pod;
 use node_config::credential_provider::{CredentialConfigError, CredentialProvider, Sources, TokenAttributes};
 use serde::Deserialize;
@@ -215,6 +216,20 @@ impl Provider {
                 request["serviceAccountAnnotations"] = json!(account.annotations);
             }
         }
+        let begun = clock::now().mono;
+        let ran = self.run(request.to_string()).await;
+        catalog::PROVIDER_DURATION.observe([self.config.name.clone()], begun.elapsed());
+        let answer = ran.inspect_err(|_| catalog::PROVIDER_ERRORS.inc([self.config.name.clone()]))?;
+        let response: Response = serde_json::from_slice(&answer).map_err(|_| ProviderError::Answer)?;
+        if response.kind != "CredentialProviderResponse" || response.api_version != *expected {
+            let Response { kind, api_version, .. } = response;
+            return Err(ProviderError::Version { kind, api_version, expected: expected.clone() });
+        }
+        Ok(response)
+    }
+
+    /// Runs the program on a request: what it says.
+    async fn run(&self, request: String) -> Result<Vec<u8>, ProviderError> {
         // What it says on standard error belongs into our own log.
         let mut child = tokio::process::Command::new(&self.program)
             .args(&self.config.args)
@@ -227,7 +242,7 @@ impl Provider {
         let exchange = async {
             if let Some(mut stdin) = stdin {
                 // One that answers without reading closes the pipe; the answer counts.
-                drop(stdin.write_all(request.to_string().as_bytes()).await);
+                drop(stdin.write_all(request.as_bytes()).await);
             }
             let mut answer = Vec::new();
             if let Some(stdout) = stdout {
@@ -237,15 +252,7 @@ impl Provider {
         };
         let (status, answer) =
             tokio::time::timeout(DEADLINE, exchange).await.map_err(|_| ProviderError::Deadline)??;
-        if !status.success() {
-            return Err(ProviderError::Failed(status));
-        }
-        let response: Response = serde_json::from_slice(&answer).map_err(|_| ProviderError::Answer)?;
-        if response.kind != "CredentialProviderResponse" || response.api_version != *expected {
-            let Response { kind, api_version, .. } = response;
-            return Err(ProviderError::Version { kind, api_version, expected: expected.clone() });
-        }
-        Ok(response)
+        if status.success() { Ok(answer) } else { Err(ProviderError::Failed(status)) }
     }
 }
 

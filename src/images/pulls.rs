@@ -51,13 +51,14 @@ pub struct PullRecords {
     pulling: PathBuf,
     pulled: PathBuf,
     verification: Verification,
-    /// How many pulls of an image are under way. Held while records are read and written: nobody sees one half made, and
-    /// none is lost between two that end at once.
+    /// How many pulls of an image are under way.
     running: Mutex<BTreeMap<String, usize>>,
+    /// Held from the reading of a record to its writing: what two pulls say at once is all kept. Only where it may block.
+    recording: Mutex<()>,
 }
 
-/// Leave to read and write records.
-type Leave<'a> = MutexGuard<'a, BTreeMap<String, usize>>;
+/// Leave to change records.
+type Leave<'a> = MutexGuard<'a, ()>;
 
 /// What the records tell of an image.
 enum Known {
@@ -72,7 +73,7 @@ impl PullRecords {
     pub fn new(root_dir: &Path, verification: Verification) -> Self {
         let folder = root_dir.join("image_manager");
         let (pulling, pulled) = (folder.join("pulling"), folder.join("pulled"));
-        Self { pulling, pulled, verification, running: Mutex::default() }
+        Self { pulling, pulled, verification, running: Mutex::default(), recording: Mutex::default() }
     }
 
     /// Takes up what the life before left: images whose pull had begun, and which are here, were pulled by a login that is
@@ -93,7 +94,7 @@ impl PullRecords {
             Ok(images) => images,
             Err(error) => return tracing::warn!(%error, "images not listed: pulls that had begun stay recorded"),
         };
-        let leave = self.lock();
+        let leave = lock(&self.recording);
         for intent in begun {
             let name = full_name(&intent.image);
             let here =
@@ -111,7 +112,7 @@ impl PullRecords {
     /// Whether a pod may use an image that is here: `image` as it names it, `id` as the runtime does. What it could pull
     /// the image with is looked up only where that decides.
     pub async fn allows<'a>(
-        &self,
+        self: &Arc<Self>,
         image: &str,
         id: &str,
         credentials: impl Future<Output = &'a Vec<Credential>>,
@@ -128,7 +129,7 @@ impl PullRecords {
     }
 
     async fn judge<'a>(
-        &self,
+        self: &Arc<Self>,
         image: &str,
         id: &str,
         known: &Known,
@@ -152,31 +153,48 @@ impl PullRecords {
             Admission::Refused => UNPROVEN,
             Admission::Known => PROVEN,
             Admission::Another(credential) => {
-                let recorded = self.record(&self.lock(), image, id, Some(credential));
-                if let Err(error) = recorded {
-                    tracing::warn!(image, %error, "another login of the image is not kept");
-                }
+                let (this, image, id) = (self.clone(), image.to_owned(), id.to_owned());
+                blocking(move || {
+                    if let Err(error) = this.record(&lock(&this.recording), &image, &id, Some(credential)) {
+                        tracing::warn!(image, %error, "another login of the image is not kept");
+                    }
+                })
+                .await;
                 PROVEN
             }
         }
     }
 
     /// A pull begins. Until the answer is told what came of it, and over a crash, the image counts as pulled.
-    pub fn begin(self: &Arc<Self>, image: &str) -> Result<Pull, RecordError> {
-        let mut running = self.lock();
-        make_dir(&self.pulling, PRIVATE_DIR)?;
-        write(&self.intent_file(image), &ImagePullIntent::new(image))?;
-        *running.entry(image.to_owned()).or_default() += 1;
-        self.count();
-        Ok(Pull { records: self.clone(), image: image.to_owned(), is_told: false })
+    pub async fn begin(self: &Arc<Self>, image: &str) -> Result<Pull, RecordError> {
+        *lock(&self.running).entry(image.to_owned()).or_default() += 1;
+        // Over where it is dropped: by the error, or by a caller who waits no longer.
+        let pull = Pull { records: self.clone(), image: image.to_owned(), is_told: false };
+        blocking(move || {
+            let records = &pull.records;
+            make_dir(&records.pulling, PRIVATE_DIR)?;
+            write(&records.intent_file(&pull.image), &ImagePullIntent::new(&pull.image))?;
+            records.count();
+            Ok(pull)
+        })
+        .await
     }
 
     /// Forgets pulls of images that are gone; a record of `before` or later stays: its image came meanwhile.
-    pub fn prune(&self, ids: &BTreeSet<String>, before: Timestamp) {
-        let _leave = self.lock();
+    pub async fn prune(self: &Arc<Self>, ids: BTreeSet<String>, before: Timestamp) {
+        let this = self.clone();
+        blocking(move || this.prune_now(&ids, before)).await;
+    }
+
+    fn prune_now(&self, ids: &BTreeSet<String>, before: Timestamp) {
+        let _leave = lock(&self.recording);
         for file in files(&self.pulled) {
             let gone = match read::<ImagePulledRecord>(&file) {
-                Ok(Some(record)) => record.last_updated_time < before && !ids.contains(&record.image_ref),
+                // In whole seconds, as records have them: one of the same second may be later.
+                Ok(Some(record)) => {
+                    let is_older = record.last_updated_time.as_second() < before.as_second();
+                    is_older && !ids.contains(&record.image_ref)
+                }
                 Ok(None) => false,
                 Err(error) => {
                     tracing::warn!(%error, "a record of a pull stays");
@@ -196,13 +214,14 @@ impl PullRecords {
     }
 
     fn look(&self, image: &str, id: &str) -> Result<Known, RecordError> {
-        let running = self.lock();
-        if let Some(record) = self.pulled_record(id)? {
-            return Ok(Known::Pulled(record));
-        }
-        let begun = running.contains_key(image)
+        // First whether a pull began: one that ends meanwhile has its record before it is over.
+        let begun = lock(&self.running).contains_key(image)
             || read::<ImagePullIntent>(&self.intent_file(image))?.is_some_and(|intent| intent.image == image);
-        Ok(if begun { Known::Begun } else { Known::Nothing })
+        Ok(match self.pulled_record(id)? {
+            Some(record) => Known::Pulled(record),
+            None if begun => Known::Begun,
+            None => Known::Nothing,
+        })
     }
 
     /// Keeps with what an image was pulled; `None`: nobody knows.
@@ -226,17 +245,14 @@ impl PullRecords {
         self.pulling.join(file_name(image))
     }
 
-    /// Every value is whole at any moment: a poisoned lock holds what was counted.
-    fn lock(&self) -> Leave<'_> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A pull is over, and recorded where it succeeded.
-    fn end(&self, running: &mut Leave<'_>, image: &str) {
+    fn end(&self, image: &str) {
+        let mut running = lock(&self.running);
         match running.get_mut(image) {
             Some(count) if *count > 1 => *count -= 1,
             Some(_) | None => {
                 running.remove(image);
+                // Under the lock, but for which this could be the file of a pull that begins now.
                 if let Err(error) = remove(&self.intent_file(image)) {
                     tracing::warn!(image, %error, "a pull that is over counts as begun");
                 }
@@ -260,11 +276,16 @@ pub struct Pull {
 
 impl Pull {
     /// It succeeded with that login, or without any.
-    pub fn succeeded(mut self, id: &str, credential: Option<&Credential>) {
-        let mut running = self.records.lock();
+    pub async fn succeeded(self, id: &str, credential: Option<&Credential>) {
+        let (id, with) = (id.to_owned(), PulledWith::of(credential));
+        blocking(move || self.keep(&id, with)).await;
+    }
+
+    fn keep(mut self, id: &str, with: PulledWith) {
         self.is_told = true;
-        match self.records.record(&running, &self.image, id, Some(PulledWith::of(credential))) {
-            Ok(()) => self.records.end(&mut running, &self.image),
+        let recorded = self.records.record(&lock(&self.records.recording), &self.image, id, Some(with));
+        match recorded {
+            Ok(()) => self.records.end(&self.image),
             // It goes on counting as begun, which keeps the image from those who show nothing.
             Err(error) => tracing::warn!(image = self.image, %error, "a pull is not recorded"),
         }
@@ -274,8 +295,22 @@ impl Pull {
 impl Drop for Pull {
     fn drop(&mut self) {
         if !self.is_told {
-            self.records.end(&mut self.records.lock(), &self.image);
+            self.records.end(&self.image);
         }
+    }
+}
+
+/// Every value is whole at any moment: a poisoned lock holds what was counted.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writing waits for the disk.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        // Only a panic in the work gets here.
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 

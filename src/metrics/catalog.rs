@@ -28,6 +28,11 @@ const RUNTIME: &[f64] = &[
 /// `ExponentialBuckets(.05, 2, 15)`, milliseconds.
 const ADMISSION_MILLIS: &[f64] =
     &[0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6, 819.2];
+/// `imagePullDurationBuckets`.
+const IMAGE_PULL: &[f64] = &[
+    1.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0, 900.0, 1200.0, 1800.0, 2700.0,
+    3600.0,
+];
 const STATUS_SYNC: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0];
 const STORAGE: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 50.0, 120.0, 300.0, 600.0];
 const REST: &[f64] = &[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
@@ -94,6 +99,17 @@ families! {
         "kubelet_cpu_manager_shared_pool_size_millicores",
         "[ALPHA] The size of the shared CPU pool for non-guaranteed QoS pods, in millicores.",
     );
+    PROVIDER_DURATION: Histogram<1> = Histogram::new(
+        "kubelet_credential_provider_plugin_duration",
+        "[ALPHA] Duration of execution in seconds for credential provider plugin",
+        ["plugin_name"],
+        DEFAULT_BUCKETS,
+    );
+    PROVIDER_ERRORS: Counter<1> = Counter::new(
+        "kubelet_credential_provider_plugin_errors_total",
+        "[ALPHA] Number of errors from credential provider plugin",
+        ["plugin_name"],
+    );
     DEVICE_ALLOCATION: Histogram<1> = Histogram::new(
         "kubelet_device_plugin_alloc_duration_seconds",
         "[ALPHA] Duration in seconds to serve a device plugin Allocation request. Broken down by resource name.",
@@ -139,6 +155,13 @@ families! {
         "kubelet_imagemanager_image_mustpull_checks_total",
         "[ALPHA] Counter for how many times kubelet checked whether credentials need to be re-verified to access an image",
         ["result"],
+    );
+    /// By size: `0-10MB`, …, `N/A`. The wait for other pulls is in it.
+    IMAGE_PULLS: Histogram<1> = Histogram::new(
+        "kubelet_image_pull_duration_seconds",
+        "[ALPHA] Duration in seconds to pull an image.",
+        ["image_size_in_bytes"],
+        IMAGE_PULL,
     );
     PULLS_KEPT: Gauge = Gauge::new(
         "kubelet_imagemanager_ondisk_pulledrecords",

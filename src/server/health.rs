@@ -2,6 +2,7 @@
 
 use super::{Deps, Reply, text};
 use crate::clock;
+use crate::metrics::slis;
 use http::StatusCode;
 
 /// The kubelet's checks, in its order.
@@ -11,8 +12,13 @@ const NOT_FOR_MACHINES: &str = "Warning: This endpoint is not meant to be machin
 
 /// `check`: one of them, or all. That there is an answer is the proof: the loops end with the process if one fails.
 pub(super) fn healthz(check: Option<&str>, verbose: bool) -> Reply {
+    let asked: Vec<&'static str> =
+        CHECKS.into_iter().filter(|known| check.is_none_or(|check| check == *known)).collect();
+    if asked.is_empty() {
+        return super::not_found();
+    }
+    asked.iter().for_each(|check| slis::passed(check));
     match (check, verbose) {
-        (Some(check), _) if !CHECKS.contains(&check) => super::not_found(),
         (Some(_), _) | (None, false) => text(StatusCode::OK, "ok"),
         (None, true) => {
             let checks: String = CHECKS.iter().map(|check| format!("[+]{check} ok\n")).collect();

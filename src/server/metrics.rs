@@ -10,7 +10,7 @@ use crate::actors::probes::{Counted, ProbesHandle};
 use crate::clock;
 use crate::ids::PodUid;
 use crate::metrics::text::{CONTENT_TYPE, Kind, Text};
-use crate::metrics::{DEFAULT_BUCKETS, catalog};
+use crate::metrics::{DEFAULT_BUCKETS, catalog, slis};
 use crate::model::observed::{ContainerState, ObservedPod};
 use crate::model::pod::CONFIG_MIRROR;
 use crate::stats::Depth;
@@ -18,10 +18,6 @@ use http::{HeaderValue, StatusCode, header};
 use k8s_openapi::api::core::v1::Pod;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How old figures of claims may be: `volumeStatsAggPeriod`.
-const CLAIMS_AGE: Duration = Duration::from_secs(60);
 
 pub(super) async fn scrape(deps: &Deps) -> Reply {
     let pods = deps.pods.list();
@@ -30,8 +26,9 @@ pub(super) async fn scrape(deps: &Deps) -> Reply {
     about_pods(&mut out, deps, &pods);
     volumes::totals(&mut out, &pods, |uid| deps.pods.observed(uid).is_some_and(|seen| !seen.sandboxes.is_empty()));
     let claiming: Vec<_> = deps.subjects().into_iter().filter(|subject| has_claims(&subject.pod)).collect();
-    if !claiming.is_empty() {
-        match deps.stats.disks(&claiming, CLAIMS_AGE).await {
+    let period = deps.kubelet.volume_stats_agg_period;
+    if !claiming.is_empty() && period >= node_config::duration::Duration::ZERO {
+        match deps.stats.disks(&claiming, period.to_std()).await {
             Ok(disks) => volumes::claims(&mut out, &pods, &disks),
             Err(error) => tracing::warn!(%error, "claims not measured"),
         }
@@ -57,6 +54,13 @@ pub(super) async fn cadvisor(deps: &Deps) -> Reply {
     let mut reply = streamed(futures::stream::iter(pieces.map(|piece| Ok(piece.into()))));
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     reply
+}
+
+/// `/metrics/slis`.
+pub(super) fn slis() -> Reply {
+    let mut out = Text::default();
+    slis::ALL.iter().for_each(|family| family.write(&mut out));
+    reply(out.take())
 }
 
 /// `/metrics/resource`.

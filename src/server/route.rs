@@ -27,6 +27,8 @@ pub(super) enum Route {
     ProbeMetrics,
     ResourceMetrics,
     CadvisorMetrics,
+    /// What health checks found.
+    SliMetrics,
     /// A path below `/var/log`.
     NodeLogs {
         path: String,
@@ -123,6 +125,7 @@ pub(super) fn parse(method: &Method, path: &str, query: &str) -> Result<Route, R
         ("metrics", ["probes"]) => Ok(Route::ProbeMetrics),
         ("metrics", ["resource"]) => Ok(Route::ResourceMetrics),
         ("metrics", ["cadvisor"]) => Ok(Route::CadvisorMetrics),
+        ("metrics", ["slis"]) => Ok(Route::SliMetrics),
         ("stats", ["summary"]) => Ok(Route::Summary { only_cpu_and_memory: query.flag("only_cpu_and_memory") }),
         ("logs", []) if query.get("query").is_some() => log_query(&query),
         ("logs", below) => Ok(Route::NodeLogs { path: percent_decode_path(&below.join("/")) }),
@@ -294,6 +297,7 @@ mod tests {
         check("GET /stats/summary?only_cpu_and_memory=true", Ok(Route::Summary { only_cpu_and_memory: true }));
         check("GET /metrics/cadvisor", Ok(Route::CadvisorMetrics));
         check("GET /metrics/resource/", Ok(Route::ResourceMetrics));
+        check("GET /metrics/slis", Ok(Route::SliMetrics));
         check("GET /metrics/none", Err(RouteError::NotFound));
         check("GET /logs/pods/a%20b+c", Ok(Route::NodeLogs { path: "pods/a b+c".into() }));
         let query = LogQuery { services: vec!["kubelet".into()], tail_lines: Some(3), ..LogQuery::default() };

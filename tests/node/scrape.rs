@@ -4,6 +4,7 @@ use crate::exposition::{Scrape, parse};
 use crate::harness::{Containerd, Node};
 use crate::pods::sleeper;
 use serde_json::{Value, json};
+use std::process::Command;
 
 /// `/metrics`: what kubernetes-mixin's kubelet dashboard, its recording rules and its alerts of the kubelet ask for.
 const KUBELET: &[&str] = &[
@@ -104,6 +105,9 @@ const MACHINE: &[&str] = &[
 /// The labels that the kubelet gives to every series of a cgroup.
 const LABELS: [&str; 6] = ["container", "id", "image", "name", "namespace", "pod"];
 
+/// Which of the test's ports it is.
+const READ_ONLY: u16 = 7;
+
 fn scrape(node: &Node, path: &str) -> Scrape {
     let text = raw(node, path);
     parse(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -125,7 +129,10 @@ fn measured() -> Value {
 
 #[test]
 fn every_scrape_parses_and_holds_what_dashboards_and_alerts_ask_for() {
-    let node = Node::start(Containerd::Current);
+    let mut node = Node::prepare(Containerd::Current, &[]);
+    node.flag(format!("--read-only-port={}", node.slot.port(READ_ONLY)));
+    node.flag("--tls-min-version=VersionTLS13".to_owned());
+    node.boot();
     node.apply(&measured());
     node.wait_ready(&["measured"]);
     the_kubelets_own(&node);
@@ -134,6 +141,8 @@ fn every_scrape_parses_and_holds_what_dashboards_and_alerts_ask_for() {
     resources(&node);
     the_summary(&node);
     zpages_and_logs(&node);
+    the_read_only_port(&node);
+    the_least_version_of_tls(&node);
 }
 
 fn the_kubelets_own(node: &Node) {
@@ -236,4 +245,40 @@ fn zpages_and_logs(node: &Node) {
     let path = format!("/api/v1/nodes/{}/proxy/run/default/measured/c?cmd=echo%20said", node.slot.node_name());
     let answer = node.curl("POST", &path, None);
     assert_eq!((answer.code, answer.body), (200, Value::String("said\n".to_owned())));
+}
+
+/// Nobody is asked who they are: it shows pods and figures, and runs nothing.
+fn the_read_only_port(node: &Node) {
+    for (method, path, code) in [
+        ("GET", "/healthz", "200"),
+        ("GET", "/pods", "200"),
+        ("GET", "/metrics/resource", "200"),
+        ("GET", "/metrics/slis", "200"),
+        ("GET", "/stats/summary?only_cpu_and_memory=true", "200"),
+        ("GET", "/containerLogs/default/measured/c", "405"),
+        ("POST", "/run/default/measured/c?cmd=id", "405"),
+        ("POST", "/exec/default/measured/c?command=id&output=1", "405"),
+        ("GET", "/logs/", "405"),
+        ("GET", "/configz", "404"),
+        ("PUT", "/debug/flags/v", "404"),
+        ("POST", "/pods", "405"),
+    ] {
+        let url = format!("http://127.0.0.1:{}{path}", node.slot.port(READ_ONLY));
+        assert_eq!(curl(&["--request", method, &url]), (Some(0), code.to_owned()), "{method} {path}");
+    }
+}
+
+fn the_least_version_of_tls(node: &Node) {
+    let url = format!("https://127.0.0.1:{}/healthz", node.slot.port(1));
+    assert_eq!(curl(&["--insecure", &url]), (Some(0), "401".to_owned()));
+    /// `CURLE_SSL_CONNECT_ERROR`.
+    const NO_TLS: i32 = 35;
+    assert_eq!(curl(&["--insecure", "--tls-max", "1.2", &url]), (Some(NO_TLS), "000".to_owned()));
+}
+
+/// curl's exit code, and the status of the answer.
+fn curl(args: &[&str]) -> (Option<i32>, String) {
+    let usual = ["--silent", "--output", "/dev/null", "--write-out", "%{http_code}", "--max-time", "30"];
+    let output = Command::new("curl").args(usual).args(args).output().expect("curl");
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
 }

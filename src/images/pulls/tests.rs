@@ -25,7 +25,7 @@ fn records(root: &Path) -> Arc<PullRecords> {
     Arc::new(PullRecords::new(root, Verification::Pulled))
 }
 
-async fn allows(records: &PullRecords, offered: Vec<Credential>) -> bool {
+async fn allows(records: &Arc<PullRecords>, offered: Vec<Credential>) -> bool {
     records.allows(IMAGE, ID, async { &offered }).await
 }
 
@@ -65,9 +65,9 @@ async fn who_pulled_an_image_may_use_it_and_so_may_who_shows_the_same() {
         let root = tempfile::tempdir().unwrap();
         let records = records(root.path());
         assert!(allows(&records, vec![]).await, "nobody pulled it here");
-        let pull = records.begin(IMAGE).unwrap();
+        let pull = records.begin(IMAGE).await.unwrap();
         assert!(!allows(&records, offered.clone()).await, "{row}: it is not known yet who may");
-        pull.succeeded(ID, pulled_with.as_ref());
+        pull.succeeded(ID, pulled_with.as_ref()).await;
         assert_eq!(allows(&records, offered.clone()).await, expected, "{row}");
         // Another life of the agent knows the same.
         assert_eq!(allows(&self::records(root.path()), offered).await, expected, "{row}");
@@ -78,7 +78,7 @@ async fn who_pulled_an_image_may_use_it_and_so_may_who_shows_the_same() {
 async fn an_image_pulled_under_one_name_is_not_open_under_another() {
     let root = tempfile::tempdir().unwrap();
     let records = records(root.path());
-    records.begin(IMAGE).unwrap().succeeded(ID, None);
+    records.begin(IMAGE).await.unwrap().succeeded(ID, None).await;
     let nothing = Vec::new();
     for (image, expected) in [("r.io/team/app:2", true), ("r.io/team/app@sha256:0", true), ("r.io/other/app:1", false)]
     {
@@ -90,7 +90,7 @@ async fn an_image_pulled_under_one_name_is_not_open_under_another() {
 async fn a_secret_that_is_as_good_is_kept_beside_the_first() {
     let root = tempfile::tempdir().unwrap();
     let records = records(root.path());
-    records.begin(IMAGE).unwrap().succeeded(ID, Some(&secret("one", "p")));
+    records.begin(IMAGE).await.unwrap().succeeded(ID, Some(&secret("one", "p"))).await;
     assert!(allows(&records, vec![secret("copy", "p")]).await);
     // Then the first is rotated, and the copy has what nobody else has.
     assert!(allows(&records, vec![secret("one", "new")]).await);
@@ -101,7 +101,7 @@ async fn a_secret_that_is_as_good_is_kept_beside_the_first() {
         assert!(text.contains(&format!("\"name\":\"{name}\"")), "{name}: {text}");
     }
     // Once every pod of the node can pull it, secrets mean nothing.
-    records.begin(IMAGE).unwrap().succeeded(ID, Some(&of_node()));
+    records.begin(IMAGE).await.unwrap().succeeded(ID, Some(&of_node())).await;
     let [text] = &kept(root.path())[..] else { panic!("one record") };
     assert!(text.contains(r#""credentialMapping":{"r.io/team/app":{"nodePodsAccessible":true}}"#), "{text}");
 }
@@ -110,7 +110,7 @@ async fn a_secret_that_is_as_good_is_kept_beside_the_first() {
 async fn files_are_a_kubelets() {
     let root = tempfile::tempdir().unwrap();
     let records = records(root.path());
-    let pull = records.begin("secretorg/myimage:customtag").unwrap();
+    let pull = records.begin("secretorg/myimage:customtag").await.unwrap();
     // Name and content as in the kubelet's own tests.
     let intent = root
         .path()
@@ -138,7 +138,7 @@ async fn pulls_that_a_crash_cut_off_leave_images_that_have_to_be_shown_a_login_f
     let before = records(root.path());
     for image in ["busybox", IMAGE] {
         // Killed: nobody is told what came of it.
-        std::mem::forget(before.begin(image).unwrap());
+        std::mem::forget(before.begin(image).await.unwrap());
     }
     let runtime = FakeRuntime::default();
     runtime.put_image("docker.io/library/busybox:latest");
@@ -157,7 +157,7 @@ async fn pulls_that_a_crash_cut_off_leave_images_that_have_to_be_shown_a_login_f
 async fn a_pull_among_several_that_ends_leaves_the_image_as_one_that_is_pulled() {
     let root = tempfile::tempdir().unwrap();
     let records = records(root.path());
-    let (one, two) = (records.begin(IMAGE).unwrap(), records.begin(IMAGE).unwrap());
+    let (one, two) = (records.begin(IMAGE).await.unwrap(), records.begin(IMAGE).await.unwrap());
     drop(one);
     assert!(!allows(&records, vec![]).await);
     drop(two);
@@ -170,12 +170,12 @@ async fn records_go_with_their_images_but_not_those_that_came_meanwhile() {
     let records = records(root.path());
     assert!(records.is_empty());
     for id in ["sha256:old", "sha256:used"] {
-        records.begin(id).unwrap().succeeded(id, None);
+        records.begin(id).await.unwrap().succeeded(id, None).await;
     }
     let later = clock::now().wall + jiff::SignedDuration::from_secs(60);
-    records.prune(&BTreeSet::new(), clock::now().wall - jiff::SignedDuration::from_secs(60));
+    records.prune(BTreeSet::new(), clock::now().wall - jiff::SignedDuration::from_secs(60)).await;
     assert_eq!(kept(root.path()).len(), 2);
-    records.prune(&["sha256:used".to_owned()].into(), later);
+    records.prune(["sha256:used".to_owned()].into(), later).await;
     let [text] = &kept(root.path())[..] else { panic!("one record") };
     assert!(text.contains("sha256:used"), "{text}");
 }

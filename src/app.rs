@@ -151,6 +151,7 @@ impl Agent {
         let facts = node.facts.clone();
         let volumes = Volumes::new(&config.root_dir, &config.cluster_domain, cluster.clone(), facts, csi.clone())
             .with_ids(id_settings(&config))
+            .with_tasks(tasks.child())
             .with_events(recorder.clone(), config.kubelet.feature_gates.get("CSIVolumeHealth") == Some(&true));
         let (status, status_task) = StatusHandle::new(cluster.clone());
         tasks.spawn("status", status_task);

@@ -41,6 +41,9 @@ pub struct Managers {
     aligner: Option<Aligner>,
     lifts_quotas: bool,
     root: PathBuf,
+    /// Held while the state is changed, over the writing of its checkpoints: they are written in the order of changes.
+    changing: Mutex<()>,
+    /// Held for moments: whoever only reads does not wait for the disk.
     state: Mutex<State>,
     /// Told when the shared pool has changed.
     pub changed: Notify,
@@ -92,12 +95,10 @@ impl Managers {
 
     /// Takes back what pods have that are not to be kept. Blocks where there are such: writes the checkpoint.
     pub fn keep_only(&self, keep: impl Fn(&str) -> bool) {
-        let mut state = self.lock();
-        let mut next = state.clone();
-        let cpus = next.cpus.release(&keep);
-        if next.memory.release(&keep) || cpus {
-            self.replace(&mut state, next);
-        }
+        self.change(|next| {
+            let cpus = next.cpus.release(&keep);
+            next.memory.release(&keep) || cpus
+        });
     }
 
     /// Where a container may run.
@@ -109,8 +110,18 @@ impl Managers {
         Pins { cpus: state.cpus.of(uid, container).to_string(), memory_nodes: nodes.to_string() }
     }
 
+    /// Changes the state, if `change` says that it did. Blocks: writes the checkpoints.
+    fn change(&self, change: impl FnOnce(&mut State) -> bool) {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.lock().clone();
+        let mut next = before.clone();
+        if change(&mut next) {
+            self.replace(&before, next);
+        }
+    }
+
     /// As upstream, an assignment that could not be written down holds until the next start.
-    fn replace(&self, state: &mut State, next: State) {
+    fn replace(&self, state: &State, next: State) {
         let store = |name: &str, written: io::Result<()>| {
             if let Err(error) = written {
                 tracing::error!(path = %self.root.join(name).display(), %error, "Failed to store state to checkpoint");
@@ -134,7 +145,7 @@ impl Managers {
             store(MEMORY_STATE, checkpoint::write(&self.root.join(MEMORY_STATE), &checkpoint));
         }
         let moved = state.cpus.shared != next.cpus.shared;
-        *state = next;
+        *self.lock() = next;
         if moved {
             self.changed.notify_one();
         }

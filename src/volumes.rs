@@ -13,12 +13,15 @@ mod env_file;
 mod host_path;
 mod hosts;
 mod layout;
+mod mount_command;
 mod mounts;
 mod ownership;
+mod remove;
 mod sub_path;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod turns;
 mod usage;
 mod user_namespace;
 
@@ -37,6 +40,7 @@ pub use self::user_namespace::IdSettings;
 use self::layout::{PodDir, is_file_name};
 use self::ownership::Owner;
 use self::tokens::Tokens;
+use self::turns::{Busy, Turn, Turns};
 use crate::clock;
 use crate::cluster::{Cluster, ClusterError, Recorder};
 use crate::ids::PodUid;
@@ -44,15 +48,17 @@ use crate::metrics::catalog;
 use crate::model::devices::DeviceNode;
 use crate::model::node::NodeFacts;
 use crate::runtime::{IdBlock, Mount};
+use crate::supervisor::Supervisor;
 use crate::units::Bytes;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// A disk that does not answer within this time (a dead NFS server behind a hostPath) fails the attempt.
 const DISK_DEADLINE: Duration = Duration::from_secs(120);
@@ -77,6 +83,9 @@ pub enum VolumeError {
          failed to process volumes=[]: timed out waiting for the condition"
     )]
     NotAttached { volume: String },
+    /// It is not for this node, or not as it is asked for: `what` was looked at.
+    #[error("MountVolume.{what} check failed for volume {volume:?} : {message}")]
+    Check { what: &'static str, volume: String, message: &'static str },
     /// What a claim stands for cannot be found out (`WaitForAttachAndMount`).
     #[error(
         "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], \
@@ -102,6 +111,7 @@ impl VolumeError {
             | Self::MountDevice { .. }
             | Self::Grow { .. }
             | Self::NotAttached { .. }
+            | Self::Check { .. }
             | Self::Claim { .. }
             | Self::Mount(_)
             | Self::Remove { .. }
@@ -152,6 +162,8 @@ impl One {
 pub struct Volumes {
     inner: Arc<Inner>,
     ids: IdSettings,
+    /// Ends what drivers are asked for, also when nobody waits for it any more.
+    tasks: Supervisor,
     /// Who tells of what happens to volumes beside the failures of a pod's start.
     recorder: Option<Recorder>,
     /// Whether drivers are asked for the health of their volumes (feature gate `CSIVolumeHealth`).
@@ -164,6 +176,8 @@ struct Inner {
     cluster: Arc<dyn Cluster>,
     facts: watch::Receiver<NodeFacts>,
     tokens: Tokens,
+    /// One attempt at a pod's own volumes at a time, by the pod's uid.
+    turns: Turns<OsString>,
     csi: CsiState,
     /// How the use of volumes that are not made by us is found out.
     extents: Extents,
@@ -186,11 +200,18 @@ impl Volumes {
             cluster,
             facts,
             tokens: Tokens::default(),
+            turns: Turns::default(),
             csi,
             extents: Extents::default(),
             allocates_ids: Mutex::default(),
         };
-        Self { inner: Arc::new(inner), ids: IdSettings::default(), recorder: None, health: false }
+        let (ids, tasks) = (IdSettings::default(), Supervisor::default());
+        Self { inner: Arc::new(inner), ids, tasks, recorder: None, health: false }
+    }
+
+    /// The same, whose work for drivers ends with these tasks.
+    pub fn with_tasks(self, tasks: Supervisor) -> Self {
+        Self { tasks, ..self }
     }
 
     /// The same, with events that tell of volumes; `health`: also of the health that drivers report.
@@ -229,17 +250,22 @@ impl Volumes {
 
     async fn place_all(&self, pod: &Arc<Pod>, offline: bool) -> Result<Placed, VolumeError> {
         let dir = self.pod_dir(pod)?;
+        let turn = self.turn(&dir).await.map_err(|busy| VolumeError::Mount(busy.to_string()))?;
         let made = dir.clone();
-        self.on_disk(move || make_pod_dirs(&made)).await.map_err(|message| VolumeError::Mount(message.to_string()))?;
-        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+        let made = self.on_disk_in(&turn, move || make_pod_dirs(&made)).await;
+        made.map_err(|error| VolumeError::Mount(error.to_string()))?;
         // The runtime mounts images.
-        let volumes = volumes.iter().filter(|volume| volume.image.is_none());
-        let placed = volumes.map(|volume| async {
-            let begun = clock::now().mono;
-            let placed = self.place_one(pod, &dir, volume, offline).await;
-            count_mount(volume, placed.is_ok(), begun.elapsed());
-            placed
+        let volumes = volumes_of(pod).iter().filter(|volume| volume.image.is_none());
+        let placed = volumes.map(|volume| {
+            let (begun, turn, dir) = (clock::now().mono, turn.clone(), &dir);
+            async move {
+                let placed = self.place_one(pod, dir, volume, offline, turn).await;
+                count_mount(volume, placed.is_ok(), begun.elapsed());
+                placed
+            }
         });
+        let placed: Vec<_> = placed.collect();
+        drop(turn);
         let placed = futures::future::join_all(placed).await;
         let mut all = Placed::default();
         for one in placed {
@@ -248,19 +274,36 @@ impl Volumes {
         Ok(all)
     }
 
-    /// Idempotent: refreshes configMap, secret, downwardAPI and projected content of a running pod, and has drivers
-    /// publish and expand anew what wants that.
+    /// Idempotent: refreshes configMap, secret, downwardAPI and projected content of a running pod.
     pub async fn refresh(&self, pod: &Arc<Pod>) -> Result<(), VolumeError> {
         let dir = self.pod_dir(pod)?;
-        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
-        let has_csi = self.has_csi(&dir);
-        let may_be_csi = |volume: &Volume| {
-            volume.csi.is_some() || volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
-        };
-        let changes = |volume: &&Volume| content_plugin(volume).is_some() || (has_csi && may_be_csi(volume));
-        let content = volumes.iter().filter(changes);
-        let all = futures::future::join_all(content.map(|volume| self.place_one(pod, &dir, volume, false))).await;
+        let turn = self.turn(&dir).await.map_err(|busy| VolumeError::Mount(busy.to_string()))?;
+        // It may have been removed since the caller saw it.
+        if !dir.path().exists() {
+            return Ok(());
+        }
+        let content = volumes_of(pod).iter().filter(|volume| content_plugin(volume).is_some());
+        let all = content.map(|volume| self.place_one(pod, &dir, volume, false, turn.clone()));
+        let all = futures::future::join_all(all).await;
         all.into_iter().try_for_each(|placed| placed.map(drop))
+    }
+
+    /// Idempotent: has drivers publish and expand anew what of a running pod wants that. As slow as its drivers.
+    pub async fn refresh_drivers(&self, pod: &Arc<Pod>) -> Result<(), VolumeError> {
+        let dir = self.pod_dir(pod)?;
+        if !self.has_csi(&dir) {
+            return Ok(());
+        }
+        let all = volumes_of(pod).iter().map(|volume| async {
+            match Backing::of(volume, pod, &*self.inner.cluster).await {
+                Some(Ok(Backing { source: Source::Csi(wanted), .. })) if wanted.is_known(&dir) => {
+                    self.place_csi(pod, &dir, &wanted).await.map(drop)
+                }
+                Some(Err(message)) => Err(VolumeError::Claim { volume: volume.name.clone(), message }),
+                Some(Ok(_)) | None => Ok(()),
+            }
+        });
+        futures::future::join_all(all).await.into_iter().collect()
     }
 
     /// The mounts of one container: its volumeMounts (subPath resolved safely), /etc/hosts, /dev/termination-log.
@@ -337,29 +380,49 @@ impl Volumes {
     pub async fn remove(&self, uid: &PodUid) -> Result<(), VolumeError> {
         self.inner.tokens.forget(uid);
         self.inner.extents.forget(uid);
-        let Some(dir) = PodDir::new(&self.inner.root_dir, uid) else { return Ok(()) };
-        self.tear_down_csi(&dir).await?;
-        let (root, path) = (self.inner.root_dir.clone(), dir.path().to_owned());
-        let stuck = |path: PathBuf, error: io::Error| VolumeError::Remove { path, message: error.to_string() };
-        self.on_disk(move || Ok(block::unmap_local(&root, &dir).and_then(|()| remove_tree(dir.path()))))
-            .await
-            .map_err(|error| stuck(path, error))?
-            .map_err(|(path, error)| stuck(path, error))
+        self.end(uid, true, |root, dir| {
+            block::unmap_local(root, dir)?;
+            remove_tree(dir.path())
+        })
+        .await
     }
 
     /// Idempotent: unmounts what was mounted for that pod and leaves its files.
     pub async fn unmount(&self, uid: &PodUid) -> Result<(), VolumeError> {
+        self.end(uid, false, |root, dir| {
+            block::unmap_local(root, dir)?;
+            mounts::unmount_below(dir.path())
+        })
+        .await
+    }
+
+    /// Has drivers take back their volumes, then does the rest. `strict`: not without them, as their drivers may know of
+    /// what is mounted. Nobody else does anything to the pod's volumes meanwhile.
+    async fn end(
+        &self,
+        uid: &PodUid,
+        strict: bool,
+        rest: impl FnOnce(&Path, &PodDir) -> Result<(), (PathBuf, io::Error)> + Send + 'static,
+    ) -> Result<(), VolumeError> {
         let Some(dir) = PodDir::new(&self.inner.root_dir, uid) else { return Ok(()) };
-        if let Err(error) = self.tear_down_csi(&dir).await {
-            // Its driver may have been a pod that has ended before it.
-            tracing::warn!(%uid, %error, "volume not taken back by its driver");
-        }
+        let stuck = |path: PathBuf, error: String| VolumeError::Remove { path, message: error };
+        let turn = self.turn(&dir).await.map_err(|busy| stuck(dir.path().to_owned(), busy.to_string()))?;
+        let turns = match self.tear_down_csi(&dir).await {
+            Ok(turns) => turns,
+            Err(error) if strict => return Err(error),
+            Err(error) => {
+                // Its driver may have been a pod that has ended before it.
+                tracing::warn!(%uid, %error, "volume not taken back by its driver");
+                Vec::new()
+            }
+        };
         let (root, path) = (self.inner.root_dir.clone(), dir.path().to_owned());
-        let stuck = |path: PathBuf, error: io::Error| VolumeError::Remove { path, message: error.to_string() };
-        self.on_disk(move || Ok(block::unmap_local(&root, &dir).and_then(|()| mounts::unmount_below(dir.path()))))
-            .await
-            .map_err(|error| stuck(path, error))?
-            .map_err(|(path, error)| stuck(path, error))
+        let work = move || {
+            let _alone = turns;
+            Ok(rest(&root, &dir))
+        };
+        let ended = self.on_disk_in(&turn, work).await.map_err(|error| stuck(path, error.to_string()))?;
+        ended.map_err(|(path, error)| stuck(path, error.to_string()))
     }
 
     /// UIDs of the pods that have a directory (what a restart finds).
@@ -377,6 +440,7 @@ impl Volumes {
         dir: &PodDir,
         volume: &Volume,
         offline: bool,
+        turn: Turn,
     ) -> Result<One, VolumeError> {
         let failed = |message: String| VolumeError::SetUp { volume: volume.name.clone(), message };
         if !is_file_name(&volume.name) {
@@ -405,7 +469,7 @@ impl Volumes {
                 empty_dir::set_up(&dir, &target, &marker, medium, None)?;
                 atomic::write(&target, &payload, group, clock::now().wall)
             };
-            self.on_disk(write).await.map_err(|error| failed(error.to_string()))?;
+            self.on_disk_in(&turn, write).await.map_err(|error| failed(error.to_string()))?;
             return Ok(One::plain(name, path));
         }
         if let Some(source) = &volume.empty_dir {
@@ -423,30 +487,42 @@ impl Volumes {
             let (path, group, dir) = (dir.volume(EMPTY_DIR, &name), fs_group(pod), dir.clone());
             let (target, marker) = (path.clone(), name.clone());
             let make = move || empty_dir::set_up(&dir, &target, &marker, medium, group);
-            self.on_disk(make).await.map_err(|error| failed(error.to_string()))?;
+            self.on_disk_in(&turn, make).await.map_err(|error| failed(error.to_string()))?;
             return Ok(One::plain(name, path));
         }
         match Backing::of(volume, pod, &*self.inner.cluster).await {
-            Some(Ok(backing)) => self.place_backing(pod, dir, name, backing).await,
+            Some(Ok(backing)) => self.place_backing(pod, dir, name, backing, turn).await,
             Some(Err(message)) => Err(VolumeError::Claim { volume: name, message }),
             None => Err(failed("this kind of volume is not supported by this node".into())),
         }
     }
 
-    async fn place_backing(&self, pod: &Pod, dir: &PodDir, name: String, backing: Backing) -> Result<One, VolumeError> {
+    async fn place_backing(
+        &self,
+        pod: &Arc<Pod>,
+        dir: &PodDir,
+        name: String,
+        backing: Backing,
+        turn: Turn,
+    ) -> Result<One, VolumeError> {
         let (read_only, block) = (backing.read_only, backing.block);
         let extent = backing.extent(&self.inner.root_dir, dir);
         let failed = |message: String| VolumeError::SetUp { volume: name.clone(), message };
+        backing.check(&self.inner.facts.borrow())?;
         let path = match backing.source {
-            Source::Csi(wanted) => self.place_csi(pod, dir, &wanted).await.map_err(|error| match error {
-                // Of which the pod speaks by its own name.
-                VolumeError::NotAttached { .. } => VolumeError::NotAttached { volume: name.clone() },
-                error => error,
-            })?,
+            Source::Csi(wanted) => {
+                // As slow as its driver; it has turns of its own.
+                drop(turn);
+                self.place_csi(pod, dir, &wanted).await.map_err(|error| match error {
+                    // Of which the pod speaks by its own name.
+                    VolumeError::NotAttached { .. } => VolumeError::NotAttached { volume: name.clone() },
+                    error => error,
+                })?
+            }
             _ => {
                 let (root, dir, owner) = (self.inner.root_dir.clone(), dir.clone(), Owner::of(pod));
                 let place = move || if block { Ok(backing.map(&root, &dir)) } else { backing.place(&dir, owner) };
-                self.on_disk(place).await.map_err(|error| failed(error.to_string()))??
+                self.on_disk_in(&turn, place).await.map_err(|error| failed(error.to_string()))??
             }
         };
         if let Some(extent) = extent {
@@ -459,6 +535,39 @@ impl Volumes {
         let uid = PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default());
         PodDir::new(&self.inner.root_dir, &uid)
             .ok_or_else(|| VolumeError::Mount(format!("pod uid {:?} is no file name", uid.as_str())))
+    }
+
+    async fn turn(&self, dir: &PodDir) -> Result<Turn, Busy> {
+        self.inner.turns.take(dir.uid().to_owned()).await
+    }
+
+    /// The same as `on_disk`, by whoever has that turn: it is kept until the work has ended, also when nobody waits for it
+    /// any more.
+    async fn on_disk_in<T: Send + 'static>(
+        &self,
+        turn: &Turn,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let turn = turn.clone();
+        let work = move || {
+            let _alone = turn;
+            work()
+        };
+        self.on_disk(work).await
+    }
+
+    /// Does what drivers are asked for to its end, also when whoever asked is dropped meanwhile: what they are about to do
+    /// is taken back only after it was done.
+    async fn to_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, VolumeError>> + Send + 'static,
+    ) -> Result<T, VolumeError> {
+        let (sender, receiver) = oneshot::channel();
+        self.tasks.spawn("volume", async move {
+            // Nobody waits any more when the pod's worker has gone.
+            let _ = sender.send(work.await);
+        });
+        receiver.await.unwrap_or_else(|_| Err(VolumeError::Mount("the agent is stopping".to_owned())))
     }
 
     /// Disk work off the async threads, with a deadline: any path can lie on a file system that hangs.
@@ -525,6 +634,10 @@ fn content_plugin(volume: &Volume) -> Option<&'static str> {
     }
 }
 
+fn volumes_of(pod: &Pod) -> &[Volume] {
+    pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default()
+}
+
 fn allocatable_memory(facts: &NodeFacts) -> Option<Bytes> {
     facts.allocatable.get("memory").and_then(|memory| Bytes::parse(memory).ok())
 }
@@ -537,11 +650,8 @@ fn make_pod_dirs(dir: &PodDir) -> io::Result<()> {
     Ok(())
 }
 
-/// Unmounts first; only when nothing is mounted below any more are files deleted, without following links.
+/// Unmounts first; only when nothing is mounted below any more are files deleted.
 fn remove_tree(path: &Path) -> Result<(), (PathBuf, io::Error)> {
     mounts::unmount_below(path)?;
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err((path.to_owned(), error)),
-        _ => Ok(()),
-    }
+    remove::remove_folder(path).map_err(|error| (path.to_owned(), error))
 }

@@ -70,6 +70,7 @@ pub struct DevicesHandle(Arc<Manager>);
 
 struct Manager {
     dir: PathBuf,
+    is_new: bool,
     booted: SystemTime,
     tasks: Supervisor,
     book: Mutex<Book>,
@@ -93,6 +94,14 @@ struct Connected {
     number: u64,
 }
 
+/// Nothing is in that folder; one that cannot be looked into may hold something.
+fn is_empty(dir: &Path) -> bool {
+    match std::fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
 // A poisoned lock still holds what was noted before: each change is one insertion or removal.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -108,6 +117,7 @@ impl DevicesHandle {
             Book::default()
         });
         Self(Arc::new(Manager {
+            is_new: is_empty(&dir),
             dir,
             booted,
             tasks,
@@ -117,6 +127,12 @@ impl DevicesHandle {
             saving: Arc::default(),
             changes: watch::Sender::default(),
         }))
+    }
+
+    /// No device manager was on this machine before: what the API has of extended resources is of a node that was made
+    /// anew (`ShouldResetExtendedResourceCapacity`).
+    pub fn is_new(&self) -> bool {
+        self.0.is_new
     }
 
     /// Listens for registrations; what is returned serves them until it is dropped. Sockets of plugins go first, by

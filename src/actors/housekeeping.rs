@@ -24,6 +24,9 @@ pub const DEFAULT_LOG_PERIOD: Duration = Duration::from_secs(10);
 /// How often images are looked at (`ImageGCPeriod`).
 const IMAGES_PERIOD: Duration = Duration::from_secs(300);
 
+/// Pods that are seen to at once: their drivers may all be slow.
+const AT_ONCE: usize = 16;
+
 /// The housekeeper; `run` it under the supervisor.
 pub struct Housekeeping {
     pub runtime: Arc<dyn Runtime>,
@@ -42,35 +45,44 @@ pub struct Housekeeping {
 }
 
 impl Housekeeping {
+    /// Each by itself: a disk or a driver that does not answer holds up nothing else.
     pub async fn run(self) {
-        let mut due = crate::clock::now().mono + PERIOD;
-        let mut images_due = crate::clock::now().mono;
-        loop {
-            if crate::clock::now().mono >= images_due {
-                self.images.collect().await;
-                images_due = crate::clock::now().mono + IMAGES_PERIOD;
-            }
-            tokio::time::sleep(self.log_period).await;
-            let pods = self.pods.list();
-            self.rotate_logs(&pods).await;
-            if crate::clock::now().mono >= due {
-                self.refresh_volumes(&pods).await;
-                self.remove_orphans(&pods).await;
-                due = crate::clock::now().mono + PERIOD;
-            }
-        }
+        tokio::join!(
+            every(IMAGES_PERIOD, Duration::ZERO, || self.images.collect()),
+            every(self.log_period, self.log_period, || self.rotate_logs()),
+            every(PERIOD, PERIOD, || self.refresh_content()),
+            every(PERIOD, PERIOD, || self.refresh_drivers()),
+            every(PERIOD, PERIOD, || self.remove_orphans()),
+        );
     }
 
-    async fn refresh_volumes(&self, pods: &[Arc<Pod>]) {
-        for pod in pods.iter().filter(|pod| shows_volumes(pod)) {
-            if let Err(error) = self.volumes.refresh(pod).await {
+    fn with_volumes(&self) -> Vec<Arc<Pod>> {
+        self.pods.list().into_iter().filter(|pod| shows_volumes(pod)).collect()
+    }
+
+    async fn refresh_content(&self) {
+        for pod in self.with_volumes() {
+            if let Err(error) = self.volumes.refresh(&pod).await {
                 tracing::warn!(pod = pod.metadata.name, %error, "volumes not refreshed");
             }
         }
     }
 
+    async fn refresh_drivers(&self) {
+        let refresh = |pod: Arc<Pod>| async move {
+            if let Err(error) = self.volumes.refresh_drivers(&pod).await {
+                tracing::warn!(pod = pod.metadata.name, %error, "volumes of drivers not refreshed");
+            }
+        };
+        stream::iter(self.with_volumes()).for_each_concurrent(AT_ONCE, refresh).await;
+    }
+
     /// Directories are orphans when neither the API nor the runtime knows the pod; "could not ask" keeps them.
-    async fn remove_orphans(&self, pods: &[Arc<Pod>]) {
+    async fn remove_orphans(&self) {
+        if !self.pods.is_complete() {
+            return;
+        }
+        let pods = self.pods.list();
         let Ok(held) = self.runtime.pods().await else { return };
         let known: BTreeSet<PodUid> = pods
             .iter()
@@ -79,11 +91,16 @@ impl Housekeeping {
             .collect();
         match self.volumes.pods_on_disk() {
             Ok(on_disk) => {
-                for uid in on_disk.iter().filter(|uid| !known.contains(*uid) && self.pods.get_uid(uid).is_none()) {
-                    if let Err(error) = self.volumes.remove(uid).await {
+                let orphans = on_disk.into_iter().filter(|uid| !known.contains(uid));
+                let remove = |uid: PodUid| async move {
+                    if self.pods.get_uid(&uid).is_some() {
+                        return;
+                    }
+                    if let Err(error) = self.volumes.remove(&uid).await {
                         tracing::warn!(%uid, %error, "orphaned pod directory not removed");
                     }
-                }
+                };
+                stream::iter(orphans).for_each_concurrent(AT_ONCE, remove).await;
             }
             Err(error) => tracing::warn!(%error, "pod directories not listed"),
         }
@@ -93,7 +110,8 @@ impl Housekeeping {
         }
     }
 
-    async fn rotate_logs(&self, pods: &[Arc<Pod>]) {
+    async fn rotate_logs(&self) {
+        let pods = self.pods.list();
         let seen = pods.iter().filter_map(|pod| self.pods.observed(&PodUid::new(pod.metadata.uid.as_deref()?)));
         let seen: Vec<_> = seen.collect();
         let written = seen.iter().flat_map(|seen| &seen.containers).filter(|container| {
@@ -120,6 +138,15 @@ impl Housekeeping {
             return Err(io::Error::other(error.to_string()));
         }
         Ok(())
+    }
+}
+
+/// Works again and again, `first` after the start and then each `period` after it was done.
+async fn every<F: Future<Output = ()>>(period: Duration, first: Duration, work: impl Fn() -> F) {
+    tokio::time::sleep(first).await;
+    loop {
+        work().await;
+        tokio::time::sleep(period).await;
     }
 }
 

@@ -14,6 +14,7 @@ use crate::actors::csi_node::CsiNode;
 use crate::actors::devices::DevicesHandle;
 use crate::clock::{self, Now};
 use crate::cluster::{Cluster, ClusterError, Recorder};
+use crate::decide::devices::is_extended_resource;
 use crate::disk::{self, DiskUsage};
 use crate::model::devices::Advertised;
 use crate::model::eviction::Distress;
@@ -108,6 +109,7 @@ pub fn new(deps: NodeDeps) -> Result<(NodeHandle, impl Future<Output = ()> + Sen
     let task = NodeTask {
         device_changes: deps.devices.changes(),
         devices: Advertised::default(),
+        outdated: BTreeSet::new(),
         deps,
         machine: machine.clone(),
         ips,
@@ -147,6 +149,8 @@ struct NodeTask {
     started: Instant,
     device_changes: watch::Receiver<()>,
     devices: Advertised,
+    /// What the node's status is to lose: zeroed once, others may give it anew.
+    outdated: BTreeSet<String>,
     facts: watch::Sender<NodeFacts>,
     ready: watch::Sender<bool>,
     runtime: watch::Sender<Option<Arc<RuntimeInfo>>>,
@@ -157,6 +161,10 @@ impl NodeTask {
     async fn run(mut self) {
         self.deps.recorder.node(false, "Starting", "Starting kubelet.".into());
         let node = self.register().await;
+        if self.deps.devices.is_new() {
+            let capacity = node.status.iter().flat_map(|status| status.capacity.iter().flatten());
+            self.outdated = capacity.map(|(name, _)| name.clone()).filter(|name| is_extended_resource(name)).collect();
+        }
         let cluster = self.deps.cluster.clone();
         let duration = self.deps.config.node_lease_duration;
         let csi = CsiNode { node_name: self.deps.config.node_name.clone(), cluster: cluster.clone() };
@@ -325,9 +333,11 @@ impl NodeTask {
             .map_err(|error| ClusterError::Rejected(format!("cannot encode the node's status: {error}")))?;
         let due = now.mono - *reported >= self.deps.config.node_status_report_frequency;
         if !change.matters && !due {
+            self.outdated.clear();
             return Ok(is_true(&last, "Ready"));
         }
         let node = self.deps.cluster.patch_node_status(&name, &change.patch).await?;
+        self.outdated.clear();
         *reported = now.mono;
         self.note_transitions(Some(&last), &next);
         self.publish(&node);
@@ -391,6 +401,7 @@ impl NodeTask {
             distress: &distress,
             volumes_in_use: &volumes_in_use,
             devices: &self.devices,
+            outdated: &self.outdated,
             last,
             now: now.wall,
         })

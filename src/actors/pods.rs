@@ -20,6 +20,7 @@ use crate::supervisor::Supervisor;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
@@ -37,6 +38,8 @@ const AUDIT_RETRY: Duration = Duration::from_secs(10);
 pub struct PodsHandle {
     table: Arc<RwLock<Table>>,
     changes: watch::Sender<()>,
+    /// The API server has told all of them since the start.
+    complete: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +59,11 @@ impl PodsHandle {
     /// All pods that the API wants on this node, each with its current local status.
     pub fn list(&self) -> Vec<Arc<Pod>> {
         self.read().by_uid.values().map(|entry| entry.pod.clone()).collect()
+    }
+
+    /// Whether a pod that is not here is not on this node: the API server has told all of them.
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Relaxed)
     }
 
     /// The newest pod of that name.
@@ -273,6 +281,7 @@ impl PodsTask {
             self.apply(pod).await;
         }
         self.listed = true;
+        self.context.pods.complete.store(true, Ordering::Relaxed);
         self.tell_mirrors();
         self.audit_at = Some(crate::clock::now().mono);
     }

@@ -197,6 +197,11 @@ fn matches_node(spec: &PodSpec, node: &NodeFacts) -> bool {
         })
 }
 
+/// Whether a volume that is for certain nodes is for this one.
+pub fn reaches_node(terms: &[NodeSelectorTerm], node: &NodeFacts) -> bool {
+    terms.iter().any(|term| term_matches(term, None, node))
+}
+
 /// The pod names its node itself: what is bound here bears this node's name.
 fn term_matches(term: &NodeSelectorTerm, node_name: Option<&str>, node: &NodeFacts) -> bool {
     let labels: Vec<_> = term.match_expressions.iter().flatten().collect();

@@ -96,7 +96,10 @@ impl Admission {
         if managers.aligner.as_ref().is_some_and(|aligner| aligner.is_guaranteed() && aligner.scope == Scope::Pod) {
             catalog::ALIGNED.inc(["numa_node", "pod"]);
         }
-        managers.replace(&mut managers.lock(), next);
+        managers.change(|state| {
+            *state = next;
+            true
+        });
     }
 }
 
@@ -148,6 +151,7 @@ mod tests {
             aligner: Some(Aligner { alignment: Alignment::SingleNumaNode, scope, closest: false, nodes }),
             lifts_quotas: true,
             root: root.to_owned(),
+            changing: Mutex::default(),
             state: Mutex::new(state),
             changed: Notify::new(),
         })

@@ -135,8 +135,12 @@ impl Managers {
         }
         let (root, changed) = (config.root_dir.clone(), Notify::new());
         let lifts_quotas = kubelet.feature_gates.get("DisableCPUQuotaWithExclusiveCPUs").copied().unwrap_or(true);
-        let managers = Self { cpus, memory, aligner, lifts_quotas, root, state: Mutex::default(), changed };
-        managers.replace(&mut managers.lock(), state);
+        let (changing, begun) = (Mutex::default(), Mutex::default());
+        let managers = Self { cpus, memory, aligner, lifts_quotas, root, changing, state: begun, changed };
+        managers.change(|begun| {
+            *begun = state;
+            true
+        });
         Ok(Some(Arc::new(managers)))
     }
 }

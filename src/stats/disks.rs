@@ -128,14 +128,7 @@ impl Job {
             found.volumes.insert(name, VolumeUse { fs, local, ..VolumeUse::default() });
         }
         for (name, used, claim) in self.uses {
-            let (fs, abnormal) = match used {
-                Use::Known { fs, abnormal } => (fs, abnormal),
-                // What is a file system of its own says itself how much it holds.
-                Use::FileSystem(path) => match disk::usage(&path) {
-                    Ok(usage) => (usage.into(), None),
-                    Err(_) => continue,
-                },
-            };
+            let Use { fs, abnormal } = used;
             found.volumes.insert(name, VolumeUse { fs, local: false, claim, abnormal });
         }
         found

@@ -3,20 +3,23 @@
 
 use super::block::Mapping;
 use super::csi::Wanted;
-use super::layout::PodDir;
+use super::layout::{PodDir, is_file_name};
+use super::mount_command::{mount, mount_disk};
 use super::ownership::Owner;
 use super::usage::Extent;
 use super::{VolumeError, host_path, mounts};
 use crate::cluster::{Cluster, ClusterError};
+use crate::decide::admit;
+use crate::model::node::NodeFacts;
 use k8s_openapi::api::core::v1::{
-    HostPathVolumeSource, NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Volume,
-    VolumeDevice, VolumeMount,
+    HostPathVolumeSource, NFSVolumeSource, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim,
+    PersistentVolumeSpec, Pod, Volume, VolumeDevice, VolumeMount,
 };
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::net::Ipv6Addr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Filesystem of a local block device where the volume names none.
 const DEFAULT_FS_TYPE: &str = "ext4";
@@ -55,6 +58,8 @@ pub(super) struct Backing {
     /// It is given as a device, not as a file system.
     pub block: bool,
     pub mount_options: Vec<String>,
+    /// The nodes that it is for; `None`: for all.
+    pub nodes: Option<Vec<NodeSelectorTerm>>,
 }
 
 impl Backing {
@@ -66,12 +71,14 @@ impl Backing {
             read_only: false,
             block: false,
             mount_options: Vec::new(),
+            nodes: None,
         };
         if let Some(source) = &volume.host_path {
             return Some(Ok(plain(host(source))));
         }
         if let Some(source) = &volume.nfs {
-            return Some(Ok(plain(nfs(source))));
+            let read_only = source.read_only.unwrap_or(false);
+            return Some(Ok(Self { read_only, ..plain(nfs(source, read_only)) }));
         }
         if let Some(source) = &volume.csi {
             return Some(Ok(plain(Source::Csi(Box::new(Wanted::inline(pod, volume, source))))));
@@ -86,6 +93,29 @@ impl Backing {
         let bound = bound(cluster, namespace, &claim, read_only).await;
         let bound = bound.map_err(|why| format!("error processing PVC {namespace}/{claim}: {why}"));
         Some(bound.and_then(|backing| check_use(pod, &volume.name, backing.block).map(|()| backing)))
+    }
+
+    /// Whether it is for this node, and can be as it is asked for (`checkNodeAffinity`, `checkMountOptionSupport`).
+    pub(super) fn check(&self, node: &NodeFacts) -> Result<(), VolumeError> {
+        let volume = || self.name.clone();
+        if self.nodes.as_ref().is_some_and(|terms| !admit::reaches_node(terms, node)) {
+            let message = "no matching NodeSelectorTerms";
+            return Err(match self.block {
+                false => VolumeError::Check { what: "NodeAffinity", volume: volume(), message },
+                true => VolumeError::Map {
+                    what: "NodeAffinity check failed",
+                    volume: volume(),
+                    message: message.to_owned(),
+                },
+            });
+        }
+        match self.source {
+            Source::HostPath { .. } if !self.mount_options.is_empty() => {
+                let message = "mount options are not supported for this volume type";
+                Err(VolumeError::Check { what: "MountOptionSupport", volume: volume(), message })
+            }
+            Source::HostPath { .. } | Source::Local { .. } | Source::Nfs { .. } | Source::Csi(_) => Ok(()),
+        }
     }
 
     /// How to find out what of it is used; `None`: it is the host's.
@@ -125,29 +155,7 @@ impl Backing {
     fn place_as(&self, dir: &PodDir, owner: Option<Owner>) -> io::Result<Result<PathBuf, String>> {
         match &self.source {
             Source::HostPath { path, kind } => Ok(host_path::check(path, kind).map(|()| path.clone())),
-            Source::Local { path, fs_type } => {
-                let target = dir.volume(LOCAL, &self.name);
-                let found = match fs::metadata(path) {
-                    Ok(found) => found.file_type(),
-                    Err(_) => return Ok(Err(format!("path {:?} does not exist", path.display().to_string()))),
-                };
-                make_target(&target)?;
-                if mounts::is_mount_point(&target)? {
-                    return Ok(Ok(target));
-                }
-                if found.is_block_device() {
-                    let device = path.display().to_string();
-                    if let Err(why) = mount(fs_type, &device, &target, &self.mount_options) {
-                        return Ok(Err(why));
-                    }
-                } else {
-                    mounts::bind(path, &target)?;
-                }
-                if let Some(owner) = owner.filter(|_| !self.read_only) {
-                    owner.take(&target)?;
-                }
-                Ok(Ok(target))
-            }
+            Source::Local { path, fs_type } => self.place_local(path, fs_type, dir, owner),
             Source::Csi(wanted) => Ok(Err(format!("driver {} places it", wanted.driver))),
             Source::Nfs { server, export, read_only } => {
                 let target = dir.volume(NFS, &self.name);
@@ -157,33 +165,58 @@ impl Backing {
                 }
                 let mut options = self.mount_options.clone();
                 options.extend(read_only.then(|| "ro".to_owned()));
+                // An IPv6 address has colons of its own.
+                let server = if server.parse::<Ipv6Addr>().is_ok() { &format!("[{server}]") } else { server };
                 Ok(mount("nfs", &format!("{server}:{export}"), &target, &options).map(|()| target))
             }
         }
+    }
+
+    /// It is shown only once it is the group's: who was interrupted before that begins again.
+    fn place_local(
+        &self,
+        path: &Path,
+        fs_type: &str,
+        dir: &PodDir,
+        owner: Option<Owner>,
+    ) -> io::Result<Result<PathBuf, String>> {
+        let target = dir.volume(LOCAL, &self.name);
+        let Ok(found) = fs::metadata(path) else {
+            return Ok(Err(format!("path {:?} does not exist", path.display().to_string())));
+        };
+        make_target(&target)?;
+        if mounts::is_mount_point(&target)? {
+            return Ok(Ok(target));
+        }
+        let owner = owner.filter(|_| !self.read_only);
+        let first = if owner.is_some() { dir.plugin(LOCAL, &self.name) } else { target.clone() };
+        make_target(&first)?;
+        if !mounts::is_mount_point(&first)? {
+            if found.file_type().is_block_device() {
+                let mut options = self.mount_options.clone();
+                options.extend(self.read_only.then(|| "ro".to_owned()));
+                if let Err(why) = mount_disk(fs_type, path, &first, &options) {
+                    let (device, at) = (path.display(), first.display());
+                    return Ok(Err(format!(
+                        "local: failed to mount device {device} at {at} (fstype: {fs_type}), error {why}"
+                    )));
+                }
+            } else {
+                mounts::bind(path, &first)?;
+            }
+        }
+        if let Some(owner) = owner {
+            owner.take(&first)?;
+            mounts::bind(&first, &target)?;
+            mounts::unmount(&first)?;
+            fs::remove_dir(&first)?;
+        }
+        Ok(Ok(target))
     }
 }
 
 fn make_target(target: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o750).create(target)
-}
-
-/// `mount(8)`, which knows the helpers of file systems.
-fn mount(fs_type: &str, what: &str, target: &Path, options: &[String]) -> Result<(), String> {
-    let mut command = Command::new("mount");
-    command.args(["-t", fs_type]);
-    if !options.is_empty() {
-        command.args(["-o", &options.join(",")]);
-    }
-    let output = command.arg(what).arg(target).output();
-    let failed = |why: String| {
-        let arguments = format!("-t {fs_type} -o {} {what} {}", options.join(","), target.display());
-        Err(format!("mount failed: {why}\nMounting command: mount\nMounting arguments: {arguments}"))
-    };
-    match output {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => failed(format!("{}\nOutput: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())),
-        Err(error) => failed(error.to_string()),
-    }
 }
 
 async fn bound(cluster: &dyn Cluster, namespace: &str, claim: &str, read_only: bool) -> Result<Backing, String> {
@@ -213,6 +246,9 @@ fn volume_of(claim: &PersistentVolumeClaim) -> Result<&str, String> {
 /// The persistent volume's content, once volume and claim name one another.
 fn of_volume(volume: &PersistentVolume, claim: &PersistentVolumeClaim, read_only: bool) -> Result<Backing, String> {
     let name = volume.metadata.name.clone().unwrap_or_default();
+    if !is_file_name(&name) {
+        return Err(format!("PV {name:?}: its name is no file name"));
+    }
     let Some(spec) = &volume.spec else { return Err(format!("PV {name} has no spec")) };
     let holder = spec.claim_ref.as_ref().and_then(|holder| holder.uid.as_deref());
     if holder != claim.metadata.uid.as_deref() {
@@ -222,12 +258,14 @@ fn of_volume(volume: &PersistentVolume, claim: &PersistentVolumeClaim, read_only
         ));
     }
     let csi = || Wanted::of_volume(volume, claim, read_only).map(|wanted| Source::Csi(Box::new(wanted)));
-    let source = source_of(spec).or_else(csi).ok_or_else(|| {
+    let source = source_of(spec, read_only).or_else(csi).ok_or_else(|| {
         format!("PV {name} is of a kind that this node does not support: only hostPath, local, nfs and csi are")
     })?;
     let mount_options = spec.mount_options.clone().unwrap_or_default();
     let block = spec.volume_mode.as_deref() == Some("Block");
-    Ok(Backing { source, name, read_only, block, mount_options })
+    let nodes = spec.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref());
+    let nodes = nodes.map(|selector| selector.node_selector_terms.clone());
+    Ok(Backing { source, name, read_only, block, mount_options, nodes })
 }
 
 /// Containers must take it for what it is (`desiredStateOfWorldPopulator.createVolumeSpec`).
@@ -251,7 +289,8 @@ fn check_use(pod: &Pod, volume: &str, block: bool) -> Result<(), String> {
     }
 }
 
-fn source_of(spec: &PersistentVolumeSpec) -> Option<Source> {
+/// `read_only`: the pod says so of its claim, which is all that counts (`getVolumeSource`).
+fn source_of(spec: &PersistentVolumeSpec, read_only: bool) -> Option<Source> {
     if let Some(source) = &spec.host_path {
         return Some(host(source));
     }
@@ -259,19 +298,15 @@ fn source_of(spec: &PersistentVolumeSpec) -> Option<Source> {
         let fs_type = source.fs_type.clone().unwrap_or_else(|| DEFAULT_FS_TYPE.to_owned());
         return Some(Source::Local { path: PathBuf::from(&source.path), fs_type });
     }
-    spec.nfs.as_ref().map(nfs)
+    spec.nfs.as_ref().map(|source| nfs(source, read_only))
 }
 
 fn host(source: &HostPathVolumeSource) -> Source {
     Source::HostPath { path: PathBuf::from(&source.path), kind: source.type_.clone().unwrap_or_default() }
 }
 
-fn nfs(source: &NFSVolumeSource) -> Source {
-    Source::Nfs {
-        server: source.server.clone(),
-        export: source.path.clone(),
-        read_only: source.read_only.unwrap_or(false),
-    }
+fn nfs(source: &NFSVolumeSource, read_only: bool) -> Source {
+    Source::Nfs { server: source.server.clone(), export: source.path.clone(), read_only }
 }
 
 #[cfg(test)]
@@ -310,13 +345,46 @@ mod tests {
         check(
             volume("u", json!({"nfs": {"server": "s", "path": "/e", "readOnly": true}})),
             claim("Bound"),
-            "Nfs { server: \"s\", export: \"/e\", read_only: true }",
+            "Nfs { server: \"s\", export: \"/e\", read_only: false }",
         );
         check(
             volume("u", json!({"iscsi": {"targetPortal": "t", "iqn": "i", "lun": 0}})),
             claim("Bound"),
             "PV pv is of a kind that this node does not support: only hostPath, local, nfs and csi are",
         );
+    }
+
+    #[test]
+    fn a_volume_of_another_node_and_options_that_nobody_mounts_with_are_refused() {
+        let claim = json!({"metadata": {"uid": "u"}, "spec": {}});
+        let claim = serde_json::from_value(claim).unwrap();
+        let labels = [("zone".to_owned(), "b".to_owned())].into();
+        let node = NodeFacts { labels, ..NodeFacts::default() };
+        let of_zone = |zone: &str| {
+            let rule = json!({"key": "zone", "operator": "In", "values": [zone]});
+            json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [rule]}]}})
+        };
+        let affinity = "check failed for volume \"pv\" : no matching NodeSelectorTerms";
+        for (more, refused) in [
+            (json!({"local": {"path": "/d"}}), String::new()),
+            (json!({"local": {"path": "/d"}, "nodeAffinity": of_zone("b")}), String::new()),
+            (json!({"local": {"path": "/d"}, "nodeAffinity": of_zone("a")}), format!("MountVolume.NodeAffinity {affinity}")),
+            (
+                json!({"local": {"path": "/d"}, "nodeAffinity": of_zone("a"), "volumeMode": "Block"}),
+                format!("MapVolume.NodeAffinity {affinity}"),
+            ),
+            (json!({"nfs": {"server": "s", "path": "/e"}, "mountOptions": ["hard"]}), String::new()),
+            (
+                json!({"hostPath": {"path": "/d"}, "mountOptions": ["hard"]}),
+                "MountVolume.MountOptionSupport check failed for volume \"pv\" : mount options are not supported for this volume type".to_owned(),
+            ),
+        ] {
+            let mut spec = json!({"claimRef": {"uid": "u"}});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let volume = serde_json::from_value(json!({"metadata": {"name": "pv"}, "spec": spec})).unwrap();
+            let checked = of_volume(&volume, &claim, false).unwrap().check(&node);
+            assert_eq!(checked.map_err(|error| error.to_string()).err().unwrap_or_default(), refused, "{more}");
+        }
     }
 
     #[test]
@@ -329,6 +397,7 @@ mod tests {
             read_only: false,
             block: false,
             mount_options: Vec::new(),
+            nodes: None,
         };
         let missing = root.path().join("none");
         let why = backing(&missing).place_as(&dir, None).unwrap().unwrap_err();

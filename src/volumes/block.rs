@@ -81,7 +81,7 @@ impl Mapping {
     /// Takes everything back but the link.
     pub(super) fn unmap(&self) -> io::Result<()> {
         let_go(&self.bound)?;
-        mounts::unmount(&self.bound)?;
+        mounts::detach(&self.bound)?;
         gone(fs::remove_file(&self.bound))
     }
 }

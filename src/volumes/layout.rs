@@ -28,9 +28,14 @@ impl PodDir {
         self.0.join("volumes").join(plugin).join(name)
     }
 
+    /// What a plugin keeps of a volume for itself.
+    pub(super) fn plugin(&self, plugin: &str, name: &str) -> PathBuf {
+        self.0.join("plugins").join(plugin).join(name)
+    }
+
     /// The marker that an emptyDir (or the one under a content volume, `wrapped_<name>`) was set up.
     pub(super) fn ready_marker(&self, name: &str) -> PathBuf {
-        self.0.join("plugins/kubernetes.io~empty-dir").join(name).join("ready")
+        self.plugin("kubernetes.io~empty-dir", name).join("ready")
     }
 
     pub(super) fn container(&self, name: &str) -> PathBuf {
@@ -41,9 +46,14 @@ impl PodDir {
         self.0.join("etc-hosts")
     }
 
+    /// Where parts of volumes are bound for containers.
+    pub(super) fn sub_paths(&self) -> PathBuf {
+        self.0.join("volume-subpaths")
+    }
+
     /// Where the `index`th volumeMount of a container has its subPath bound.
     pub(super) fn sub_path(&self, volume: &str, container: &str, index: usize) -> PathBuf {
-        self.0.join("volume-subpaths").join(volume).join(container).join(index.to_string())
+        self.sub_paths().join(volume).join(container).join(index.to_string())
     }
 }
 

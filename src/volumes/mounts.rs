@@ -41,9 +41,13 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whether something is mounted at exactly this path.
+/// Whether something is mounted at exactly this path. What is mounted there is not looked at: a server that is gone would
+/// keep whoever looks.
 pub(super) fn is_mount_point(path: &Path) -> io::Result<bool> {
-    let path = path.canonicalize()?;
+    let path = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => parent.canonicalize()?.join(name),
+        _ => path.canonicalize()?,
+    };
     Ok(mount_points()?.contains(&path))
 }
 
@@ -77,7 +81,16 @@ pub(super) fn bind(source: &Path, target: &Path) -> io::Result<()> {
 }
 
 pub(super) fn unmount(path: &Path) -> io::Result<()> {
-    match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
+    unmount_by(path, MntFlags::UMOUNT_NOFOLLOW)
+}
+
+/// The same of what holds no files, such as a device: also while somebody has it open.
+pub(super) fn detach(path: &Path) -> io::Result<()> {
+    unmount_by(path, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)
+}
+
+fn unmount_by(path: &Path, flags: MntFlags) -> io::Result<()> {
+    match umount2(path, flags) {
         // Not mounted (any more) or not there: what was wanted.
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
         Err(errno) => Err(errno.into()),

@@ -30,22 +30,22 @@ impl Owner {
     }
 }
 
-/// Owner group and group permissions of everything below `path` and of itself; links are not followed.
+/// Owner group and group permissions of everything below `path` and, last, of itself: a root that fits says that all of it
+/// does (`walkDeep`). Links are not followed.
 pub(super) fn give_to_group(path: &Path, gid: u32, read_only: bool) -> io::Result<()> {
     let meta = fs::symlink_metadata(path)?;
+    if meta.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give_to_group(&entry?.path(), gid, read_only)?;
+        }
+    }
     lchown(path, None, Some(gid))?;
     if meta.is_symlink() {
         return Ok(());
     }
     // After chown, which clears set-id bits.
     let mode = meta.permissions().mode() & 0o7777;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode | group_bits(meta.is_dir(), read_only)))?;
-    if meta.is_dir() {
-        for entry in fs::read_dir(path)? {
-            give_to_group(&entry?.path(), gid, read_only)?;
-        }
-    }
-    Ok(())
+    fs::set_permissions(path, fs::Permissions::from_mode(mode | group_bits(meta.is_dir(), read_only)))
 }
 
 fn group_bits(directory: bool, read_only: bool) -> u32 {
@@ -90,5 +90,24 @@ mod tests {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         Owner::of(&pod("OnRootMismatch")).unwrap().take(dir.path()).unwrap();
         assert_eq!((mode(&file), mode(dir.path())), (0o660, 0o2770));
+    }
+
+    #[test]
+    fn a_walk_that_fails_half_way_leaves_the_root_as_it_was_so_that_it_is_done_again() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: mounting needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let below = dir.path().join("below");
+        fs::create_dir(&below).unwrap();
+        let read_only = nix::mount::MsFlags::MS_RDONLY;
+        nix::mount::mount(Some("tmpfs"), &below, Some("tmpfs"), read_only, None::<&str>).unwrap();
+        let before = fs::metadata(dir.path()).unwrap();
+        let failed = give_to_group(dir.path(), 2222, false);
+        let after = fs::metadata(dir.path()).unwrap();
+        nix::mount::umount(&below).unwrap();
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+        assert_eq!((after.gid(), after.mode()), (before.gid(), before.mode()));
     }
 }

@@ -2,13 +2,15 @@
 
 use super::{Volumes, block};
 use crate::clock;
+use crate::disk;
 use crate::ids::PodUid;
 use crate::model::stats::FsUse;
 use crate::plugins::csi::Figures;
 use k8s_openapi::api::core::v1::Pod;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -31,19 +33,31 @@ pub enum Extent {
 
 /// What a volume holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// That is to be found at its file system.
-    FileSystem(PathBuf),
-    Known {
-        fs: FsUse,
-        /// Its driver finds something wrong with it; `None`: nobody looked.
-        abnormal: Option<bool>,
-    },
+pub struct Use {
+    pub fs: FsUse,
+    /// Its driver finds something wrong with it; `None`: nobody looked.
+    pub abnormal: Option<bool>,
 }
 
 /// Those of all pods, from when each was placed until its pod is removed.
 #[derive(Default)]
-pub(super) struct Extents(Mutex<BTreeMap<PodUid, Known>>);
+pub(super) struct Extents {
+    known: Mutex<BTreeMap<PodUid, Known>>,
+    /// Where somebody looks and may be kept by a server that is gone: nobody else does so meanwhile.
+    looked_at: Arc<Mutex<BTreeSet<PathBuf>>>,
+}
+
+/// A look at a path, until it ends.
+struct Look {
+    path: PathBuf,
+    all: Arc<Mutex<BTreeSet<PathBuf>>>,
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.path);
+    }
+}
 
 /// A pod's volumes, and what was found of them last.
 #[derive(Default)]
@@ -84,8 +98,14 @@ impl Extents {
         }
     }
 
+    /// `None`: somebody looks there, and has not come back.
+    fn look(&self, path: &Path) -> Option<Look> {
+        let new = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+        new.then(|| Look { path: path.to_owned(), all: self.looked_at.clone() })
+    }
+
     fn all(&self) -> MutexGuard<'_, BTreeMap<PodUid, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,14 +118,19 @@ impl Volumes {
             return found;
         }
         let asked = self.inner.extents.of(&uid).into_iter().map(|(name, extent)| async move {
-            let found = match extent {
-                Extent::FileSystem(path) => Some(Use::FileSystem(path)),
-                Extent::Device(path) => self.size_of(&path).await,
-                Extent::Driver { driver, handle, path } => {
-                    let asked = self.ask_driver(pod, &name, &driver, &handle, &path);
-                    tokio::time::timeout(DEADLINE, asked).await.ok().flatten()
+            let look = async {
+                match extent {
+                    Extent::FileSystem(path) => self.measure(path, |path| Ok(disk::usage(path)?.into())).await,
+                    Extent::Device(path) => {
+                        let size = |path: &Path| Ok(FsUse { capacity: block::size(path)?, ..FsUse::default() });
+                        self.measure(path, size).await
+                    }
+                    Extent::Driver { driver, handle, path } => {
+                        self.ask_driver(pod, &name, &driver, &handle, &path).await
+                    }
                 }
             };
+            let found = tokio::time::timeout(DEADLINE, look).await.ok().flatten();
             Some((name, found?))
         });
         let found = futures::future::join_all(asked).await.into_iter().flatten().collect();
@@ -113,10 +138,14 @@ impl Volumes {
         found
     }
 
-    async fn size_of(&self, device: &Path) -> Option<Use> {
-        let device = device.to_owned();
-        let capacity = self.on_disk(move || block::size(&device)).await.ok()?;
-        Some(Use::Known { fs: FsUse { capacity, ..FsUse::default() }, abnormal: None })
+    async fn measure(
+        &self,
+        path: PathBuf,
+        how: impl FnOnce(&Path) -> io::Result<FsUse> + Send + 'static,
+    ) -> Option<Use> {
+        let look = self.inner.extents.look(&path)?;
+        let fs = self.on_disk(move || how(&look.path)).await.ok()?;
+        Some(Use { fs, abnormal: None })
     }
 
     async fn ask_driver(&self, pod: &Pod, volume: &str, driver: &str, handle: &str, path: &Path) -> Option<Use> {
@@ -137,6 +166,20 @@ impl Volumes {
             inodes_used: inodes.used,
             inodes_free: inodes.available,
         };
-        Some(Use::Known { fs, abnormal: abnormal.map(|found| found.is_some()) })
+        Some(Use { fs, abnormal: abnormal.map(|found| found.is_some()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_looks_where_somebody_is_kept() {
+        let extents = Extents::default();
+        let first = extents.look(Path::new("/a")).unwrap();
+        assert!(extents.look(Path::new("/a")).is_none() && extents.look(Path::new("/b")).is_some());
+        drop(first);
+        assert!(extents.look(Path::new("/a")).is_some());
     }
 }

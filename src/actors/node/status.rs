@@ -42,6 +42,8 @@ pub(super) struct Inputs<'a> {
     pub distress: &'a Distress,
     pub volumes_in_use: &'a BTreeSet<String>,
     pub devices: &'a Advertised,
+    /// Extended resources that the API has of an earlier making of this node: none of them is known to be there.
+    pub outdated: &'a BTreeSet<String>,
     /// The status as the API has it: transition times and others' resources are kept.
     pub last: Option<&'a NodeStatus>,
     pub now: Timestamp,
@@ -174,8 +176,10 @@ pub(super) fn resources(inputs: &Inputs<'_>) -> (BTreeMap<String, Quantity>, BTr
     // Extended resources that others advertised for the node: all of them can be had.
     for (name, quantity) in inputs.last.iter().flat_map(|status| status.capacity.iter().flatten()) {
         if name.contains('/') {
+            let none = || Quantity("0".to_owned());
+            let quantity = if inputs.outdated.contains(name) { none() } else { quantity.clone() };
             capacity.insert(name.clone(), quantity.clone());
-            allocatable.insert(name.clone(), quantity.clone());
+            allocatable.insert(name.clone(), quantity);
         }
     }
     for (list, counts) in [(&mut capacity, &inputs.devices.capacity), (&mut allocatable, &inputs.devices.allocatable)] {

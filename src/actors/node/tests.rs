@@ -107,11 +107,13 @@ impl Runtime for Health {
 struct Bench {
     cluster: Arc<FakeCluster>,
     health: Arc<Health>,
+    root: tempfile::TempDir,
 }
 
 impl Bench {
     fn new(info: Answer<RuntimeInfo>) -> Self {
-        Self { cluster: Arc::default(), health: Arc::new(Health(Mutex::new(info))) }
+        let health = Arc::new(Health(Mutex::new(info)));
+        Self { cluster: Arc::default(), health, root: tempfile::tempdir().unwrap() }
     }
 
     /// The actor with its event recorder, for as long as `until` takes.
@@ -129,7 +131,7 @@ impl Bench {
             recorder,
             distress: watch::channel(Default::default()).1,
             volumes_in_use: watch::channel(Default::default()).1,
-            devices: DevicesHandle::new(std::path::Path::new("/nowhere"), Supervisor::new()),
+            devices: DevicesHandle::new(self.root.path(), Supervisor::new()),
         };
         let (handle, task) = new(deps).unwrap();
         tokio::select! {
@@ -213,6 +215,9 @@ async fn a_node_that_others_register_is_awaited_and_kept_current() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_there_keeps_what_others_gave_it() {
     let bench = Bench::new(Ok(runtime(Ok(()))));
+    // Of an earlier start.
+    std::fs::create_dir(bench.root.path().join("device-plugins")).unwrap();
+    std::fs::write(bench.root.path().join("device-plugins/kubelet.sock"), "").unwrap();
     bench.cluster.put_node(
         serde_json::from_value(json!({
             "metadata": {"name": "n1", "uid": "old", "labels": {"mine": "1", "kubernetes.io/os": "plan9"}},
@@ -232,6 +237,26 @@ async fn a_node_that_is_there_keeps_what_others_gave_it() {
     assert_eq!((labels["mine"].as_str(), labels["kubernetes.io/os"].as_str()), ("1", "linux"));
     let types: Vec<String> = node.status.unwrap().conditions.unwrap().into_iter().map(|c| c.type_).collect();
     assert_eq!(types, ["NetworkUnavailable", "MemoryPressure", "DiskPressure", "PIDPressure", "Ready"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_made_anew_shows_none_of_its_devices_until_they_are_there() {
+    let bench = Bench::new(Ok(runtime(Ok(()))));
+    let status =
+        json!({"capacity": {"example.com/foo": "5", "hugepages-3Mi": "0"}, "allocatable": {"example.com/foo": "5"}});
+    let node = json!({"metadata": {"name": "n1", "uid": "old"}, "status": status});
+    bench.cluster.put_node(serde_json::from_value(node).unwrap());
+    bench
+        .run(async |mut handle: NodeHandle| {
+            drop(handle.ready.wait_for(|ready| *ready).await.unwrap());
+            assert_eq!(handle.facts.borrow().allocatable["example.com/foo"].0, "0");
+            // Whoever gives it anew is believed.
+            let status = json!({"status": {"capacity": {"example.com/foo": "3"}}});
+            bench.cluster.patch_node_status("n1", &status).await.unwrap();
+            let given = handle.facts.wait_for(|facts| facts.allocatable["example.com/foo"].0 == "3");
+            drop(tokio::time::timeout(Duration::from_secs(60), given).await.unwrap().unwrap());
+        })
+        .await;
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::plugins::registry::pb as registration;
 use crate::plugins::rpc;
 use futures::FutureExt;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,10 @@ pub struct FakeDriver {
     published: Arc<Mutex<Vec<pb::NodePublishVolumeRequest>>>,
     staged: Arc<Mutex<Vec<pb::NodeStageVolumeRequest>>>,
     measured: Arc<Mutex<Vec<pb::NodeGetVolumeStatsRequest>>>,
-    refuses_to_grow: Arc<Mutex<Option<Status>>>,
+    /// What it says to calls that it does not do, by their names.
+    refusals: Arc<Mutex<BTreeMap<&'static str, Status>>>,
+    /// While it is true, calls wait.
+    held: watch::Sender<bool>,
     /// What it was told came of its registration: "" is good.
     told: watch::Sender<Option<String>>,
 }
@@ -48,7 +52,8 @@ impl FakeDriver {
             published: Arc::default(),
             staged: Arc::default(),
             measured: Arc::default(),
-            refuses_to_grow: Arc::default(),
+            refusals: Arc::default(),
+            held: watch::Sender::new(false),
             told: watch::Sender::new(None),
         }
     }
@@ -56,6 +61,11 @@ impl FakeDriver {
     /// What it was asked to change since the last time this was called.
     pub fn asked(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.asked))
+    }
+
+    /// How often it was asked for that.
+    pub fn count(&self) -> usize {
+        lock(&self.asked).len()
     }
 
     /// The last publication that was asked for.
@@ -126,7 +136,7 @@ impl FakeDriver {
             }
             "/csi.v1.Node/NodeStageVolume" => {
                 rpc::answer(request, |request: pb::NodeStageVolumeRequest| async move {
-                    self.note("stage", &request.volume_id);
+                    self.note("stage", &request.volume_id).await?;
                     // A device is made where it is published.
                     if !is_block(&request.volume_capability) {
                         self.show(&request.volume_id, &request.staging_target_path)?;
@@ -138,7 +148,7 @@ impl FakeDriver {
             }
             "/csi.v1.Node/NodePublishVolume" => {
                 rpc::answer(request, |request: pb::NodePublishVolumeRequest| async move {
-                    self.note("publish", &request.volume_id);
+                    self.note("publish", &request.volume_id).await?;
                     match is_block(&request.volume_capability) {
                         true => self.show_device(&request.volume_id, &request.target_path)?,
                         false => self.show(&request.volume_id, &request.target_path)?,
@@ -150,7 +160,7 @@ impl FakeDriver {
             }
             "/csi.v1.Node/NodeUnpublishVolume" => {
                 rpc::answer(request, |request: pb::NodeUnpublishVolumeRequest| async move {
-                    self.note("unpublish", &request.volume_id);
+                    self.note("unpublish", &request.volume_id).await?;
                     hide(&request.target_path)?;
                     Ok(pb::Empty {})
                 })
@@ -158,7 +168,7 @@ impl FakeDriver {
             }
             "/csi.v1.Node/NodeUnstageVolume" => {
                 rpc::answer(request, |request: pb::NodeUnstageVolumeRequest| async move {
-                    self.note("unstage", &request.volume_id);
+                    self.note("unstage", &request.volume_id).await?;
                     hide(&request.staging_target_path)?;
                     Ok(pb::Empty {})
                 })
@@ -167,10 +177,7 @@ impl FakeDriver {
             "/csi.v1.Node/NodeExpandVolume" => {
                 rpc::answer(request, |request: pb::NodeExpandVolumeRequest| async move {
                     let bytes = request.capacity_range.map_or(0, |range| range.required_bytes);
-                    self.note("expand", &format!("{} to {bytes}", request.volume_id));
-                    if let Some(refusal) = lock(&self.refuses_to_grow).clone() {
-                        return Err(refusal);
-                    }
+                    self.note("expand", &format!("{} to {bytes}", request.volume_id)).await?;
                     Ok(pb::NodeExpandVolumeResponse { capacity_bytes: bytes })
                 })
                 .await
@@ -195,13 +202,25 @@ impl FakeDriver {
         }
     }
 
-    /// What it says from now on to who asks it to expand a volume; `None`: it does.
-    pub fn refuse_to_grow(&self, refusal: Option<Status>) {
-        *lock(&self.refuses_to_grow) = refusal;
+    /// What it says from now on to who asks it to `stage`, `publish`, `expand` and so on; `None`: it does so.
+    pub fn refuse(&self, call: &'static str, refusal: Option<Status>) {
+        let mut refusals = lock(&self.refusals);
+        match refusal {
+            Some(refusal) => drop(refusals.insert(call, refusal)),
+            None => drop(refusals.remove(call)),
+        }
     }
 
-    fn note(&self, call: &str, volume: &str) {
+    /// Whether it takes its time until told otherwise.
+    pub fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    async fn note(&self, call: &str, volume: &str) -> Result<(), Status> {
         lock(&self.asked).push(format!("{call} {volume}"));
+        // Who holds it lives as long as the driver.
+        let _ = self.held.subscribe().wait_for(|held| !held).await;
+        lock(&self.refusals).get(call).cloned().map_or(Ok(()), Err)
     }
 
     /// Binds the volume's folder; one that is named `broken` cannot be had.

@@ -1,6 +1,6 @@
 //! Block volumes of drivers: published as a device, which is mapped for the pod (`csi_block.go`).
 
-use super::record::{self, Record, gone};
+use super::record::{self, Progress, Record, gone};
 use super::{Job, Map};
 use crate::volumes::block::{self, Mapping};
 use crate::volumes::layout::PodDir;
@@ -43,6 +43,25 @@ impl Places {
         Mapping::new(self.global.clone(), dir, record::PLUGIN, volume)
     }
 
+    /// How far it has come with the pod that has this link to it.
+    pub(super) fn progress(&self, link: &Path) -> Progress {
+        match fs::read_link(link) {
+            Ok(to) if to.starts_with(&self.published) => Progress::Shown,
+            Ok(_) | Err(_) => Progress::Given,
+        }
+    }
+
+    /// Notes that the pod is to have it. How far it has come is not told here: of a device, all is always taken back. Nor
+    /// does the kubelet write whose life the volume has: it is never the pod's.
+    pub(super) fn begin(&self, dir: &PodDir, record: Record) -> io::Result<()> {
+        let mapping = self.mapping(dir, &record.name);
+        if Record::read(&self.data)?.is_none() {
+            let record = Record { volume_lifecycle_mode: String::new(), progress: Progress::Given, ..record };
+            record.write(&self.data)?;
+        }
+        if mapping.link.is_symlink() { Ok(()) } else { mapping.note(&self.target(dir)) }
+    }
+
     /// After the last pod; what is not empty is not ours.
     pub(super) fn remove(&self) -> io::Result<()> {
         gone(fs::remove_dir(&self.published))?;
@@ -66,9 +85,7 @@ impl Job<'_> {
         let mapped = self.volumes.on_disk(move || Ok(look.is_mapped())).await;
         let mapped = mapped.map_err(|error| failed("MapBlockVolume failed", error.to_string()))?;
         if !mapped {
-            self.note_device(&places, &mapping, &target)
-                .await
-                .map_err(|error| failed("NewBlockVolumeMapper initialization failed", error.to_string()))?;
+            self.check_alone(dir).await.map_err(|why| failed("SetUpDevice failed", why))?;
             if self.able.stage {
                 self.stage_device(&places, &mapping).await.map_err(|why| failed("SetUpDevice failed", why))?;
             }
@@ -83,14 +100,6 @@ impl Job<'_> {
             .await
             .map_err(|why| failed("MarkVolumeAsMounted failed while expanding volume", why))?;
         Ok(mapping.link)
-    }
-
-    /// First of all: whatever comes of this, the pod's end takes it back.
-    async fn note_device(&self, places: &Places, mapping: &Mapping, target: &Path) -> io::Result<()> {
-        // The kubelet does not write here whose life the volume has: it is never the pod's.
-        let record = Record { volume_lifecycle_mode: String::new(), ..self.record() };
-        let (mapping, data, target) = (mapping.clone(), places.data.clone(), target.to_owned());
-        self.volumes.on_disk(move || record.write(&data).and_then(|()| mapping.note(&target))).await
     }
 
     async fn stage_device(&self, places: &Places, mapping: &Mapping) -> Result<(), String> {

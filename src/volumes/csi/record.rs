@@ -26,6 +26,28 @@ pub(super) struct Record {
     pub volume_handle: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub volume_lifecycle_mode: String,
+    /// The kubelet neither writes nor reads it.
+    #[serde(rename = "skiffProgress", skip_serializing_if = "Progress::is_given")]
+    pub progress: Progress,
+}
+
+/// How far a volume has come on its way to the pod, in words of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Progress {
+    /// Its driver has not been asked to show it to the pod.
+    Begun,
+    /// It has been: it may be there, and not yet be the pod's group's.
+    Shown,
+    /// As it shall be. What a kubelet has noted may be.
+    #[default]
+    Given,
+}
+
+impl Progress {
+    fn is_given(&self) -> bool {
+        *self == Self::Given
+    }
 }
 
 impl Record {
@@ -37,10 +59,12 @@ impl Record {
         fs::rename(new, folder.join(FILE))
     }
 
-    /// `None`: there is none.
+    /// `None`: there is none, or one that was being written when the machine went down: nothing is mounted since then.
     pub(super) fn read(folder: &Path) -> io::Result<Option<Self>> {
         match fs::read(folder.join(FILE)) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes)
+                .inspect_err(|error| tracing::warn!(folder = %folder.display(), %error, "{FILE} is not used"))
+                .ok()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -92,6 +116,16 @@ impl Held {
         }
     }
 
+    /// The same as it is now; `None`: it is gone.
+    pub(super) fn now(self, root_dir: &Path) -> io::Result<Option<Self>> {
+        let record = match &self.at {
+            At::Folder(folder) => Record::read(folder)?,
+            At::Link(link) if link.is_symlink() => Record::read(&Places::new(root_dir, &self.record.name).data)?,
+            At::Link(_) => None,
+        };
+        Ok(record.map(|record| Self { record, at: self.at }))
+    }
+
     /// Forgets that, once its driver has taken it back.
     pub(super) fn remove_staged(&self, root_dir: &Path) -> io::Result<()> {
         match self.at {
@@ -128,7 +162,9 @@ pub(super) fn of_pod(root_dir: &Path, pod: &Path) -> io::Result<Vec<Held>> {
     }
     for link in entries(&pod.join(block::FOLDER).join(PLUGIN))? {
         let Some(name) = link.file_name().and_then(|name| name.to_str()) else { continue };
-        let record = Record::read(&Places::new(root_dir, name).data)?;
+        let places = Places::new(root_dir, name);
+        let progress = places.progress(&link);
+        let record = Record::read(&places.data)?.map(|record| Record { progress, ..record });
         found.extend(record.map(|record| Held { record, at: At::Link(link) }));
     }
     Ok(found)
@@ -143,14 +179,14 @@ pub(super) fn all(root_dir: &Path) -> io::Result<Vec<Held>> {
     Ok(found)
 }
 
-/// Whether a pod but `except` has that volume.
-pub(super) fn is_used(root_dir: &Path, volume: &Record, except: &Path) -> io::Result<bool> {
-    for pod in entries(&root_dir.join("pods"))? {
-        if pod != except && of_pod(root_dir, &pod)?.iter().any(|held| held.record.is_of_same(volume)) {
-            return Ok(true);
-        }
+/// How far that volume has come with pods but `except`.
+pub(super) fn with_others(root_dir: &Path, volume: &Record, except: &Path) -> io::Result<Vec<Progress>> {
+    let mut found = Vec::new();
+    for pod in entries(&root_dir.join("pods"))?.into_iter().filter(|pod| pod != except) {
+        let held = of_pod(root_dir, &pod)?.into_iter().map(|held| held.record);
+        found.extend(held.filter(|record| record.is_of_same(volume)).map(|record| record.progress));
     }
-    Ok(false)
+    Ok(found)
 }
 
 /// What is in that folder; nothing if it is not there.

@@ -13,6 +13,7 @@ use crate::volumes::Use;
 use k8s_openapi::api::core::v1::Event;
 use serde_json::{Value, json};
 use std::fs;
+use tonic::Status;
 
 const DRIVER: &str = "d.ex.org";
 
@@ -258,6 +259,9 @@ async fn a_volume_that_must_be_attached_waits_for_that_and_is_in_use_meanwhile()
     let waits = "Unable to attach or mount volumes: unmounted volumes=[v], unattached volumes=[v], failed to process volumes=[]: timed out waiting for the condition";
     assert_eq!(node.fails(&by_claim("u-1")).await, waits);
     assert!(node.csi.in_use.borrow().contains(unique));
+    node.remove("u-1").await.unwrap();
+    assert!(node.csi.in_use.borrow().is_empty(), "nobody waits for it any more");
+    assert_eq!(node.fails(&by_claim("u-1")).await, waits);
     let name = format!("csi-{}", sha256("h-1d.ex.orgn"));
     let attachment = |attached: bool| {
         json!({"metadata": {"name": name}, "spec": {"attacher": DRIVER, "nodeName": "n", "source": {}},
@@ -299,15 +303,15 @@ async fn a_volume_that_has_grown_is_expanded_and_the_claim_told() {
     smaller(
         json!({"allocatedResources": {"storage": "2Gi"}, "allocatedResourceStatuses": {"storage": "ControllerResizeInProgress"}}),
     );
-    node.volumes.refresh(&by_claim("u-1")).await.unwrap();
+    node.volumes.refresh_drivers(&by_claim("u-1")).await.unwrap();
     assert_eq!(node.fake.asked(), [""; 0]);
 
     // It cannot be: the pod goes on, and the claim and the pod are told.
     smaller(
         json!({"allocatedResources": {"storage": "2Gi"}, "allocatedResourceStatuses": {"storage": "NodeResizePending"}}),
     );
-    node.fake.refuse_to_grow(Some(tonic::Status::out_of_range("too large")));
-    node.volumes.refresh(&by_claim("u-1")).await.unwrap();
+    node.fake.refuse("expand", Some(Status::out_of_range("too large")));
+    node.volumes.refresh_drivers(&by_claim("u-1")).await.unwrap();
     assert_eq!(node.fake.asked(), ["expand h-1 to 2147483648"]);
     assert_eq!(status()["allocatedResourceStatuses"]["storage"], "NodeResizeInfeasible");
     let failed = "Expander.NodeExpand failed to expand the volume : rpc error: code = OutOfRange desc = too large";
@@ -317,10 +321,10 @@ async fn a_volume_that_has_grown_is_expanded_and_the_claim_told() {
     );
 
     // It is done.
-    node.fake.refuse_to_grow(None);
+    node.fake.refuse("expand", None);
     for told in [json!({}), json!({"allocatedResourceStatuses": {"storage": "NodeResizeInProgress"}})] {
         smaller(told);
-        node.volumes.refresh(&by_claim("u-1")).await.unwrap();
+        node.volumes.refresh_drivers(&by_claim("u-1")).await.unwrap();
         assert_eq!(node.fake.asked(), ["expand h-1 to 2147483648"]);
         let status = status();
         assert_eq!((&status["capacity"]["storage"], &status["conditions"]), (&json!("2Gi"), &json!([])));
@@ -328,13 +332,13 @@ async fn a_volume_that_has_grown_is_expanded_and_the_claim_told() {
     }
     let succeeded = "FileSystemResizeSuccessful MountVolume.NodeExpandVolume succeeded for volume \"pv\" n";
     assert_eq!(node.events(3).await[..2], [format!("PersistentVolumeClaim {succeeded}"), format!("Pod {succeeded}")]);
-    node.volumes.refresh(&by_claim("u-1")).await.unwrap();
+    node.volumes.refresh_drivers(&by_claim("u-1")).await.unwrap();
     assert_eq!(node.fake.asked(), [""; 0]);
 
     // Not while it is in use: it is not asked again, and starts of pods do not wait for it.
-    node.fake.refuse_to_grow(Some(tonic::Status::failed_precondition("in use")));
+    node.fake.refuse("expand", Some(Status::failed_precondition("in use")));
     smaller(json!({}));
-    node.volumes.refresh(&by_claim("u-1")).await.unwrap();
+    node.volumes.refresh_drivers(&by_claim("u-1")).await.unwrap();
     node.volumes.place(&by_claim("u-2")).await.unwrap();
     assert_eq!(node.fake.asked(), ["expand h-1 to 2147483648", "publish h-1"]);
 }
@@ -350,7 +354,7 @@ async fn a_driver_that_measures_its_volumes_is_asked_how_full_they_are() {
     node.volumes.place(&by_claim("u-1")).await.unwrap();
     let fs = FsUse { capacity: 1000, used: 400, available: 600, inodes: 10, inodes_used: 3, inodes_free: 7 };
     let uses = node.volumes.uses(&by_claim("u-1")).await;
-    assert_eq!(uses, [("v".to_owned(), Use::Known { fs, abnormal: Some(true) })].into());
+    assert_eq!(uses, [("v".to_owned(), Use { fs, abnormal: Some(true) })].into());
     let path = node.root.path().join("pods/u-1/volumes/kubernetes.io~csi/pv/mount");
     let (volume_id, volume_path) = ("h-1".to_owned(), path.display().to_string());
     assert_eq!(node.fake.measured(), [pb::NodeGetVolumeStatsRequest { volume_id, volume_path }]);
@@ -430,6 +434,173 @@ async fn a_block_volume_is_mapped_for_each_pod_under_the_kubelets_names() {
     assert_eq!(node.fake.asked(), ["stage h-1", "publish h-1", "unpublish h-1", "unstage h-1"]);
     assert!(!places.join("pv").exists() && !node.root.path().join("pods/u-2").exists());
     assert_eq!(fs::read(node.root.path().join("disk/h-1")).unwrap(), vec![7; 1 << 20]);
+}
+
+/// What is asked of the driver when a pod goes whose volume could not be had.
+#[tokio::test]
+async fn what_was_refused_for_good_is_not_taken_back_and_what_may_have_been_done_is() {
+    if !can_mount() {
+        return;
+    }
+    let (refused, unknown) = (|| Status::invalid_argument("no"), || Status::deadline_exceeded("slow"));
+    for (call, refusal, asked, taken_back) in [
+        ("stage", refused(), vec!["stage h-1"], vec![]),
+        ("stage", unknown(), vec!["stage h-1"], vec!["unstage h-1"]),
+        ("publish", refused(), vec!["stage h-1", "publish h-1"], vec!["unstage h-1"]),
+        ("publish", unknown(), vec!["stage h-1", "publish h-1"], vec!["unpublish h-1", "unstage h-1"]),
+    ] {
+        let mut node = Node::new(&[NodeRpcType::StageUnstageVolume]);
+        node.describe(json!({"attachRequired": false}));
+        node.claim(json!({}));
+        node.fake.refuse(call, Some(refusal.clone()));
+        node.fails(&by_claim("u-1")).await;
+        assert_eq!(node.fake.asked(), asked, "{call} {refusal}");
+        node.restart();
+        node.remove("u-1").await.unwrap();
+        assert_eq!(node.fake.asked(), taken_back, "{call} {refusal}");
+        assert!(!node.staging().parent().unwrap().exists() && !node.root.path().join("pods/u-1").exists());
+    }
+}
+
+#[tokio::test]
+async fn who_dies_between_publication_and_the_change_of_group_begins_there_again() {
+    if !can_mount() {
+        return;
+    }
+    let mut node = Node::new(&[NodeRpcType::StageUnstageVolume]);
+    node.describe(json!({"attachRequired": false}));
+    node.claim(json!({}));
+    let path = node.volumes.place(&by_claim("u-1")).await.unwrap().paths.remove("v").unwrap();
+    let file = path.parent().unwrap().join("vol_data.json");
+    let mut record: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(record.get("skiffProgress"), None, "as the kubelet writes it");
+    let gid = || std::os::unix::fs::MetadataExt::gid(&fs::metadata(&path).unwrap());
+    std::os::unix::fs::chown(&path, None, Some(0)).unwrap();
+    record["skiffProgress"] = json!("shown");
+    fs::write(&file, record.to_string()).unwrap();
+    node.fake.asked();
+    node.restart();
+    node.volumes.place(&by_claim("u-1")).await.unwrap();
+    assert_eq!((node.fake.asked(), gid()), (vec!["publish h-1".to_owned()], 2222));
+    // What the pod makes of it afterwards is its own affair.
+    std::os::unix::fs::chown(&path, None, Some(0)).unwrap();
+    node.restart();
+    node.volumes.place(&by_claim("u-1")).await.unwrap();
+    assert_eq!((node.fake.asked().len(), gid()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_pod_that_goes_while_its_volume_comes_waits_for_it_and_leaves_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let node = Node::new(&[NodeRpcType::StageUnstageVolume]);
+    node.describe(json!({"attachRequired": false}));
+    node.claim(json!({}));
+    node.fake.hold(true);
+    let (volumes, pod) = (node.volumes.clone(), by_claim("u-1"));
+    let asked = async {
+        while node.fake.count() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        placed = volumes.place(&pod) => panic!("{placed:?} though its driver has not answered"),
+        () = asked => {}
+    }
+    // Its worker has dropped the attempt; the driver still works on it.
+    let removed = node.remove("u-1");
+    let released = async { node.fake.hold(false) };
+    let (removed, ()) = tokio::join!(removed, released);
+    removed.unwrap();
+    assert_eq!(node.fake.asked(), ["stage h-1", "publish h-1", "unpublish h-1", "unstage h-1"]);
+    assert!(!node.root.path().join("pods/u-1").exists() && !node.staging().parent().unwrap().exists());
+}
+
+#[tokio::test]
+async fn a_driver_that_is_gone_keeps_its_own_volume_and_no_other() {
+    if !can_mount() {
+        return;
+    }
+    let node = Node::new(&[NodeRpcType::StageUnstageVolume]);
+    let other = FakeDriver::new("e.ex.org", &node.root.path().join("other"), &[]);
+    let socket = node.root.path().join("other.sock");
+    node.tasks.spawn("driver", other.clone().listen(&socket).unwrap());
+    node.csi.drivers.add("e.ex.org", &socket);
+    node.describe(json!({"attachRequired": false}));
+    let spec = json!({"volumeLifecycleModes": ["Ephemeral"]});
+    node.cluster.put_object("csidrivers", json!({"metadata": {"name": "e.ex.org"}, "spec": spec}));
+    node.claim(json!({}));
+    let mut two = serde_json::to_value(&*by_claim("u-1")).unwrap();
+    let volumes = two["spec"]["volumes"].as_array_mut().unwrap();
+    volumes.insert(0, json!({"name": "a", "csi": {"driver": "e.ex.org"}}));
+    two["spec"]["containers"] =
+        json!([{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "s"}]}]);
+    let two: Arc<Pod> = Arc::new(serde_json::from_value(two).unwrap());
+    let placed = node.volumes.place(&two).await.unwrap();
+    let mounts = node.volumes.mounts(&two, "c", 0, &placed, &[], &[]).await.unwrap();
+    assert!(mounts[0].host_path.ends_with("volume-subpaths/v/c/0"));
+    // A file system that is still shown somewhere is not let go of.
+    let shown =
+        |at: &str| mounts::mount_points().unwrap().iter().any(|point| point.starts_with(node.root.path().join(at)));
+    assert!(shown("pods/u-1/volume-subpaths"));
+
+    node.csi.drivers.remove("e.ex.org", &socket);
+    node.fake.refuse("unstage", Some(Status::internal("busy")));
+    node.fake.asked();
+    node.remove("u-1").await.unwrap_err();
+    assert_eq!(node.fake.asked(), ["unpublish h-1", "unstage h-1"]);
+    assert!(!shown("pods/u-1/volume-subpaths"));
+    node.fake.refuse("unstage", None);
+    node.remove("u-1").await.unwrap_err();
+    assert_eq!(node.fake.asked(), ["unpublish h-1", "unstage h-1"]);
+    assert!(!node.staging().parent().unwrap().exists() && shown("pods/u-1/volumes/kubernetes.io~csi/a"));
+    node.csi.drivers.add("e.ex.org", &socket);
+    node.remove("u-1").await.unwrap();
+    assert!(!node.root.path().join("pods/u-1").exists());
+}
+
+#[tokio::test]
+async fn a_record_that_a_power_cut_left_half_written_keeps_no_other_volume() {
+    if !can_mount() {
+        return;
+    }
+    let node = Node::new(&[NodeRpcType::StageUnstageVolume]);
+    node.describe(json!({"attachRequired": false}));
+    node.claim(json!({}));
+    node.volumes.place(&by_claim("u-1")).await.unwrap();
+    let folder = node.root.path().join("pods/u-2/volumes/kubernetes.io~csi/pv");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("vol_data.json"), "").unwrap();
+    let recalled = CsiState::recall(node.root.path()).unwrap();
+    assert_eq!(recalled.in_use.borrow().len(), 1);
+    node.remove("u-1").await.unwrap();
+    assert_eq!(node.fake.asked(), ["stage h-1", "publish h-1", "unpublish h-1", "unstage h-1"]);
+    node.remove("u-2").await.unwrap();
+    assert!(!node.root.path().join("pods/u-2").exists());
+}
+
+#[tokio::test]
+async fn a_volume_for_one_pod_is_refused_to_another_while_the_first_has_it() {
+    if !can_mount() {
+        return;
+    }
+    let node = Node::new(&[NodeRpcType::StageUnstageVolume]);
+    node.describe(json!({"attachRequired": false}));
+    node.claim(json!({}));
+    let mut volume = node.cluster.get_object("persistentvolumes", "pv").unwrap();
+    volume["spec"]["accessModes"] = json!(["ReadWriteOncePod"]);
+    node.cluster.put_object("persistentvolumes", volume);
+    node.volumes.place(&by_claim("u-1")).await.unwrap();
+    assert_eq!(
+        node.fails(&by_claim("u-2")).await,
+        "MountVolume.SetUp failed for volume \"pv\" : volume uses the ReadWriteOncePod access mode and is already in use by another pod"
+    );
+    // Who waits for it does not keep it from who has it.
+    mounts::unmount_below(node.root.path()).unwrap();
+    node.volumes.place(&by_claim("u-1")).await.unwrap();
+    node.remove("u-1").await.unwrap();
+    node.volumes.place(&by_claim("u-2")).await.unwrap();
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use super::device::Places;
 use super::record::PLUGIN;
 use crate::ids::PodUid;
 use crate::units::Bytes;
+use crate::volumes::block;
 use crate::volumes::layout::PodDir;
 use crate::volumes::usage::Extent;
 use k8s_openapi::api::core::v1::{
@@ -138,6 +139,14 @@ impl Wanted {
             true => Places::new(root_dir, &self.name).mapping(dir, &self.name).bound().to_owned(),
         };
         Extent::Driver { driver: self.driver.clone(), handle: self.handle.clone(), path }
+    }
+
+    /// Whether the pod has it, or is on its way to it.
+    pub(in crate::volumes) fn is_known(&self, dir: &PodDir) -> bool {
+        match self.block {
+            false => dir.volume(PLUGIN, &self.name).exists(),
+            true => dir.path().join(block::FOLDER).join(PLUGIN).join(&self.name).is_symlink(),
+        }
     }
 
     /// Name of the VolumeAttachment that the attach/detach controller makes (`getAttachmentName`).

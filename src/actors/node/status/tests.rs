@@ -60,6 +60,7 @@ fn with_devices(
         distress: &CALM,
         volumes_in_use: &NONE,
         devices,
+        outdated: &NONE,
         last,
         now: Timestamp::from_second(second).unwrap(),
     })

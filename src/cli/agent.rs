@@ -13,7 +13,7 @@ use clap::Args;
 use node_config::agent::AgentConfig;
 use node_config::kubeconfig;
 use node_config::kubelet::{ConfigError, KubeletConfiguration};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use skiff::actors::node::claim;
 use skiff::app::Agent;
@@ -164,7 +164,10 @@ fn ready_machine(kubelet: &KubeletConfiguration) -> anyhow::Result<()> {
     }
     let files = u64::try_from(kubelet.max_open_files).ok();
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files }) {
-        tracing::info!(%error, limit = files, "the limit of open files stays as it is");
+        // As many as without leave to ask for more.
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+        tracing::info!(%error, wanted = files, limit = maximum, raised = raised.is_ok(), "not so many files may be open");
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
@@ -24,8 +24,10 @@ use tokio::time::Instant;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Of an answer at most this much is read; a token has a few kilobytes.
 const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
-/// Answers kept of one program: one an image, should it ask so, of the images that a node pulls in a while.
+/// Answers kept of one program for one account: one an image, should it ask so, of the images that a node pulls in a while.
 const MAX_ANSWERS: usize = 256;
+/// Accounts whose answers are kept of one program: more than a full node has pods.
+const MAX_BOOKS: usize = 256;
 
 /// All programs of the node; cheap to clone. Without programs it holds nothing and does nothing.
 #[derive(Clone, Default)]
@@ -36,11 +38,12 @@ pub struct CredentialProviders {
 struct Provider {
     config: CredentialProvider,
     program: PathBuf,
-    /// Held while the program runs: pulls that start together ask it once.
-    answers: Mutex<Answers>,
+    books: std::sync::Mutex<BTreeMap<AccountKey, Book>>,
 }
 
-type Answers = BTreeMap<(CacheKey, AccountKey), Kept>;
+/// The answers for one account. Held while the program runs: pulls that start together ask it once, and those of others
+/// are not held up.
+type Book = Arc<Mutex<BTreeMap<CacheKey, Kept>>>;
 
 /// For whom an answer holds: a digest of the service account that the program was told of; `None`: for everyone.
 type AccountKey = Option<[u8; 32]>;
@@ -128,7 +131,7 @@ impl CredentialProviders {
         let provider = |config: CredentialProvider| Provider {
             program: sources.bin_dir.join(&config.name),
             config,
-            answers: Mutex::default(),
+            books: Default::default(),
         };
         Ok(Self { providers: sources.load()?.into_iter().map(provider).collect() })
     }
@@ -178,11 +181,12 @@ impl Provider {
             token = Some(puller.token(attributes).await?);
         }
         let whose = meant.as_ref().map(|(_, account)| account.key(token.as_deref()));
-        let mut answers = self.answers.lock().await;
+        let book = self.book(whose);
+        let mut answers = book.lock().await;
         let now = clock::now().mono;
         answers.retain(|_, kept| kept.until > now);
         for key in [KeyType::Image, KeyType::Registry, KeyType::Global] {
-            if let Some(kept) = answers.get(&(key.of(image), whose)) {
+            if let Some(kept) = answers.get(&key.of(image)) {
                 return Ok((kept.logins.clone(), source));
             }
         }
@@ -202,9 +206,18 @@ impl Provider {
             if answers.len() >= MAX_ANSWERS {
                 answers.clear();
             }
-            answers.insert((response.cache_key_type.of(image), whose), Kept { until, logins: Arc::clone(&logins) });
+            answers.insert(response.cache_key_type.of(image), Kept { until, logins: Arc::clone(&logins) });
         }
         Ok((logins, source))
+    }
+
+    fn book(&self, whose: AccountKey) -> Book {
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        if books.len() >= MAX_BOOKS {
+            // Those that nobody reads at the moment.
+            books.retain(|_, book| Arc::strong_count(book) > 1);
+        }
+        books.entry(whose).or_default().clone()
     }
 
     async fn ask(&self, image: &str, account: Option<(&str, &Account)>) -> Result<Response, ProviderError> {

@@ -1,6 +1,7 @@
 //! `/logs/`: the files under `/var/log`, and the query form (`?query=kubelet`) that asks the journal or a service's file.
 
 use super::{Deps, Reply, text};
+use crate::clock;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt;
@@ -10,6 +11,8 @@ use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::process::Command;
 
 const ROOT: &str = "/var/log";
 /// A service's name: what systemd and file names allow, and nothing that could be an option or a path.
@@ -87,14 +90,37 @@ pub(super) async fn query(deps: &Deps, query: &LogQuery) -> Reply {
 }
 
 async fn journal(query: &LogQuery) -> Reply {
-    let mut command = tokio::process::Command::new("journalctl");
-    command.args(query.journal_arguments()).stdin(Stdio::null()).kill_on_drop(true);
-    match tokio::time::timeout(JOURNAL_DEADLINE, command.output()).await {
-        Ok(Ok(output)) if output.status.success() => text(StatusCode::OK, output.stdout),
-        Ok(Ok(output)) => text(StatusCode::INTERNAL_SERVER_ERROR, [output.stdout, output.stderr].concat()),
-        Ok(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to run journalctl: {error}")),
-        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("journalctl took more than {JOURNAL_DEADLINE:?}")),
-    }
+    let mut command = Command::new("journalctl");
+    command.args(query.journal_arguments());
+    said_by(command).unwrap_or_else(|error| {
+        tracing::debug!(%error, "journalctl");
+        text(StatusCode::OK, "\nerror: journal output not available\n")
+    })
+}
+
+/// What a program writes, as it comes: a journal may be larger than the memory. It is cut off by the deadline, and by a
+/// caller who goes.
+fn said_by(mut command: Command) -> io::Result<Reply> {
+    let (reader, writer) = io::pipe()?;
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).kill_on_drop(true);
+    let child = command.spawn()?;
+    let end = clock::now().mono + JOURNAL_DEADLINE;
+    let output = pipe::Receiver::from_owned_fd(reader.into())?;
+    let chunks = futures::stream::try_unfold((child, output), move |(mut child, mut output)| async move {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        // Cut off: the child is killed as it is dropped.
+        let Ok(read) = tokio::time::timeout_at(end, output.read(&mut chunk)).await else { return Ok(None) };
+        let read = read?;
+        chunk.truncate(read);
+        if read == 0 {
+            drop(tokio::time::timeout_at(end, child.wait()).await);
+            return Ok(None);
+        }
+        Ok::<_, super::Error>(Some((Bytes::from(chunk), (child, output))))
+    });
+    let mut reply = super::streamed(chunks);
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    Ok(reply)
 }
 
 /// A file or folder below `/var/log`.
@@ -226,5 +252,23 @@ mod tests {
             "<!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n<a href=\"a%20b\">a b</a>\n\
              <a href=\"pods/\">pods/</a>\n<a href=\"%3Cx%3E\">&lt;x&gt;</a>\n</pre>\n"
         );
+    }
+
+    #[tokio::test]
+    async fn what_a_program_says_is_passed_on_as_it_comes_whatever_comes_of_it() {
+        let say = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            said_by(command).unwrap()
+        };
+        let body = async |reply: Reply| reply.into_body().collect().await.unwrap().to_bytes();
+        let reply = say("echo out; echo err >&2; exit 3");
+        assert_eq!(reply.status(), StatusCode::OK);
+        assert_eq!(body(reply).await, "out\nerr\n");
+        assert_eq!(body(say("head -c 5000000 /dev/zero")).await.len(), 5_000_000);
+        // One that never ends is not waited for: its first words are there, and it ends with its reader.
+        let first = say("echo first; exec sleep 1000").into_body().frame().await.unwrap().unwrap();
+        assert_eq!(first.into_data().unwrap(), "first\n");
+        assert!(said_by(Command::new("/no/such/program")).is_err());
     }
 }

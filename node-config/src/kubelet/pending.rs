@@ -17,7 +17,7 @@ pub(super) const PENDING: [(&str, &str); 14] = [
     ("showHiddenMetricsForVersion", "show metrics that were removed"),
     ("volumePluginDir", "look for flexvolume plugins there"),
     ("enableContentionProfiling", "profile locks of Go"),
-    ("kernelMemcgNotification", "hear of short memory from the kernel, sooner than every 10 s"),
+    ("kernelMemcgNotification", "hear of short memory from the kernel on cgroup v1, sooner than every 10 s"),
     ("tracing", "send traces"),
 ];
 

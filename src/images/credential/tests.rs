@@ -167,3 +167,40 @@ async fn a_pods_token_is_no_password_that_is_kept_for_other_pods() {
         assert_eq!(keyring.lookup("a.example.org/app").len(), expected, "{cache_type}");
     }
 }
+
+#[tokio::test]
+async fn a_program_that_hangs_for_one_account_answers_others() {
+    let pod = |namespace: &str| -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": namespace, "name": "p"}, "spec": {"containers": [], "serviceAccountName": "sa"},
+        }))
+        .unwrap()
+    };
+    let cluster = FakeCluster::default();
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = |name: &str| {
+        let path = dir.path().join(name);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        path
+    };
+    // For the team of namespace `slow` it says that it was asked, and waits.
+    let (begun, go) = (fifo("begun"), fifo("go"));
+    let wait = format!("case $line in *slow*) echo > {}; read -r _ < {} ;; esac", begun.display(), go.display());
+    let attributes = json!({"tokenAttributes": {
+        "serviceAccountTokenAudience": "registry", "cacheType": "ServiceAccount", "requireServiceAccount": true,
+        "requiredServiceAccountAnnotationKeys": ["example.com/team"],
+    }});
+    let providers = provider_with(dir.path(), &format!("{wait}\n{}", answer("Global", "")), attributes);
+    let (slow, quick) = (pod("slow"), pod("quick"));
+    let ask = |pod| providers.keyring("a.example.org/app", Puller { cluster: &cluster, pod });
+    let waiting = ask(&slow);
+    let others = async {
+        tokio::fs::read(begun).await.unwrap();
+        let found = tokio::time::timeout(DEADLINE / 2, ask(&quick)).await.expect("it is not held up");
+        assert_eq!(found.lookup("a.example.org/app").len(), 1);
+        tokio::fs::write(go, "\n").await.unwrap();
+    };
+    let (waited, ()) = tokio::join!(waiting, others);
+    assert_eq!(waited.lookup("a.example.org/app").len(), 1);
+    assert_eq!(asked(dir.path()), 2);
+}

@@ -149,9 +149,12 @@ impl Agent {
         }
         let cgroups = cgroups(&config, &info, &node.facts).await?.with_owned_cpus(owned_cpus);
         let facts = node.facts.clone();
+        let stats_period = config.kubelet.volume_stats_agg_period;
+        let stats_period = (stats_period >= node_config::duration::Duration::ZERO).then(|| stats_period.to_std());
         let volumes = Volumes::new(&config.root_dir, &config.cluster_domain, cluster.clone(), facts, csi.clone())
             .with_ids(id_settings(&config))
             .with_tasks(tasks.child())
+            .measured_every(stats_period)
             .with_events(recorder.clone(), config.kubelet.feature_gates.get("CSIVolumeHealth") == Some(&true));
         let (status, status_task) = StatusHandle::new(cluster.clone());
         tasks.spawn("status", status_task);

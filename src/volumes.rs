@@ -63,6 +63,9 @@ use tokio::sync::{oneshot, watch};
 /// A disk that does not answer within this time (a dead NFS server behind a hostPath) fails the attempt.
 const DISK_DEADLINE: Duration = Duration::from_secs(120);
 
+/// How often the use of volumes is looked at where nothing else is said.
+const DEFAULT_STATS_PERIOD: Duration = Duration::from_secs(60);
+
 /// Why a volume is not there yet; the text is the kubelet's (`MountVolume.SetUp failed for volume "x" : …`).
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum VolumeError {
@@ -168,6 +171,8 @@ pub struct Volumes {
     recorder: Option<Recorder>,
     /// Whether drivers are asked for the health of their volumes (feature gate `CSIVolumeHealth`).
     health: bool,
+    /// `volumeStatsAggPeriod`; `None`: they are not measured.
+    measured_every: Option<Duration>,
 }
 
 struct Inner {
@@ -206,7 +211,8 @@ impl Volumes {
             allocates_ids: Mutex::default(),
         };
         let (ids, tasks) = (IdSettings::default(), Supervisor::default());
-        Self { inner: Arc::new(inner), ids, tasks, recorder: None, health: false }
+        let measured_every = Some(DEFAULT_STATS_PERIOD);
+        Self { inner: Arc::new(inner), ids, tasks, recorder: None, health: false, measured_every }
     }
 
     /// The same, whose work for drivers ends with these tasks.
@@ -217,6 +223,11 @@ impl Volumes {
     /// The same, with events that tell of volumes; `health`: also of the health that drivers report.
     pub fn with_events(self, recorder: Recorder, health: bool) -> Self {
         Self { recorder: Some(recorder), health, ..self }
+    }
+
+    /// The same, whose use is looked at that often; `None`: never.
+    pub fn measured_every(self, period: Option<Duration>) -> Self {
+        Self { measured_every: period, ..self }
     }
 
     /// The same, with other user namespaces than the kubelet's by default.

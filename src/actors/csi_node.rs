@@ -21,6 +21,9 @@ const MIGRATED_PLUGINS: &str = "kubernetes.io/aws-ebs,kubernetes.io/azure-disk,k
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(30);
 
+/// The API refuses shorter ones.
+const LEAST_LIMIT_PERIOD: Duration = Duration::from_secs(10);
+
 pub(super) struct CsiNode {
     pub(super) node_name: String,
     pub(super) cluster: Arc<dyn Cluster>,
@@ -92,6 +95,25 @@ impl CsiNode {
         }
         let patch = json!({"spec": {"drivers": [wanted]}});
         self.cluster.patch_csi_node(&self.node_name, &patch).await.map_err(failed)
+    }
+
+    /// How often a driver wants its limit looked at (`nodeAllocatableUpdatePeriodSeconds`).
+    pub(super) async fn limit_period(&self, driver: &str) -> Result<Option<Duration>, ClusterError> {
+        let described = self.cluster.csi_driver(driver).await?;
+        let seconds = described.and_then(|driver| driver.spec.node_allocatable_update_period_seconds);
+        Ok(seconds.map(|seconds| Duration::from_secs(seconds.unsigned_abs()).max(LEAST_LIMIT_PERIOD)))
+    }
+
+    /// Shows how many volumes the driver takes by now, and nothing else of it.
+    pub(super) async fn show_limit(&self, driver: &str, info: &NodeInfo) -> Result<(), ClusterError> {
+        let known = self.cluster.csi_node(&self.node_name).await?;
+        let known = known.into_iter().flat_map(|node| node.spec.drivers).find(|known| known.name == driver);
+        let wanted = described(driver, info).allocatable;
+        // Who is not there has not registered yet, or not any more.
+        let Some(known) = known.filter(|known| known.allocatable != wanted) else { return Ok(()) };
+        let patch =
+            json!({"spec": {"drivers": [{"name": known.name, "nodeID": known.node_id, "allocatable": wanted}]}});
+        self.cluster.patch_csi_node(&self.node_name, &patch).await
     }
 
     /// Takes it away again.

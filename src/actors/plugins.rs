@@ -23,6 +23,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LAST: Duration = Duration::from_secs(122);
 
+/// A driver whose limit does not change is asked that often whether it does by now.
+const LOOK_FOR_PERIOD: Duration = Duration::from_secs(600);
+
 /// The actor; `run` it under the supervisor.
 pub struct PluginsTask {
     pub root_dir: PathBuf,
@@ -127,7 +130,10 @@ async fn register(socket: PathBuf, handlers: Arc<Handlers>, registered: Arc<Mute
         match register_once(&socket, &handlers, &registered).await {
             Ok(info) => {
                 tracing::info!(socket = %socket.display(), plugin = info.name, kind = info.kind, "plugin registered");
-                return;
+                return match Kind::parse(&info.kind) {
+                    Some(Kind::Csi) => handlers.follow_limit(&info.name).await,
+                    Some(Kind::Device) | None => {}
+                };
             }
             Err(error) => tracing::warn!(socket = %socket.display(), error, "plugin not registered"),
         }
@@ -199,6 +205,28 @@ impl Handlers {
             }
             Kind::Device => self.devices.connect(&info.name, &info.endpoint).await.map_err(|error| error.to_string()),
         }
+    }
+
+    /// Keeps the limit of a driver's volumes current, where the driver says that it changes; until it is gone.
+    async fn follow_limit(&self, driver: &str) {
+        loop {
+            let period = self.csi.limit_period(driver).await.unwrap_or_else(|error| {
+                tracing::debug!(driver, %error, "not known how often the driver's limit is to be looked at");
+                None
+            });
+            tokio::time::sleep(period.unwrap_or(LOOK_FOR_PERIOD)).await;
+            if period.is_some()
+                && let Err(error) = self.look_at_limit(driver).await
+            {
+                tracing::warn!(driver, error, "limit of the driver's volumes not looked at");
+            }
+        }
+    }
+
+    async fn look_at_limit(&self, driver: &str) -> Result<(), String> {
+        let known = self.drivers.get(driver).map_err(|error| error.to_string())?;
+        let info = known.node_info().await.map_err(|error| error.to_string())?;
+        self.csi.show_limit(driver, &info).await.map_err(|error| error.to_string())
     }
 
     async fn deregister(&self, kind: Kind, info: &PluginInfo) {

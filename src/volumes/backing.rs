@@ -81,7 +81,9 @@ impl Backing {
             return Some(Ok(Self { read_only, ..plain(nfs(source, read_only)) }));
         }
         if let Some(source) = &volume.csi {
-            return Some(Ok(plain(Source::Csi(Box::new(Wanted::inline(pod, volume, source))))));
+            let read_only = source.read_only.unwrap_or(false);
+            let wanted = Box::new(Wanted::inline(pod, volume, source));
+            return Some(Ok(Self { read_only, ..plain(Source::Csi(wanted)) }));
         }
         let (claim, read_only) = match (&volume.persistent_volume_claim, &volume.ephemeral) {
             (Some(claim), _) => (claim.claim_name.clone(), claim.read_only.unwrap_or(false)),

@@ -16,10 +16,6 @@ use tokio::time::Instant;
 
 /// Figures are asked for while somebody waits for them: a driver that takes longer is left out.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Who watches limits looks at pods every few seconds: drivers are asked that often at most, which together with how long
-/// their answers are kept elsewhere comes to about `volumeStatsAggPeriod`.
-const ASK_EVERY: Duration = Duration::from_secs(30);
-
 /// How the use of a volume is found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extent {
@@ -86,10 +82,10 @@ impl Extents {
     }
 
     /// What was found lately enough.
-    fn found(&self, uid: &PodUid, now: Instant) -> Option<BTreeMap<String, Use>> {
+    fn found(&self, uid: &PodUid, now: Instant, max_age: Duration) -> Option<BTreeMap<String, Use>> {
         let all = self.all();
         let (at, found) = all.get(uid)?.found.as_ref()?;
-        (now.duration_since(*at) < ASK_EVERY).then(|| found.clone())
+        (now.duration_since(*at) < max_age).then(|| found.clone())
     }
 
     fn keep(&self, uid: &PodUid, at: Instant, found: &BTreeMap<String, Use>) {
@@ -110,11 +106,15 @@ impl Extents {
 }
 
 impl Volumes {
-    /// Of the pod's volumes that are not made by us, by name; without those whose driver does not say.
+    /// Of the pod's volumes that are not made by us, by name; without those whose driver does not say, and none where
+    /// volumes are not measured.
     pub async fn uses(&self, pod: &Pod) -> BTreeMap<String, Use> {
         let uid = PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default());
         let now = clock::now().mono;
-        if let Some(found) = self.inner.extents.found(&uid, now) {
+        // Who watches limits looks every few seconds: drivers are asked that often at most, which together with how long
+        // their answers are kept elsewhere comes to about that period.
+        let Some(period) = self.measured_every else { return BTreeMap::new() };
+        if let Some(found) = self.inner.extents.found(&uid, now, period / 2) {
             return found;
         }
         let asked = self.inner.extents.of(&uid).into_iter().map(|(name, extent)| async move {

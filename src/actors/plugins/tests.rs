@@ -185,3 +185,30 @@ fn drivers_speak_version_one() {
         assert_eq!(check_versions(&info).err().unwrap_or_default(), want);
     }
 }
+
+#[tokio::test]
+async fn a_limit_that_changes_is_shown_and_nothing_else_of_the_driver() {
+    let world = World::new();
+    world.watch();
+    let mut driver = world.driver("d.ex.org");
+    driver.node.max_volumes_per_node = 7;
+    assert_eq!(world.register(&driver, "d.sock").await, "");
+    let csi = CsiNode { node_name: "n".into(), cluster: world.cluster.clone() };
+    for (seconds, period) in [(None, None), (Some(30), Some(30)), (Some(1), Some(10))] {
+        let spec = json!({"nodeAllocatableUpdatePeriodSeconds": seconds});
+        world.cluster.put_object("csidrivers", json!({"metadata": {"name": "d.ex.org"}, "spec": spec}));
+        assert_eq!(csi.limit_period("d.ex.org").await.unwrap(), period.map(Duration::from_secs), "{seconds:?}");
+    }
+    driver.node.node_id = "other".to_owned();
+    let handlers = Handlers { csi, drivers: world.drivers.clone(), devices: world.devices.clone() };
+    for (max, allocatable) in [(9, json!({"count": 9})), (0, Value::Null)] {
+        driver.node.max_volumes_per_node = max;
+        world.start(&driver, ".changed.sock");
+        world.drivers.add("d.ex.org", &world.socket(".changed.sock"));
+        handlers.look_at_limit("d.ex.org").await.unwrap();
+        let shown = world.shown();
+        assert_eq!((&shown[0]["allocatable"], &shown[0]["nodeID"]), (&allocatable, &json!("id-of-d.ex.org")));
+    }
+    handlers.look_at_limit("e.ex.org").await.unwrap_err();
+    world.tasks.stop().await;
+}

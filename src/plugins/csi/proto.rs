@@ -2,23 +2,28 @@
 
 use std::collections::BTreeMap;
 
+/// Attributes, secrets, labels.
+pub type Map = BTreeMap<String, String>;
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Empty {}
 
+/// Not to be printed: it holds secrets.
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 pub struct NodeStageVolumeRequest {
     #[prost(string, tag = "1")]
     pub volume_id: String,
     #[prost(btree_map = "string, string", tag = "2")]
-    pub publish_context: BTreeMap<String, String>,
+    pub publish_context: Map,
     #[prost(string, tag = "3")]
     pub staging_target_path: String,
     #[prost(message, optional, tag = "4")]
     pub volume_capability: Option<VolumeCapability>,
     #[prost(btree_map = "string, string", tag = "5")]
-    pub secrets: BTreeMap<String, String>,
+    pub secrets: Map,
     #[prost(btree_map = "string, string", tag = "6")]
-    pub volume_context: BTreeMap<String, String>,
+    pub volume_context: Map,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -29,12 +34,14 @@ pub struct NodeUnstageVolumeRequest {
     pub staging_target_path: String,
 }
 
+/// Not to be printed: it holds secrets.
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 pub struct NodePublishVolumeRequest {
     #[prost(string, tag = "1")]
     pub volume_id: String,
     #[prost(btree_map = "string, string", tag = "2")]
-    pub publish_context: BTreeMap<String, String>,
+    pub publish_context: Map,
     #[prost(string, tag = "3")]
     pub staging_target_path: String,
     #[prost(string, tag = "4")]
@@ -44,9 +51,9 @@ pub struct NodePublishVolumeRequest {
     #[prost(bool, tag = "6")]
     pub readonly: bool,
     #[prost(btree_map = "string, string", tag = "7")]
-    pub secrets: BTreeMap<String, String>,
+    pub secrets: Map,
     #[prost(btree_map = "string, string", tag = "8")]
-    pub volume_context: BTreeMap<String, String>,
+    pub volume_context: Map,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -57,7 +64,9 @@ pub struct NodeUnpublishVolumeRequest {
     pub target_path: String,
 }
 
+/// Not to be printed: it holds secrets.
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 pub struct NodeExpandVolumeRequest {
     #[prost(string, tag = "1")]
     pub volume_id: String,
@@ -70,7 +79,7 @@ pub struct NodeExpandVolumeRequest {
     #[prost(message, optional, tag = "5")]
     pub volume_capability: Option<VolumeCapability>,
     #[prost(btree_map = "string, string", tag = "6")]
-    pub secrets: BTreeMap<String, String>,
+    pub secrets: Map,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -178,7 +187,7 @@ pub struct NodeGetInfoResponse {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Topology {
     #[prost(btree_map = "string, string", tag = "1")]
-    pub segments: BTreeMap<String, String>,
+    pub segments: Map,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -2,11 +2,9 @@
 
 use super::wanted::Wanted;
 use crate::plugins::csi::Capabilities;
+pub(super) use crate::plugins::csi::proto::Map;
 use crate::plugins::csi::proto::{self as pb, AccessType, Mode};
-use std::collections::BTreeMap;
 use std::path::Path;
-
-pub(super) type Map = BTreeMap<String, String>;
 
 /// Where the volume is made ready and shown, and what was fetched for it.
 pub(super) struct Call<'a> {

@@ -675,6 +675,7 @@ fn the_policy_says_whose_volumes_are_given_to_the_group() {
     for (policy, fs_type, mode, read_only, taken) in [
         (None, "ext4", "ReadWriteOnce", false, true),
         (None, "", "ReadWriteOnce", false, false),
+        (None, "ext4", "ReadWriteOncePod", false, true),
         (None, "ext4", "ReadWriteMany", false, false),
         (None, "ext4", "ReadWriteOnce", true, false),
         (Some("File"), "", "ReadWriteMany", false, true),

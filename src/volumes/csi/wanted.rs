@@ -260,7 +260,10 @@ impl Policy {
         match self.fs_group.as_str() {
             "None" => false,
             "File" => true,
-            _ => !wanted.fs_type.is_empty() && wanted.access_modes.iter().any(|mode| mode == "ReadWriteOnce"),
+            _ => {
+                let one_node = |mode: &String| mode == "ReadWriteOnce" || mode == "ReadWriteOncePod";
+                !wanted.fs_type.is_empty() && wanted.access_modes.iter().any(one_node)
+            }
         }
     }
 }

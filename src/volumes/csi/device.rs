@@ -2,6 +2,7 @@
 
 use super::record::{self, Progress, Record, gone};
 use super::{Job, Map};
+use crate::plugins::Verdict;
 use crate::volumes::block::{self, Mapping};
 use crate::volumes::layout::PodDir;
 use crate::volumes::{VolumeError, Volumes};
@@ -46,20 +47,21 @@ impl Places {
     /// How far it has come with the pod that has this link to it.
     pub(super) fn progress(&self, link: &Path) -> Progress {
         match fs::read_link(link) {
+            Ok(to) if to == self.data => Progress::Begun,
             Ok(to) if to.starts_with(&self.published) => Progress::Shown,
             Ok(_) | Err(_) => Progress::Given,
         }
     }
 
-    /// Notes that the pod is to have it. How far it has come is not told here: of a device, all is always taken back. Nor
-    /// does the kubelet write whose life the volume has: it is never the pod's.
+    /// Notes that the pod is to have it: its link says how far it has come, as the record is all pods'. Nor does the
+    /// kubelet write whose life the volume has: it is never the pod's.
     pub(super) fn begin(&self, dir: &PodDir, record: Record) -> io::Result<()> {
         let mapping = self.mapping(dir, &record.name);
         if Record::read(&self.data)?.is_none() {
             let record = Record { volume_lifecycle_mode: String::new(), progress: Progress::Given, ..record };
             record.write(&self.data)?;
         }
-        if mapping.link.is_symlink() { Ok(()) } else { mapping.note(&self.target(dir)) }
+        if mapping.link.is_symlink() { Ok(()) } else { mapping.note(&self.data) }
     }
 
     /// After the last pod; what is not empty is not ours.
@@ -89,6 +91,9 @@ impl Job<'_> {
             if self.able.stage {
                 self.stage_device(&places, &mapping).await.map_err(|why| failed("SetUpDevice failed", why))?;
             }
+            let (note, shown) = (mapping.clone(), target.clone());
+            let noted = self.volumes.on_disk(move || note.note(&shown)).await;
+            noted.map_err(|error| failed("MapPodDevice failed", error.to_string()))?;
             self.publish_device(&places, &target).await.map_err(|why| failed("MapPodDevice failed", why))?;
             let (map, device) = (mapping.clone(), target.clone());
             let done = self.volumes.on_disk(move || map.map(&device)).await;
@@ -105,17 +110,25 @@ impl Job<'_> {
     async fn stage_device(&self, places: &Places, mapping: &Mapping) -> Result<(), String> {
         let (look, staging) = (mapping.clone(), places.staging.clone());
         let prepare = move || {
-            let staged = look.is_mapped_for_any()?;
+            let (staged, is_new) = (look.is_mapped_for_any()?, !staging.try_exists()?);
             DirBuilder::new().recursive(true).mode(0o750).create(staging)?;
-            Ok(staged)
+            Ok((staged, is_new))
         };
-        if self.volumes.on_disk(prepare).await.map_err(|error| error.to_string())? {
+        let (staged, is_new) = self.volumes.on_disk(prepare).await.map_err(|error| error.to_string())?;
+        if staged {
             return Ok(());
         }
         let secrets = self.secrets(self.wanted.stage_secret.as_ref()).await;
         let secrets = secrets.map_err(|no| format!("failed to get NodeStageSecretRef {}: {}", no.place, no.why))?;
-        let request = self.call().stage(&places.staging, secrets);
-        self.driver.stage(request).await.map_err(|error| error.to_string())
+        let staged = self.driver.stage(self.call().stage(&places.staging, secrets)).await;
+        if is_new && matches!(&staged, Err(error) if error.verdict() != Verdict::Open) {
+            // There is nothing to take back. Where that cannot be noted, the driver is asked to nevertheless.
+            let staging = places.staging.clone();
+            if let Err(error) = self.volumes.on_disk(move || gone(fs::remove_dir(staging))).await {
+                tracing::debug!(volume = self.wanted.name, %error, "staging folder not removed");
+            }
+        }
+        staged.map_err(|error| error.to_string())
     }
 
     /// Of the pod the driver is told nothing here.

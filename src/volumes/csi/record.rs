@@ -120,7 +120,7 @@ impl Held {
     pub(super) fn now(self, root_dir: &Path) -> io::Result<Option<Self>> {
         let record = match &self.at {
             At::Folder(folder) => Record::read(folder)?,
-            At::Link(link) if link.is_symlink() => Record::read(&Places::new(root_dir, &self.record.name).data)?,
+            At::Link(link) if link.is_symlink() => of_link(root_dir, link, &self.record.name)?,
             At::Link(_) => None,
         };
         Ok(record.map(|record| Self { record, at: self.at }))
@@ -162,12 +162,17 @@ pub(super) fn of_pod(root_dir: &Path, pod: &Path) -> io::Result<Vec<Held>> {
     }
     for link in entries(&pod.join(block::FOLDER).join(PLUGIN))? {
         let Some(name) = link.file_name().and_then(|name| name.to_str()) else { continue };
-        let places = Places::new(root_dir, name);
-        let progress = places.progress(&link);
-        let record = Record::read(&places.data)?.map(|record| Record { progress, ..record });
+        let record = of_link(root_dir, &link, name)?;
         found.extend(record.map(|record| Held { record, at: At::Link(link) }));
     }
     Ok(found)
+}
+
+/// That of a device, with how far it has come with the pod whose link it is.
+fn of_link(root_dir: &Path, link: &Path, name: &str) -> io::Result<Option<Record>> {
+    let places = Places::new(root_dir, name);
+    let record = Record::read(&places.data)?;
+    Ok(record.map(|record| Record { progress: places.progress(link), ..record }))
 }
 
 /// Those of every pod on disk.

@@ -463,6 +463,31 @@ async fn what_was_refused_for_good_is_not_taken_back_and_what_may_have_been_done
 }
 
 #[tokio::test]
+async fn a_pod_whose_driver_never_came_goes_without_it() {
+    let node = Node::new(&[NodeRpcType::StageUnstageVolume]);
+    node.describe(json!({"attachRequired": false}));
+    let socket = node.root.path().join("csi.sock");
+    for mode in ["Filesystem", "Block"] {
+        node.claim(json!({}));
+        let mut volume = node.cluster.get_object("persistentvolumes", "pv").unwrap();
+        volume["spec"]["volumeMode"] = json!(mode);
+        node.cluster.put_object("persistentvolumes", volume);
+        node.csi.drivers.remove(DRIVER, &socket);
+        node.fails(&by_claim("u-1")).await;
+        node.remove("u-1").await.unwrap();
+        assert!(!node.root.path().join("pods/u-1").exists(), "{mode}");
+        // One that refused for good need not be there either.
+        node.csi.drivers.add(DRIVER, &socket);
+        node.fake.refuse("stage", Some(Status::invalid_argument("no")));
+        node.fails(&by_claim("u-1")).await;
+        node.csi.drivers.remove(DRIVER, &socket);
+        node.remove("u-1").await.unwrap();
+        assert_eq!(node.fake.asked(), ["stage h-1"], "{mode}");
+        assert!(!node.plugins().join("volumeDevices/pv").exists() && !node.staging().exists(), "{mode}");
+    }
+}
+
+#[tokio::test]
 async fn who_dies_between_publication_and_the_change_of_group_begins_there_again() {
     if !can_mount() {
         return;

@@ -54,8 +54,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
-/// Connections at once: every `kubectl logs -f`, exec and port-forward of the node holds one.
+/// Connections at once: every `kubectl logs -f`, exec and port-forward of the node holds one to its end.
 const MAX_CONNECTIONS: usize = 1024;
+/// Leave for one of them. It goes along with requests: what is left of a connection after its upgrade holds it too.
+type Permit = Arc<OwnedSemaphorePermit>;
 /// A client that has connected sends its TLS hello and its request head within this time.
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -111,7 +113,7 @@ pub async fn start(config: &AgentConfig, deps: Deps) -> Result<(), ServeError> {
     if let Ok(port @ 1..) = u16::try_from(deps.kubelet.read_only_port) {
         let listener = listen(SocketAddr::new(config.address, port)).await?;
         let (tasks, deps) = (deps.tasks.clone(), deps.clone());
-        let serve = move |stream| serve_read_only(stream, deps.clone());
+        let serve = move |stream, permit| serve_read_only(stream, permit, deps.clone());
         tasks.spawn("read-only API listener", accept(listener, tasks.clone(), serve));
     }
     if deps.kubelet.enable_server == Some(false) {
@@ -131,7 +133,7 @@ pub async fn start(config: &AgentConfig, deps: Deps) -> Result<(), ServeError> {
     let auth = Arc::new(Auth::new(&config.kubelet, deps.node_name.clone(), deps.cluster.clone()));
     let listener = listen(SocketAddr::new(config.address, config.port)).await?;
     let tasks = deps.tasks.clone();
-    let serve = move |stream| serve_tls(tls.clone(), auth.clone(), stream, deps.clone());
+    let serve = move |stream, permit| serve_tls(tls.clone(), auth.clone(), stream, permit, deps.clone());
     tasks.spawn("node API listener", accept(listener, tasks.clone(), serve));
     Ok(())
 }
@@ -141,7 +143,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
 }
 
 /// Accepts connections, as many at once as there are permits; more wait in the kernel's backlog.
-async fn accept<F>(listener: TcpListener, tasks: Supervisor, serve: impl Fn(TcpStream) -> F)
+async fn accept<F>(listener: TcpListener, tasks: Supervisor, serve: impl Fn(TcpStream, Permit) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -150,7 +152,7 @@ where
         // The semaphore is never closed.
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => tasks.spawn("node API connection", held(permit, serve(stream))),
+            Ok((stream, _)) => tasks.spawn("node API connection", serve(stream, Arc::new(permit))),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 // Out of file descriptors: they come back as connections end.
@@ -160,11 +162,7 @@ where
     }
 }
 
-async fn held(_permit: OwnedSemaphorePermit, connection: impl Future<Output = ()>) {
-    connection.await;
-}
-
-async fn serve_tls(tls: Arc<Tls>, auth: Arc<Auth>, stream: TcpStream, deps: Deps) {
+async fn serve_tls(tls: Arc<Tls>, auth: Arc<Auth>, stream: TcpStream, permit: Permit, deps: Deps) {
     let Some(tls) = tls.current() else {
         return tracing::debug!("no serving certificate yet: its certificate signing request awaits approval");
     };
@@ -180,7 +178,7 @@ async fn serve_tls(tls: Arc<Tls>, auth: Arc<Auth>, stream: TcpStream, deps: Deps
     };
     let user = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(User::from_certificate);
     let user = Arc::new(user);
-    serve_http(stream, move |request| {
+    serve_http(stream, permit, move |request| {
         let (deps, user, auth) = (deps.clone(), user.clone(), auth.clone());
         async move {
             let count = Count::begin(&request, Port::ReadWrite);
@@ -199,8 +197,8 @@ async fn serve_tls(tls: Arc<Tls>, auth: Arc<Auth>, stream: TcpStream, deps: Deps
 }
 
 /// `readOnlyPort`: no TLS, and nobody is asked who they are.
-async fn serve_read_only(stream: TcpStream, deps: Deps) {
-    serve_http(stream, move |request| {
+async fn serve_read_only(stream: TcpStream, permit: Permit, deps: Deps) {
+    serve_http(stream, permit, move |request| {
         let deps = deps.clone();
         async move {
             let count = Count::begin(&request, Port::ReadOnly);
@@ -212,8 +210,8 @@ async fn serve_read_only(stream: TcpStream, deps: Deps) {
     .await;
 }
 
-async fn serve_healthz(stream: TcpStream) {
-    serve_http(stream, |request| async move {
+async fn serve_healthz(stream: TcpStream, permit: Permit) {
+    serve_http(stream, permit, |request| async move {
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/healthz") => health::healthz(None, request.uri().query() == Some("verbose")),
             (&Method::GET, path) => match path.strip_prefix("/healthz/") {
@@ -226,12 +224,13 @@ async fn serve_healthz(stream: TcpStream) {
     .await;
 }
 
-async fn serve_http<S, F>(stream: S, handler: impl Fn(Request<Incoming>) -> F)
+async fn serve_http<S, F>(stream: S, permit: Permit, handler: impl Fn(Request<Incoming>) -> F)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = Reply>,
 {
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(permit.clone());
         let reply = handler(request);
         async move { Ok::<_, Infallible>(reply.await) }
     });

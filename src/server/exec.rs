@@ -2,7 +2,7 @@
 
 use super::route::{PodRef, Streams, Target};
 use super::upgrade::{DialError, Offer};
-use super::{Deps, Reply, stream, text, upgrade};
+use super::{Deps, Permit, Reply, stream, text, upgrade};
 use crate::ids::{ContainerId, PodUid, SandboxId};
 use crate::model::observed::{ContainerState, ObservedPod};
 use crate::runtime::{RuntimeError, StreamOptions};
@@ -97,6 +97,7 @@ async fn connect(mut request: Request<Incoming>, deps: &Deps, url: Result<String
 async fn upgrade_to(request: &mut Request<Incoming>, deps: &Deps, url: &str, kind: Kind) -> Result<Reply, StreamError> {
     let offer = upgrade::offer(request.headers());
     let client = hyper::upgrade::on(&mut *request);
+    let permit = request.extensions_mut().remove::<Permit>();
     let headers = request.headers();
     let (reply, copied) = match (offer, kind) {
         (Offer::None, _) => return Err(StreamError::NoUpgrade),
@@ -118,6 +119,7 @@ async fn upgrade_to(request: &mut Request<Incoming>, deps: &Deps, url: &str, kin
     };
     if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
         deps.tasks.spawn("stream", async move {
+            let _permit = permit;
             if let Err(error) = copied.run(client).await {
                 tracing::debug!(%error, "stream ended");
             }

@@ -3,7 +3,7 @@
 
 use crate::harness::client::Watch;
 use crate::harness::split::Split;
-use crate::harness::{Containerd, Node, leaks, run};
+use crate::harness::{Containerd, DEADLINE, Node, leaks, run};
 use crate::pods::{has_condition, shell, sleeper};
 use serde_json::{Value, json};
 use skiff::model::observed::{ContainerState, ObservedPod};
@@ -11,7 +11,7 @@ use skiff::runtime::Runtime;
 use skiff::runtime::cri::CriRuntime;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Moments at which the agent is killed while pods come and go.
 const KILLS: usize = 50;
@@ -19,6 +19,9 @@ const KILLS: usize = 50;
 const LIFE_MS: u64 = 500;
 /// Pods that there are at any time.
 const CHURNING: usize = 20;
+
+/// How often the runtime is asked whether something is gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// For how long the API server is away.
 const SHORT_OUTAGE: Duration = Duration::from_secs(5);
@@ -104,6 +107,16 @@ fn wait_gone(node: &Node, pods: &[String]) {
     node.kubectl(&args.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
+/// The sandbox of a pod goes after its object: whoever was killed in between leaves it to the next, and the API does not
+/// tell when that is done.
+fn wait_removed(node: &Node, wanted: &[String]) {
+    let end = Instant::now() + DEADLINE;
+    while let Some(left) = held(node).into_keys().find(|pod| !wanted.contains(pod)) {
+        assert!(Instant::now() < end, "{left} is still there after {DEADLINE:?}");
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
 fn create(node: &Node, pod: &str) {
     let mut object = sleeper(pod);
     object["spec"]["terminationGracePeriodSeconds"] = json!(1);
@@ -137,6 +150,7 @@ fn an_agent_killed_at_random_points_while_pods_churn_ends_with_exactly_the_wante
     wait_gone(&node, &names(0..KILLS));
     let wanted = names(KILLS..KILLS + CHURNING);
     wait_ready(&node, &wanted);
+    wait_removed(&node, &wanted);
     check_truth(&node, &wanted);
     let statuses = pods(&node).into_iter().map(|mut pod| pod["status"]["containerStatuses"][0].take());
     let restarted: Vec<_> = statuses.filter(|status| status["restartCount"] != 0).collect();

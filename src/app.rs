@@ -213,6 +213,7 @@ impl Agent {
         let eviction = EvictionTask {
             runtime: runtime.clone(),
             stats,
+            cgroups: cgroups.clone(),
             pods: pods.clone(),
             images: images.clone(),
             recorder: recorder.clone(),

@@ -1,10 +1,12 @@
 //! The cgroup tree of pods as the kubelet lays it out: `kubepods`, a level for each QoS class, one cgroup a pod.
 
+mod mark;
 mod resize;
 mod systemd;
 mod values;
 
 pub use crate::model::qos::QosClass;
+pub use mark::MemoryMark;
 pub use values::{CgroupResources, Version, cpu_weight, files, pod_resources};
 
 use crate::clock;

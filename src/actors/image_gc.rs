@@ -3,9 +3,10 @@
 use crate::actors::pods::PodsHandle;
 use crate::clock;
 use crate::cluster::Recorder;
-use crate::decide::image_gc::{self, Held, Policy, Records, Unused};
+use crate::decide::image_gc::{self, Held, Policy, Records, Shortfall, Unused};
 use crate::images::Images;
 use crate::images::pulls::PullRecords;
+use crate::metrics::catalog;
 use crate::runtime::{Runtime, RuntimeError};
 use crate::stats::{Stats, StatsError};
 use jiff::Timestamp;
@@ -15,6 +16,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+
+/// What `kubelet_image_garbage_collected_total` calls the reasons.
+const AGE: &str = "age";
+const SPACE: &str = "space";
 
 /// Why images were not removed.
 #[derive(Debug, thiserror::Error)]
@@ -27,10 +32,15 @@ pub enum ImageGcError {
     Disk(String),
     /// The kubelet's words.
     #[error(
-        "Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, but only found {found} \
-         bytes eligible to free."
+        "Insufficient free disk space on the node's image filesystem ({used_percent}% of {} used). Failed to free \
+         sufficient space by deleting unused images (freed {freed} bytes). Investigate disk usage, as it could be used \
+         by active images, logs, volumes, or other data.",
+        image_gc::size_text(*capacity)
     )]
-    NotEnough { wanted: u64, found: u64 },
+    NotEnough { used_percent: u64, capacity: u64, freed: u64 },
+    /// Some could not be removed; the others were.
+    #[error("wanted to free {wanted} bytes, but freed {freed} bytes space with errors in image deletion: {problems}")]
+    Deletion { wanted: u64, freed: u64, problems: String },
 }
 
 /// Collects images; cheap to clone.
@@ -115,7 +125,7 @@ impl ImageGc {
         let begun = clock::now().wall;
         let now = self.inner.look(&mut state.records).await?;
         let (unused, _) = state.records.to_free(u64::MAX, self.inner.policy, now);
-        let freed = self.inner.remove(&mut state.records, unused).await;
+        let freed = self.inner.remove(&mut state.records, unused, u64::MAX, SPACE).await;
         self.inner.forget_pulls(begun).await;
         freed
     }
@@ -125,7 +135,8 @@ impl Inner {
     async fn collect(&self, records: &mut Records) -> Result<(), ImageGcError> {
         let now = self.look(records).await?;
         let old = records.too_old(self.policy, self.began, now);
-        self.remove(records, old).await?;
+        let wanted = old.iter().map(|image| image.size).sum();
+        self.remove(records, old, wanted, AGE).await?;
         // 100 switches the rest off.
         if self.policy.high_percent >= 100 {
             return Ok(());
@@ -135,12 +146,12 @@ impl Inner {
             self.recorder.node(true, "InvalidDiskCapacity", problem.clone());
             ImageGcError::Disk(problem)
         })?;
-        let Some(wanted) = wanted else { return Ok(()) };
-        tracing::info!(bytes = wanted, "the disk of images is too full: removing unused ones");
+        let Some(Shortfall { bytes: wanted, used_percent }) = wanted else { return Ok(()) };
+        tracing::info!(bytes = wanted, used_percent, "the disk of images is too full: removing unused ones");
         let (unused, _) = records.to_free(wanted, self.policy, now);
-        let found = self.remove(records, unused).await?;
-        if found < wanted {
-            let error = ImageGcError::NotEnough { wanted, found };
+        let freed = self.remove(records, unused, wanted, SPACE).await?;
+        if freed < wanted {
+            let error = ImageGcError::NotEnough { used_percent, capacity: disk.capacity, freed };
             self.recorder.node(true, "FreeDiskSpaceFailed", error.to_string());
             return Err(error);
         }
@@ -173,15 +184,32 @@ impl Inner {
         Ok(now)
     }
 
-    async fn remove(&self, records: &mut Records, unused: Vec<Unused>) -> Result<u64, ImageGcError> {
-        let mut freed = 0;
+    /// Removes these, for that reason; one that the runtime does not remove leaves the others to go.
+    async fn remove(
+        &self,
+        records: &mut Records,
+        unused: Vec<Unused>,
+        wanted: u64,
+        reason: &'static str,
+    ) -> Result<u64, ImageGcError> {
+        let (mut freed, mut problems) = (0, Vec::new());
         for Unused { id, size } in unused {
-            self.runtime.remove_image(&id).await?;
+            if let Err(error) = self.runtime.remove_image(&id).await {
+                tracing::warn!(image = id, %error, "an unused image was not removed");
+                problems.push(error.to_string());
+                continue;
+            }
             tracing::info!(image = id, bytes = size, "removed an unused image");
+            catalog::IMAGES_COLLECTED.inc([reason]);
             records.forget(&id);
             freed += size;
         }
-        Ok(freed)
+        match problems.is_empty() {
+            true => Ok(freed),
+            // As Go joins them.
+            false if problems.len() == 1 => Err(ImageGcError::Deletion { wanted, freed, problems: problems.remove(0) }),
+            false => Err(ImageGcError::Deletion { wanted, freed, problems: format!("[{}]", problems.join(", ")) }),
+        }
     }
 
     /// Who pulled an image that is gone means nothing for one that comes by another way. `begun`: when the collection was.

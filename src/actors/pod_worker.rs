@@ -284,7 +284,7 @@ impl PodWorker {
             }
             if let Some(removal) = pod.removal.as_ref().filter(|_| self.memory.removal.is_none()) {
                 if removal.told {
-                    self.context.recorder.pod(&pod.pod, None, true, removal.reason, removal.message.clone());
+                    self.context.recorder.removal(&pod.pod, removal);
                 }
                 self.memory.removal = Some(removal.clone());
             }

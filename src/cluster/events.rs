@@ -6,10 +6,12 @@ use self::correlate::{Correlator, Outcome};
 use super::{Cluster, ClusterError, EventSubject};
 use crate::clock::rate::TokenBucket;
 use crate::clock::{self, Now};
+use crate::model::eviction::Removal;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +39,7 @@ struct Noted {
     warning: bool,
     reason: Cow<'static, str>,
     message: String,
+    annotations: BTreeMap<String, String>,
     at: Now,
 }
 
@@ -71,17 +74,13 @@ impl Recorder {
         reason: impl Into<Cow<'static, str>>,
         message: String,
     ) {
-        let meta = &pod.metadata;
-        let reference = ObjectReference {
-            api_version: Some("v1".into()),
-            kind: Some("Pod".into()),
-            namespace: meta.namespace.clone(),
-            name: meta.name.clone(),
-            uid: meta.uid.clone(),
-            resource_version: meta.resource_version.clone(),
-            field_path,
-        };
-        self.note(EventSubject { reference }, warning, reason.into(), message);
+        self.note(of_pod(pod, field_path), warning, reason.into(), message, BTreeMap::new());
+    }
+
+    /// The warning that a pod has to leave, with figures for programs in its annotations.
+    pub fn removal(&self, pod: &Pod, removal: &Removal) {
+        let Removal { reason, message, annotations, .. } = removal;
+        self.note(of_pod(pod, None), true, Cow::Borrowed(reason), message.clone(), annotations.clone());
     }
 
     /// An event on a claim.
@@ -95,7 +94,7 @@ impl Recorder {
             resource_version: meta.resource_version.clone(),
             field_path: None,
         };
-        self.note(EventSubject { reference }, warning, reason.into(), message);
+        self.note(EventSubject { reference }, warning, reason.into(), message, BTreeMap::new());
     }
 
     /// An event on the node. Its uid is the node's name, as the kubelet has it: the object may not exist yet.
@@ -106,15 +105,36 @@ impl Recorder {
             uid: Some(self.node_name.to_string()),
             ..Default::default()
         };
-        self.note(EventSubject { reference }, warning, reason.into(), message);
+        self.note(EventSubject { reference }, warning, reason.into(), message, BTreeMap::new());
     }
 
-    fn note(&self, subject: EventSubject, warning: bool, reason: Cow<'static, str>, message: String) {
-        let noted = Noted { subject, warning, reason, message, at: clock::now() };
+    fn note(
+        &self,
+        subject: EventSubject,
+        warning: bool,
+        reason: Cow<'static, str>,
+        message: String,
+        annotations: BTreeMap<String, String>,
+    ) {
+        let noted = Noted { subject, warning, reason, message, annotations, at: clock::now() };
         if self.queue.try_send(noted).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+fn of_pod(pod: &Pod, field_path: Option<String>) -> EventSubject {
+    let meta = &pod.metadata;
+    let reference = ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+        uid: meta.uid.clone(),
+        resource_version: meta.resource_version.clone(),
+        field_path,
+    };
+    EventSubject { reference }
 }
 
 /// The one task that writes events, in the order they were noted.
@@ -188,6 +208,7 @@ fn event(noted: Noted, host: &str) -> Event {
         metadata: ObjectMeta {
             name: Some(event_name(subject.name.as_deref().unwrap_or_default(), noted.at.wall)),
             namespace: Some(namespace),
+            annotations: (!noted.annotations.is_empty()).then_some(noted.annotations),
             ..Default::default()
         },
         involved_object: subject,

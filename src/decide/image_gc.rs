@@ -116,15 +116,38 @@ pub fn full_name(image: &str) -> String {
     name
 }
 
-/// Bytes to free on a disk that is too full; `None`: it is not. An error says why it cannot be judged.
-pub fn wanted(disk: FsUse, policy: Policy) -> Result<Option<u64>, String> {
+/// What a disk that is too full lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortfall {
+    /// To free.
+    pub bytes: u64,
+    pub used_percent: u64,
+}
+
+/// What is to be freed on a disk that is too full; `None`: it is not. An error says why it cannot be judged.
+pub fn wanted(disk: FsUse, policy: Policy) -> Result<Option<Shortfall>, String> {
     if disk.capacity == 0 {
         return Err("invalid capacity 0 on image filesystem".to_owned());
     }
     let available = disk.available.min(disk.capacity);
     let used_percent = 100 - available.saturating_mul(100) / disk.capacity;
-    let target = disk.capacity / 100 * (100 - policy.low_percent.min(100));
-    Ok((used_percent >= policy.high_percent).then(|| target.saturating_sub(available)))
+    let target = disk.capacity.saturating_mul(100 - policy.low_percent.min(100)) / 100;
+    let bytes = target.saturating_sub(available);
+    Ok((used_percent >= policy.high_percent).then_some(Shortfall { bytes, used_percent }))
+}
+
+/// A size for people, as the kubelet writes it in the message of a disk that stays too full.
+pub fn size_text(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut size = bytes as f64;
+    let mut unit = "B";
+    for larger in UNITS {
+        if size < 1024.0 {
+            break;
+        }
+        (size, unit) = (size / 1024.0, larger);
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{size:.1} {unit}") }
 }
 
 #[cfg(test)]
@@ -194,9 +217,14 @@ mod tests {
     #[test]
     fn a_disk_is_emptied_from_the_high_to_the_low_threshold() {
         let disk = |available| FsUse { capacity: 1000, available, ..Default::default() };
-        assert_eq!(wanted(disk(151), POLICY), Ok(Some(49)), "84.9 % count as 85");
+        let short = |bytes, used_percent| Ok(Some(Shortfall { bytes, used_percent }));
+        assert_eq!(wanted(disk(151), POLICY), short(49, 85), "84.9 % count as 85");
         assert_eq!(wanted(disk(160), POLICY), Ok(None));
-        assert_eq!(wanted(disk(100), POLICY), Ok(Some(100)));
+        assert_eq!(wanted(disk(100), POLICY), short(100, 90));
+        assert_eq!(
+            [0, 1023, 1536, 28_346_784_154, 1 << 62].map(size_text),
+            ["0 B", "1023 B", "1.5 KiB", "26.4 GiB", "4.0 EiB"]
+        );
         assert_eq!(wanted(disk(5000), POLICY), Ok(None), "more available than there is counts as all");
         assert!(wanted(FsUse::default(), POLICY).unwrap_err().contains("invalid capacity 0"));
     }

@@ -53,7 +53,23 @@ impl Requests {
 /// or what the pod itself names; plus overhead (`resourcehelper.PodRequests`).
 pub fn of(spec: &PodSpec) -> Requests {
     let own = |container: &Container| Requests::in_list(container.resources.as_ref().and_then(|r| r.requests.as_ref()));
-    let mut running = spec.containers.iter().map(own).fold(Requests::default(), Requests::plus);
+    let mut running = together(spec, own);
+    if let Some(list) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()) {
+        let pod = Requests::in_list(Some(list));
+        running.cpu = if list.contains_key("cpu") { pod.cpu } else { running.cpu };
+        running.memory = if list.contains_key("memory") { pod.memory } else { running.memory };
+    }
+    running.plus(Requests::in_list(spec.overhead.as_ref()))
+}
+
+/// What the limits of its containers come to (`resourcehelper.PodLimits`); who has none counts as nothing.
+pub fn limits(spec: &PodSpec) -> Requests {
+    let own = |container: &Container| Requests::in_list(container.resources.as_ref().and_then(|r| r.limits.as_ref()));
+    together(spec, own).plus(Requests::in_list(spec.overhead.as_ref()))
+}
+
+fn together(spec: &PodSpec, own: impl Fn(&Container) -> Requests) -> Requests {
+    let running = spec.containers.iter().map(&own).fold(Requests::default(), Requests::plus);
     let mut sidecars = Requests::default();
     let mut starting = Requests::default();
     for container in spec.init_containers.iter().flatten() {
@@ -64,11 +80,5 @@ pub fn of(spec: &PodSpec) -> Requests {
             starting = starting.max(sidecars.plus(own(container)));
         }
     }
-    running = running.plus(sidecars).max(starting);
-    if let Some(list) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()) {
-        let pod = Requests::in_list(Some(list));
-        running.cpu = if list.contains_key("cpu") { pod.cpu } else { running.cpu };
-        running.memory = if list.contains_key("memory") { pod.memory } else { running.memory };
-    }
-    running.plus(Requests::in_list(spec.overhead.as_ref()))
+    running.plus(sidecars).max(starting)
 }

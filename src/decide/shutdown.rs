@@ -66,6 +66,7 @@ pub fn removal(pod: &Pod, period: Duration) -> Removal {
         grace: own.min(period),
         disrupted: true,
         told: false,
+        annotations: Default::default(),
     }
 }
 

@@ -127,6 +127,12 @@ families! {
         "[ALPHA] Cumulative number of pod evictions by eviction signal",
         ["eviction_signal"],
     );
+    EVICTION_STATS_AGE: Histogram<1> = Histogram::new(
+        "kubelet_eviction_stats_age_seconds",
+        "[ALPHA] Time between when stats are collected, and when pod is evicted based on those stats by eviction signal",
+        ["eviction_signal"],
+        DEFAULT_BUCKETS,
+    );
     HTTP_DURATION: Histogram<4> = Histogram::new(
         "kubelet_http_requests_duration_seconds",
         "[ALPHA] Duration in seconds to serve http requests",

@@ -212,6 +212,8 @@ pub struct Removal {
     pub disrupted: bool,
     /// Whether an event tells of it.
     pub told: bool,
+    /// Annotations of that event.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// `status.reason` of a pod that gave way.
@@ -233,11 +235,12 @@ impl Removal {
     /// It makes room for a pod that the node must have; `grace` is its own.
     pub fn preempted(grace: Duration) -> Self {
         let message = "Preempted in order to admit critical pod".to_owned();
-        Self { reason: PREEMPTING, message, grace, disrupted: true, told: true }
+        Self { reason: PREEMPTING, message, grace, disrupted: true, told: true, annotations: BTreeMap::new() }
     }
 
     /// It used more of the disk than it may.
     pub fn over_limit(message: String) -> Self {
-        Self { reason: EVICTED, message, grace: IMMEDIATE_GRACE, disrupted: false, told: true }
+        let (grace, annotations) = (IMMEDIATE_GRACE, BTreeMap::new());
+        Self { reason: EVICTED, message, grace, disrupted: false, told: true, annotations }
     }
 }

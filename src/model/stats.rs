@@ -249,6 +249,11 @@ impl PodDisk {
         (layer.is_some() || logs.is_some()).then(|| layer.into_iter().chain(logs).map(|tree| tree.bytes).sum())
     }
 
+    /// Bytes that a container's logs take; `None`: it has none.
+    pub fn logs_of(&self, name: &str) -> Option<u64> {
+        self.logs.get(&ContainerName::new(name)).map(|tree| tree.bytes)
+    }
+
     /// `ephemeral-storage` as the kubelet counts it: layers, logs, local volumes and the pod's own files.
     pub fn ephemeral(&self) -> TreeUse {
         let volumes = self.volumes.values().filter(|volume| volume.local);

@@ -4,7 +4,7 @@ use super::types::KubeletConfiguration;
 use serde_json::Value;
 
 /// Field → what it would do. A field leaves this table when the agent acts on it.
-pub(super) const PENDING: [(&str, &str); 14] = [
+pub(super) const PENDING: [(&str, &str); 13] = [
     ("enableControllerAttachDetach", "attach volumes by itself"),
     ("makeIPTablesUtilChains", "leave iptables alone, as this agent always does"),
     ("systemCgroups", "move other processes into that cgroup"),
@@ -17,7 +17,6 @@ pub(super) const PENDING: [(&str, &str); 14] = [
     ("showHiddenMetricsForVersion", "show metrics that were removed"),
     ("volumePluginDir", "look for flexvolume plugins there"),
     ("enableContentionProfiling", "profile locks of Go"),
-    ("kernelMemcgNotification", "hear of short memory from the kernel on cgroup v1, sooner than every 10 s"),
     ("tracing", "send traces"),
 ];
 

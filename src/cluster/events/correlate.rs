@@ -200,6 +200,7 @@ mod tests {
                 warning: true,
                 reason: "Failed".into(),
                 message: message.into(),
+                annotations: Default::default(),
                 at,
             },
             "n",

@@ -14,9 +14,22 @@ pub fn is_limited(spec: &PodSpec) -> bool {
     volumes.into_iter().any(|source| source.size_limit.is_some()) || containers.into_iter().any(|c| limit(c).is_some())
 }
 
-/// Why the pod is evicted, if it is; volumes count first, then the pod, then its containers.
-pub fn exceeds(spec: &PodSpec, used: &PodDisk) -> Option<String> {
-    over_volume(spec, used).or_else(|| over_pod(spec, used)).or_else(|| over_container(spec, used))
+/// A limit that a pod is above.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excess {
+    /// As `kubelet_evictions` counts it.
+    pub signal: &'static str,
+    pub message: String,
+}
+
+/// Why the pod is evicted, if it is; volumes count first, then the pod, then its containers. `separate_images`: layers do
+/// not lie on the node's own file system, and only logs count against a container's limit.
+pub fn exceeds(spec: &PodSpec, used: &PodDisk, separate_images: bool) -> Option<Excess> {
+    let excess = |signal| move |message| Excess { signal, message };
+    over_volume(spec, used)
+        .map(excess("emptydirfs.limit"))
+        .or_else(|| over_pod(spec, used).map(excess("ephemeralpodfs.limit")))
+        .or_else(|| over_container(spec, used, separate_images).map(excess("ephemeralcontainerfs.limit")))
 }
 
 fn over_volume(spec: &PodSpec, used: &PodDisk) -> Option<String> {
@@ -28,23 +41,23 @@ fn over_volume(spec: &PodSpec, used: &PodDisk) -> Option<String> {
     })
 }
 
-/// All that the pod uses, against what its containers are limited to together: where each of them is.
+/// All that the pod uses, against what those of its containers that are limited may use together.
 fn over_pod(spec: &PodSpec, used: &PodDisk) -> Option<String> {
-    let limits: Option<Vec<&Quantity>> = spec.containers.iter().map(limit).collect();
-    let limits = limits?;
-    let total = limits.iter().filter_map(|quantity| Bytes::parse(quantity).ok()).map(|bytes| bytes.0).sum::<i64>();
-    let starting = spec.init_containers.iter().flatten().filter_map(limit).filter_map(|q| Bytes::parse(q).ok());
-    let total = starting.map(|bytes| bytes.0).max().unwrap_or(0).max(total);
-    let sum = used.ephemeral().bytes;
-    let text = Bytes(total).quantity(true).0;
-    (total > 0 && sum > total.unsigned_abs())
-        .then(|| format!("Pod ephemeral local storage usage exceeds the total limit of containers {text}. "))
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    if containers.filter_map(limit).next().is_none() {
+        return None;
+    }
+    let total = requests::limits(spec).ephemeral_storage;
+    let over = used.ephemeral().bytes > total.0.max(0).unsigned_abs();
+    let text = total.quantity(true).0;
+    over.then(|| format!("Pod ephemeral local storage usage exceeds the total limit of containers {text}. "))
 }
 
-fn over_container(spec: &PodSpec, used: &PodDisk) -> Option<String> {
-    spec.containers.iter().chain(spec.init_containers.iter().flatten()).find_map(|container| {
+fn over_container(spec: &PodSpec, used: &PodDisk, separate_images: bool) -> Option<String> {
+    spec.containers.iter().find_map(|container| {
         let limit = limit(container)?;
-        let over = above(used.container(&container.name)?, limit);
+        let used = if separate_images { used.logs_of(&container.name) } else { used.container(&container.name) };
+        let over = above(used?, limit);
         over.then(|| format!("Container {} exceeded its local ephemeral storage limit {:?}. ", container.name, limit.0))
     })
 }
@@ -54,7 +67,8 @@ fn limit(container: &Container) -> Option<&Quantity> {
 }
 
 fn above(used: u64, limit: &Quantity) -> bool {
-    Bytes::parse(limit).is_ok_and(|limit| limit.0 >= 0 && used > limit.0.unsigned_abs())
+    // Zero is no limit here.
+    Bytes::parse(limit).is_ok_and(|limit| limit.0 > 0 && used > limit.0.unsigned_abs())
 }
 
 #[cfg(test)]
@@ -74,7 +88,7 @@ mod tests {
             layers: containers.iter().map(|(name, bytes)| (ContainerName::new(*name), layer(*bytes))).collect(),
             ..Default::default()
         };
-        assert_eq!(exceeds(&spec, &used).as_deref(), expected);
+        assert_eq!(exceeds(&spec, &used, false).map(|excess| excess.message).as_deref(), expected);
         assert!(expected.is_none() || is_limited(&spec));
     }
 
@@ -108,7 +122,38 @@ mod tests {
             &[("a", 1 << 20), ("b", 2 << 20)],
             Some("Pod ephemeral local storage usage exceeds the total limit of containers 3Mi. "),
         );
+        // What one may use all may, also where another has no limit of its own.
         let half = json!({"containers": [limited("a", "1Mi"), {"name": "b"}]});
-        check(half, &[("v", 1 << 30)], &[("a", 0), ("b", 1 << 30)], None);
+        check(half.clone(), &[], &[("a", 0), ("b", 1 << 20)], None);
+        check(
+            half,
+            &[],
+            &[("a", 0), ("b", (1 << 20) + 1)],
+            Some("Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. "),
+        );
+        let sidecar = |restart: Value| {
+            let mut first = limited("s", "4Mi");
+            first["restartPolicy"] = restart;
+            json!({"containers": [limited("a", "1Mi")], "initContainers": [first]})
+        };
+        let message =
+            |total| format!("Pod ephemeral local storage usage exceeds the total limit of containers {total}. ");
+        check(sidecar(json!("Always")), &[("v", 5 << 20)], &[], None);
+        check(sidecar(json!("Always")), &[("v", (5 << 20) + 1)], &[], Some(&message("5Mi")));
+        check(sidecar(Value::Null), &[("v", (4 << 20) + 1)], &[], Some(&message("4Mi")));
+        check(json!({"containers": [limited("a", "0")]}), &[], &[("a", 1)], Some(&message("0")));
+    }
+
+    #[test]
+    fn layers_on_another_disk_count_for_the_pod_and_not_for_its_container() {
+        let spec: PodSpec =
+            serde_json::from_value(json!({"containers": [limited("a", "1Mi"), limited("b", "9Mi")]})).unwrap();
+        let tree = |bytes| [(ContainerName::new("a"), TreeUse { bytes, inodes: 1 })].into();
+        let used = |layer, log| PodDisk { layers: tree(layer), logs: tree(log), ..Default::default() };
+        let over = |used: &PodDisk, apart| exceeds(&spec, used, apart).map(|excess| excess.signal);
+        assert_eq!(over(&used(2 << 20, 0), false), Some("ephemeralcontainerfs.limit"));
+        assert_eq!(over(&used(2 << 20, 0), true), None);
+        assert_eq!(over(&used(0, 2 << 20), true), Some("ephemeralcontainerfs.limit"));
+        assert_eq!(over(&used(11 << 20, 0), true), Some("ephemeralpodfs.limit"));
     }
 }

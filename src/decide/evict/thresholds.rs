@@ -1,6 +1,7 @@
 //! Thresholds from a configuration, which of them are crossed, and what the node is short of.
 
 use crate::model::eviction::{Amount, Readings, Shortage, Signal, Threshold};
+use crate::model::stats::MemoryUse;
 use node_config::kubelet::KubeletConfiguration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -94,9 +95,19 @@ impl Watcher {
         Verdict { short: self.short_seen.keys().copied().collect(), crossed: list }
     }
 
-    /// Does any of them still hold, once the node has helped itself?
-    pub fn still_crossed(&self, crossed: &[Threshold], readings: &Readings) -> bool {
-        crossed.iter().any(|threshold| is_crossed(threshold, readings, true))
+    /// Is there enough of everything, the minimum to reclaim included, once the node has helped itself?
+    pub fn has_recovered(&self, readings: &Readings) -> bool {
+        !self.thresholds.iter().any(|threshold| is_crossed(threshold, readings, true))
+    }
+
+    /// Where the use of memory has to be for the thresholds of `signal` to be crossed: the kernel tells of that. Page
+    /// cache that could go at once counts for the kernel and not for us.
+    pub fn marks(&self, signal: Signal, used: &MemoryUse, readings: &Readings) -> Vec<u64> {
+        let Some(reading) = readings.get(&signal) else { return Vec::new() };
+        let cache = used.usage.saturating_sub(used.working_set);
+        let capacity = reading.available.saturating_add(used.working_set);
+        let mark = |threshold: &Threshold| capacity.saturating_sub(threshold.least.of(capacity)).saturating_add(cache);
+        self.thresholds.iter().filter(|threshold| threshold.signal == signal).map(mark).collect()
     }
 }
 

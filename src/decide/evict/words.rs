@@ -12,7 +12,7 @@ pub fn removal(
     crossed: &[Threshold],
     because: &Threshold,
     readings: &Readings,
-    max_grace: Duration,
+    max_grace: i32,
 ) -> Removal {
     let resource = because.signal.resource();
     let mut message = format!("The node was low on resource: {}. ", resource.as_str());
@@ -26,18 +26,32 @@ pub fn removal(
         // Writing to a string cannot fail.
         let _ = write!(message, "Threshold quantity: {least}, available: {available}. ");
     }
-    message.push_str(&consumers(one, resource));
-    let own = one.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
-    let own = Duration::from_secs(own.unwrap_or(30).max(0).unsigned_abs());
-    // A soft threshold leaves the pod its grace, up to the configured limit.
-    let grace = if because.hard { IMMEDIATE_GRACE } else { own.min(max_grace).max(IMMEDIATE_GRACE) };
-    Removal { reason: EVICTED, message, grace, disrupted: true, told: true }
+    let (names, amounts) = consumers(one, resource, &mut message);
+    // `OffendingContainersKey` and its neighbours: there where the pod's use is known.
+    let known = one.used.is_some();
+    let annotations = [
+        ("offending_containers", names.join(",")),
+        ("offending_containers_usage", amounts.join(",")),
+        ("starved_resource", resource.as_str().to_owned()),
+    ];
+    let annotations = annotations.into_iter().filter(|_| known).map(|(key, value)| (key.to_owned(), value)).collect();
+    let grace = if because.hard { IMMEDIATE_GRACE } else { soft_grace(one, max_grace) };
+    Removal { reason: EVICTED, message, grace, disrupted: true, told: true, annotations }
 }
 
-/// The containers that use more than they asked for.
-fn consumers(one: &Candidate, resource: Resource) -> String {
-    let mut text = String::new();
-    let containers = one.pod.spec.iter().flat_map(|spec| &spec.containers);
+/// A soft threshold leaves the pod its grace up to `evictionMaxPodGracePeriod`; a limit of 0, the default, is none, and a
+/// negative one leaves it the least there is (`calculateEffectiveGracePeriod`).
+fn soft_grace(one: &Candidate, max_seconds: i32) -> Duration {
+    let own = one.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+    let seconds = if max_seconds == 0 { own } else { own.min(max_seconds.into()) };
+    Duration::from_secs(seconds.max(0).unsigned_abs()).max(IMMEDIATE_GRACE)
+}
+
+/// Tells of the containers that use more than they asked for: their names, and what each uses.
+fn consumers<'a>(one: &'a Candidate, resource: Resource, text: &mut String) -> (Vec<&'a str>, Vec<String>) {
+    let (mut names, mut amounts) = (Vec::new(), Vec::new());
+    let spec = one.pod.spec.iter();
+    let containers = spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
     for container in containers {
         let Some(used) = used_by(one, &container.name, resource) else { continue };
         let asked = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
@@ -45,16 +59,18 @@ fn consumers(one: &Candidate, resource: Resource) -> String {
         let bytes = asked.and_then(|quantity| Bytes::parse(quantity).ok()).unwrap_or_default();
         if used > bytes {
             let request = asked.map_or("0", |quantity| quantity.0.as_str());
+            let amount = used.quantity(true).0;
             let _ = write!(
                 text,
-                "Container {} was using {}, request is {request}, has larger consumption of {}. ",
+                "Container {} was using {amount}, request is {request}, has larger consumption of {}. ",
                 container.name,
-                used.quantity(true).0,
                 resource.as_str()
             );
+            names.push(container.name.as_str());
+            amounts.push(amount);
         }
     }
-    text
+    (names, amounts)
 }
 
 fn used_by(one: &Candidate, container: &str, resource: Resource) -> Option<Bytes> {
@@ -136,7 +152,7 @@ mod tests {
             let threshold = threshold(signal, least, true);
             let readings = [(signal, reading(available))].into();
             let all = [threshold.clone()];
-            let removal = removal(&candidate(), &all, &threshold, &readings, Duration::ZERO);
+            let removal = removal(&candidate(), &all, &threshold, &readings, 0);
             assert_eq!(removal.message, expected);
             assert!(removal.disrupted && removal.grace == IMMEDIATE_GRACE);
         }
@@ -144,11 +160,30 @@ mod tests {
 
     #[test]
     fn a_soft_threshold_leaves_grace_up_to_its_limit() {
-        let grace = |hard, max| {
+        let grace = |hard, max: i32| {
             let threshold = threshold(Signal::Memory, "1Mi", hard);
             let all = [threshold.clone()];
-            removal(&candidate(), &all, &threshold, &Readings::new(), Duration::from_secs(max)).grace.as_secs()
+            removal(&candidate(), &all, &threshold, &Readings::new(), max).grace.as_secs()
         };
-        assert_eq!([grace(true, 30), grace(false, 30), grace(false, 90), grace(false, 0)], [1, 30, 60, 1]);
+        for (hard, max, seconds) in [(true, 30, 1), (false, 30, 30), (false, 90, 60), (false, 0, 60), (false, -1, 1)] {
+            assert_eq!(grace(hard, max), seconds, "{hard} {max}");
+        }
+    }
+
+    #[test]
+    fn the_event_names_who_used_what_for_programs_too() {
+        let told = |one: &Candidate, signal| {
+            let threshold = threshold(signal, "1Mi", true);
+            let all = [threshold.clone()];
+            removal(one, &all, &threshold, &Readings::new(), 0).annotations.into_values().collect::<Vec<_>>()
+        };
+        assert_eq!(told(&candidate(), Signal::Memory), ["hog", "300Mi", "memory"]);
+        assert_eq!(told(&candidate(), Signal::Pids), ["", "", "pids"]);
+        let mut starting = candidate();
+        let pod = serde_json::from_value(json!({"spec": {"containers": [], "initContainers": [{"name": "hog"}]}}));
+        starting.pod = Arc::new(pod.unwrap());
+        assert_eq!(told(&starting, Signal::NodeFs), ["hog", "3Mi", "ephemeral-storage"]);
+        let unknown = Candidate { used: None, ..candidate() };
+        assert_eq!(told(&unknown, Signal::Memory), Vec::<String>::new());
     }
 }

@@ -76,8 +76,8 @@ fn memory_comes_before_disks() {
     let signals: Vec<_> = verdict.crossed.iter().map(|threshold| threshold.signal).collect();
     assert_eq!(signals, [Signal::Memory, Signal::NodeFs, Signal::Pids]);
     assert_eq!(verdict.short.len(), 3);
-    assert!(watcher.still_crossed(&verdict.crossed, &all));
-    assert!(!watcher.still_crossed(&verdict.crossed, &Readings::new()), "what cannot be read is not short");
+    assert!(!watcher.has_recovered(&all));
+    assert!(watcher.has_recovered(&Readings::new()), "what cannot be read is not short");
 }
 
 #[test]
@@ -119,4 +119,21 @@ fn what_the_node_gives_up_first_lies_on_the_disk_that_is_short() {
     ] {
         assert_eq!(own_reserves(signal, separate_images, separate_layers), expected, "{signal:?}");
     }
+}
+
+#[test]
+fn the_kernel_is_told_where_the_working_set_gets_too_large() {
+    let watcher = Watcher::new(
+        configured(&config(json!({
+            "evictionHard": {"memory.available": "100Mi"},
+            "evictionSoft": {"memory.available": "25%"},
+            "evictionSoftGracePeriod": {"memory.available": "1m"},
+        }))),
+        Duration::ZERO,
+    );
+    let readings = [(Signal::Memory, Reading { available: 700 << 20, capacity: 1000 << 20 })].into();
+    // 50 MiB of page cache could go at once.
+    let used = MemoryUse { usage: 350 << 20, working_set: 300 << 20, ..Default::default() };
+    assert_eq!(watcher.marks(Signal::Memory, &used, &readings), [(950 << 20), (800 << 20)]);
+    assert!(watcher.marks(Signal::AllocatableMemory, &used, &readings).is_empty());
 }

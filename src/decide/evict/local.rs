@@ -43,10 +43,9 @@ fn over_volume(spec: &PodSpec, used: &PodDisk) -> Option<String> {
 
 /// All that the pod uses, against what those of its containers that are limited may use together.
 fn over_pod(spec: &PodSpec, used: &PodDisk) -> Option<String> {
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    if containers.filter_map(limit).next().is_none() {
-        return None;
-    }
+    let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten()).filter_map(limit);
+    // Where none is limited, the pod is not.
+    containers.next()?;
     let total = requests::limits(spec).ephemeral_storage;
     let over = used.ephemeral().bytes > total.0.max(0).unsigned_abs();
     let text = total.quantity(true).0;

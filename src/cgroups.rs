@@ -237,6 +237,15 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Kills what is left of a container or sandbox that the runtime says is removed: containerd forgets the process of a
+    /// sandbox whose maker died meanwhile. `parent`: its pod's cgroup.
+    pub async fn remove_container(&self, parent: &str, id: &str) -> Result<(), CgroupError> {
+        let path = self.container_path(parent, id);
+        let folders = self.hierarchies.iter().map(|hierarchy| hierarchy.root.join(path.trim_start_matches('/')));
+        let folders: Vec<_> = folders.filter(|folder| folder.exists()).collect();
+        if folders.is_empty() { Ok(()) } else { blocking(move || remove(&folders)).await }
+    }
+
     /// Pods that have a cgroup: those that are not wanted any more are orphans.
     pub async fn pods(&self) -> Result<Vec<PodUid>, CgroupError> {
         let levels =

@@ -2,9 +2,13 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::future::Future;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, info_span};
+
+/// How long `stop` waits: a pod's sandbox that is just being made is made, and a status that is being written is written.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Spawns named tasks and stops them; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -51,10 +55,12 @@ impl Supervisor {
         self.stop.cancel();
     }
 
-    /// Asks all tasks to stop and waits for them.
+    /// Asks all tasks to stop and waits for them, those that a runtime or a disk holds up excepted.
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tracker.close();
-        self.tracker.wait().await;
+        if tokio::time::timeout(PATIENCE, self.tracker.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tracker.len(), "stopping without tasks that did not end within {PATIENCE:?}");
+        }
     }
 }

@@ -99,10 +99,18 @@ async fn v1_pods_are_made_in_every_hierarchy_and_removed_with_their_processes() 
     assert_eq!(file("memory", "memory.limit_in_bytes"), "67108864\n");
     assert_ne!(file("cpuset", "cpuset.cpus"), "\n");
 
-    let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-    let inner = real.join(format!("memory{path}/container"));
-    fs::create_dir(&inner).unwrap();
-    fs::write(inner.join("cgroup.procs"), sleeper.id().to_string()).unwrap();
+    let in_container = |id: &str| {
+        let sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let inner = real.join(format!("memory{path}/{id}"));
+        fs::create_dir(&inner).unwrap();
+        fs::write(inner.join("cgroup.procs"), sleeper.id().to_string()).unwrap();
+        (sleeper, inner)
+    };
+    let ((mut forgotten, removed), (mut sleeper, inner)) = (in_container("forgotten"), in_container("container"));
+    cgroups.remove_container(&path, "forgotten").await.unwrap();
+    cgroups.remove_container(&path, "forgotten").await.unwrap();
+    assert!(!forgotten.wait().unwrap().success());
+    assert!(!removed.exists() && inner.exists() && sleeper.try_wait().unwrap().is_none());
     assert_eq!(cgroups.pods().await.unwrap(), [PodUid::new("u2")]);
     // A child of ours stays a zombie until reaped, but a zombie does not hold its cgroup.
     cgroups.remove_pod(&PodUid::new("u2")).await.unwrap();

@@ -265,7 +265,7 @@ impl Drop for Node {
             }
         }
         let found = leaks::find(self);
-        if std::thread::panicking() {
+        if std::thread::panicking() || !found.is_empty() {
             eprintln!("{}", self.log_tail());
         }
         leaks::remove(&self.slot, &self.dir);

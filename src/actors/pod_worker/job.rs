@@ -96,7 +96,7 @@ pub(super) fn run(
                 failed => failed,
             },
             Step::RemoveSandbox { id } => {
-                let result = remove_sandbox(&context, &id).await;
+                let result = remove_sandbox(&context, &pod, &id).await;
                 done("RemovePodSandbox", result)
             }
             Step::StartContainer(step) => {
@@ -213,11 +213,17 @@ async fn run_sandbox(context: &WorkerContext, pod: &DesiredPod, attempt: u32) ->
 }
 
 /// RemovePodSandbox wants it stopped.
-async fn remove_sandbox(context: &WorkerContext, id: &SandboxId) -> Result<(), RuntimeError> {
+async fn remove_sandbox(context: &WorkerContext, pod: &DesiredPod, id: &SandboxId) -> Result<(), RuntimeError> {
     match context.runtime.stop_sandbox(id).await {
-        Ok(()) | Err(RuntimeError::NotFound(_)) => context.runtime.remove_sandbox(id).await,
-        Err(error) => Err(error),
+        Ok(()) | Err(RuntimeError::NotFound(_)) => context.runtime.remove_sandbox(id).await?,
+        Err(error) => return Err(error),
     }
+    if let Some(cgroups) = &context.cgroups
+        && let Err(error) = cgroups.remove_container(&cgroups.pod_parent(&pod.pod), id.as_str()).await
+    {
+        tracing::warn!(sandbox = %id, %error, "processes of a sandbox that is removed are left");
+    }
+    Ok(())
 }
 
 pub(super) async fn sandbox_input(

@@ -27,7 +27,10 @@ mod version;
 mod watchdog;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+use skiff::app::AgentError;
+use skiff::cluster::ClusterError;
 use skiff::identity::bootstrap::BootstrapError;
+use skiff::server::ServeError;
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::future::Future;
@@ -104,10 +107,19 @@ pub(crate) fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {}", in_one_line(&error));
             exit_code(&error)
         }
     }
+}
+
+/// What failed and its causes, those left out that an error above them has named already.
+fn in_one_line(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        _ if said.contains(&cause) => said,
+        _ => format!("{said}: {cause}"),
+    })
 }
 
 /// What systemd shows of the failure: 78 is `CONFIG` (`EX_CONFIG` of sysexits.h), 2 (clap's) `INVALIDARGUMENT`.
@@ -116,6 +128,8 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         cause.is::<node_config::kubelet::ConfigError>()
             || cause.is::<node_config::kubeconfig::KubeconfigError>()
             || cause.downcast_ref().is_some_and(BootstrapError::is_configuration)
+            || matches!(cause.downcast_ref(), Some(ClusterError::Kubeconfig { .. }))
+            || matches!(cause.downcast_ref(), Some(AgentError::Serve(ServeError::Tls(_))))
     });
     if configuration { ExitCode::from(78) } else { ExitCode::FAILURE }
 }
@@ -247,6 +261,25 @@ mod tests {
         assert!(error.contains("'--secure-port'"), "{error}");
         let error = parse("skiff standalon").err().unwrap();
         assert!(error.contains("'standalone'"), "{error}");
+    }
+
+    #[test]
+    fn a_failure_is_one_line_that_repeats_nothing_and_files_to_mend_are_a_configuration() {
+        use anyhow::Context;
+        let no_way = ClusterError::Kubeconfig { path: "/etc/k.conf".into(), message: "no key".to_owned() };
+        for (error, line, code) in [
+            (anyhow::anyhow!("c").context("b").context("a"), "a: b: c", 1),
+            (anyhow::anyhow!("no key").context("b: no key").context("a"), "a: b: no key", 1),
+            (
+                Err::<(), _>(no_way).context("a").unwrap_err(),
+                "a: kubeconfig /etc/k.conf cannot be used: no key; it must name a server, its CA, and the node's \
+                 certificate and key: have it written by kubeadm join, or put one that is whole in its place",
+                78,
+            ),
+        ] {
+            assert_eq!(in_one_line(&error), line);
+            assert_eq!(exit_code(&error), ExitCode::from(code), "{line}");
+        }
     }
 
     #[test]

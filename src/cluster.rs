@@ -27,6 +27,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, VolumeAttachment};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a caller can branch on.
@@ -49,6 +50,10 @@ pub enum ClusterError {
     /// Any other 4xx: repeating it will not help.
     #[error("{0}")]
     Rejected(String),
+    /// What the kubeconfig says is no way to any API server.
+    #[error("kubeconfig {} cannot be used: {message}; it must name a server, its CA, and the node's certificate and key: have it \
+             written by kubeadm join, or put one that is whole in its place", path.display())]
+    Kubeconfig { path: PathBuf, message: String },
 }
 
 /// Pods of this node as the API server has them.

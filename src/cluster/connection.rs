@@ -97,7 +97,7 @@ impl Connection {
 }
 
 fn refuse(kubeconfig: &Path, error: &dyn std::fmt::Display) -> ClusterError {
-    ClusterError::Rejected(format!("kubeconfig {} cannot be used: {error}", kubeconfig.display()))
+    ClusterError::Kubeconfig { path: kubeconfig.to_owned(), message: error.to_string() }
 }
 
 /// The kubeconfig, and the digest of all that a client of it depends on.

@@ -131,6 +131,8 @@ pub fn learn(memory: &mut PodMemory, pod: &DesiredPod, seen: &ObservedPod, now: 
     memory.kills.retain(|id, _| alive(id));
     memory.probes.retain(|id, _| alive(id));
     memory.hooks.retain(alive);
+    memory.pre_stopped.retain(alive);
+    memory.renewed.retain(|id| seen.containers.iter().any(|c| c.id == *id));
     for container in seen.containers.iter().filter(|c| matches!(c.state, ContainerState::Running { .. })) {
         // Started by an earlier run of the agent: the status tells what it was given.
         if !memory.resources.contains_key(&container.id) {

@@ -226,7 +226,7 @@ impl PodWorker {
     /// A pod that stops needs no images, volumes or hooks any more; calls that make things are let end.
     fn drop_unneeded_jobs(&mut self) {
         for (key, abort) in &self.aborts {
-            if matches!(key, StepKey::Image(_) | StepKey::VolumeImage(_) | StepKey::Volumes) {
+            if matches!(key, StepKey::Image(_) | StepKey::VolumeImage(_) | StepKey::Volumes | StepKey::PostStart(_)) {
                 abort.abort();
             }
         }
@@ -238,8 +238,11 @@ impl PodWorker {
             // Only a kill with a shorter grace replaces a running step.
             running.abort();
         }
-        if let Step::StopContainer(stop) = &step {
+        if let Step::StopContainer(stop) | Step::PreStop(stop) = &step {
             self.memory.kills.insert(stop.id.clone(), clock::now().mono + stop.grace);
+            if stop.renews {
+                self.memory.renewed.insert(stop.id.clone());
+            }
         }
         let job = job::run(self.context.clone(), self.pod.clone(), self.placed.clone(), &self.memory, step);
         self.push(key, job);
@@ -362,8 +365,9 @@ impl PodWorker {
                 self.memory.resources.insert(started.id.clone(), started.resources);
                 if started.has_hook {
                     self.memory.hooks.insert(started.id.clone());
+                    let key = StepKey::PostStart(started.id.clone());
                     let hook = hooks::post_start(self.context.clone(), self.pod.clone(), name, started.id);
-                    self.jobs.push(Abortable::new(hook, AbortHandle::new_pair().1));
+                    self.push(key, hook);
                 }
                 self.look_now();
             }
@@ -383,6 +387,7 @@ impl PodWorker {
                 }
                 self.look_now();
             }
+            Outcome::PreStopped(container) => drop(self.memory.pre_stopped.insert(container)),
             Outcome::Changed => self.look_now(),
             Outcome::SandboxStopped(id) => {
                 self.memory.stopped_sandboxes.insert(id);

@@ -50,17 +50,35 @@ pub enum Due {
     },
 }
 
-/// The first restart is prompt; each later one waits, counted from the end of the run before.
+/// The first restart is prompt; each later one waits, counted from the end of the run before. One that was stopped so
+/// that it starts anew does not wait for its own end but, if at all, for that of its predecessor (`doBackOff` looks at
+/// what had ended before the kill).
 pub(crate) fn restart_due(scene: &Scene<'_>, container: &ObservedContainer) -> Due {
-    let ContainerState::Exited { finished_at, .. } = &container.state else { return Due::Now };
+    let Some(own) = since_end(scene, container) else { return Due::Now };
     let base = scene.memory.backoff_base.get(&container.name).copied().unwrap_or(0);
-    let delay = scene.delays.after(restart_count(container).saturating_sub(base));
-    // Both clocks: a wall clock set back must not lengthen the wait, a restart of ours must not begin it anew.
+    let count = restart_count(container).saturating_sub(base);
+    let (count, waited) = match scene.memory.renewed.contains(&container.id) {
+        true => (count.saturating_sub(1), before(scene, container).unwrap_or(own).max(own)),
+        false => (count, own),
+    };
+    let delay = scene.delays.after(count);
+    if waited >= delay { Due::Now } else { Due::At { at: scene.now.mono + (delay - own), delay } }
+}
+
+/// How long ago the run before that one ended, if it is still known.
+fn before(scene: &Scene<'_>, container: &ObservedContainer) -> Option<Duration> {
+    let is_older =
+        |other: &&ObservedContainer| other.name == container.name && restart_count(other) < restart_count(container);
+    scene.seen.containers.iter().filter(is_older).find_map(|older| since_end(scene, older))
+}
+
+/// How long ago it ended, if it has. By both clocks: a wall clock set back must not lengthen a wait, a restart of ours
+/// must not begin it anew.
+pub(crate) fn since_end(scene: &Scene<'_>, container: &ObservedContainer) -> Option<Duration> {
+    let ContainerState::Exited { finished_at, .. } = &container.state else { return None };
     let by_wall = Duration::try_from(scene.now.wall.duration_since(*finished_at)).unwrap_or_default();
-    let by_mono =
-        scene.memory.ended.get(&container.id).map_or(Duration::ZERO, |seen| scene.now.mono.duration_since(*seen));
-    let waited = by_wall.max(by_mono);
-    if waited >= delay { Due::Now } else { Due::At { at: scene.now.mono + (delay - waited), delay } }
+    let seen = scene.memory.ended.get(&container.id);
+    Some(by_wall.max(seen.map_or(Duration::ZERO, |seen| scene.now.mono.duration_since(*seen))))
 }
 
 #[cfg(test)]

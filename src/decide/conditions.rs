@@ -39,18 +39,32 @@ pub(crate) fn set(scene: &Scene<'_>, stage: Stage, status: &mut PodStatus) {
     for fresh in fresh {
         merge(scene, &mut list, fresh);
     }
-    if let Some(removal) = scene.memory.removal.as_ref().filter(|removal| removal.disrupted && stage > Stage::Sync) {
+    // Told with the last phase, not before (`mergePodStatus`).
+    let ended = status::is_terminal(status);
+    if let Some(removal) = scene.memory.removal.as_ref().filter(|removal| removal.disrupted && ended) {
         let (reason, message) = (Some("TerminationByKubelet"), Some(removal.disruption().to_owned()));
         merge(scene, &mut list, Fresh { name: patch::SHARED_CONDITION, truth: true, reason, message });
     }
     resize_conditions(scene, stage, &mut list);
-    let restarts_all = stage == Stage::Sync && restart_all::is_due(scene);
-    if restarts_all || list.iter().any(|condition| condition.type_ == restart_all::CONDITION) {
-        merge(scene, &mut list, Fresh::new(restart_all::CONDITION, restarts_all));
+    if restart_all::may_happen(scene.pod) {
+        merge(scene, &mut list, restarts_all(scene, stage, status));
         // As upstream shows it: it follows the containers, not the spec.
         list.iter_mut().filter(|c| c.type_ == restart_all::CONDITION).for_each(|c| c.observed_generation = None);
     }
     status.conditions = Some(list);
+}
+
+fn restarts_all(scene: &Scene<'_>, stage: Stage, status: &PodStatus) -> Fresh {
+    let name = restart_all::CONDITION;
+    match status.phase.as_deref() {
+        Some("Succeeded") => Fresh::because(name, "PodCompleted", None),
+        Some("Failed") => Fresh::because(name, "PodFailed", None),
+        Some(_) | None if stage == Stage::Sync && restart_all::is_due(scene) => {
+            let message = Some("container exited with restart policy rule".to_owned());
+            Fresh { truth: true, ..Fresh::because(name, "RestartAllContainersStarted", message) }
+        }
+        Some(_) | None => Fresh::new(name, false),
+    }
 }
 
 /// They show while a resize waits or is under way, and speak of the generation that asks for it.
@@ -145,7 +159,9 @@ fn initialized(scene: &Scene<'_>, status: &PodStatus) -> Fresh {
     if status.phase.as_deref() == Some("Succeeded") {
         return Fresh { reason: Some("PodCompleted"), ..Fresh::new(name, true) };
     }
-    if incomplete.is_empty() {
+    // What has been is not taken back where containers begin again.
+    let mut before = scene.memory.status.conditions.iter().flatten();
+    if incomplete.is_empty() || before.any(|condition| condition.type_ == name && condition.status == "True") {
         return Fresh::new(name, true);
     }
     let message = format!("containers with incomplete status: [{}]", incomplete.join(" "));

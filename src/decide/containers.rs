@@ -24,9 +24,14 @@ pub(crate) fn sync(scene: &Scene<'_>, out: &mut Out) {
         Need::Keep(_) if restart_all::steps(scene, out) => {}
         Need::Keep(current) => {
             let mut candidates = next(scene, Some(&current.id), out);
+            let held = held_back(scene, &candidates);
             ephemeral(scene, &mut candidates, out);
             for candidate in candidates {
-                start(scene, current, candidate, out);
+                if held.contains(&candidate.wanted.spec.name.as_str()) {
+                    images(scene, candidate, out);
+                } else {
+                    start(scene, current, candidate, out);
+                }
             }
             resize::steps(scene, out);
         }
@@ -50,13 +55,41 @@ fn next<'a>(scene: &Scene<'a>, sandbox: Option<&SandboxId>, out: &mut Out) -> Ve
             let seen = sandbox.and_then(|id| scene.newest_in(id, &wanted.spec.name));
             // A new sandbox does not run again what had ended for good in the old one.
             let old = scene.newest(&wanted.spec.name);
-            if seen.is_none() && old.is_some_and(|old| has_ended_for_good(scene.pod, wanted, old)) {
+            if seen.is_none() && old.is_some_and(|old| has_ended_for_good(scene, wanted, old)) {
                 continue;
             }
             consider(scene, wanted, seen, &mut candidates, out);
         }
     }
     candidates
+}
+
+/// The kubelet starts containers one after the other, each with its postStart hook: what comes after one whose hook has
+/// not ended waits for it.
+fn held_back<'a>(scene: &Scene<'a>, candidates: &[Candidate<'a>]) -> Vec<&'a str> {
+    let begins = |wanted: &Wanted<'_>| {
+        let name = wanted.name();
+        let hook_runs = scene.newest(&wanted.spec.name).is_some_and(|seen| scene.memory.hooks.contains(&seen.id));
+        let is_candidate = candidates.iter().any(|candidate| candidate.wanted.spec.name == wanted.spec.name);
+        let starts = scene.memory.running.contains(&StepKey::Start(name.clone()));
+        hook_runs || starts || (is_candidate && !is_put_off(scene, *wanted))
+    };
+    let mut all = scene.pod.all_containers().skip_while(|wanted| {
+        let has_hook = wanted.spec.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some());
+        !(has_hook && begins(wanted))
+    });
+    all.next();
+    all.map(|wanted| wanted.spec.name.as_str()).collect()
+}
+
+/// Its start failed, or its image cannot be had: others do not wait until that is tried again.
+fn is_put_off(scene: &Scene<'_>, wanted: Wanted<'_>) -> bool {
+    let name = wanted.name();
+    let later = |state: &ImageState| matches!(state, ImageState::Failed { retry, .. } if retry.at > scene.now.mono);
+    let of_volume = |(volume, _): (&str, &str)| scene.memory.volume_images.get(volume).is_some_and(later);
+    scene.memory.start_errors.get(&name).is_some_and(|error| error.retry.at > scene.now.mono)
+        || scene.memory.images.get(&name).is_some_and(later)
+        || image_volumes(scene.pod, wanted).any(of_volume)
 }
 
 /// Ephemeral containers start once, at any time of a pod's life in its sandbox; what has been seen of one never runs again.
@@ -87,10 +120,11 @@ fn volumes(scene: &Scene<'_>, out: &mut Out) {
 fn replace_old_sandbox(scene: &Scene<'_>, out: &mut Out) -> bool {
     let Some(old) = scene.sandbox() else { return true };
     let mut quiet = true;
+    // As the kubelet: of a pod that is never restarted nothing goes on in another sandbox.
+    let kill = if scene.pod.restart_policy() == RestartPolicy::Never { terminate::kill } else { terminate::renew };
     for container in scene.alive() {
         quiet = false;
-        let message = format!("Stopping container {}", container.name);
-        out.steps.push(terminate::kill(scene, container, scene.pod.grace(), message));
+        out.steps.push(kill(scene, container, scene.pod.grace(), format!("Stopping container {}", container.name)));
     }
     if !quiet {
         return false;
@@ -131,8 +165,10 @@ pub(crate) fn consider<'a>(
                 out.steps.push(Step::RemoveContainer { id: container.id.clone() });
             }
         }
-        ContainerState::Exited { exit_code, .. } => {
-            if !should_restart(scene.pod, wanted, *exit_code) {
+        // It begins again with all others.
+        ContainerState::Exited { exit_code, .. } if restart_all::is_asked(wanted, *exit_code) => {}
+        ContainerState::Exited { .. } => {
+            if has_ended_for_good(scene, wanted, container) {
                 return;
             }
             match backoff::restart_due(scene, container) {
@@ -143,35 +179,36 @@ pub(crate) fn consider<'a>(
     }
 }
 
-/// A running container dies when its definition changed or a probe gave it up.
+/// A running container dies when its definition changed or a probe gave it up (`computePodActions`). An init container
+/// that runs to its end is let be.
 fn reason_to_kill(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedContainer) -> Option<Step> {
     let name = &container.name;
+    let is_sidecar = match wanted.kind {
+        ContainerKind::Init => return None,
+        ContainerKind::Sidecar => true,
+        ContainerKind::Regular | ContainerKind::Ephemeral => false,
+    };
     let hash = container.annotations.get(CONTAINER_HASH);
     if hash.is_some_and(|hash| *hash != container_hash(wanted.spec)) {
-        let message = match wanted.kind {
-            ContainerKind::Init => format!("Init container {name} definition changed"),
-            ContainerKind::Sidecar | ContainerKind::Regular | ContainerKind::Ephemeral => {
-                format!("Container {name} definition changed, will be restarted")
-            }
+        let message = match is_sidecar {
+            true => format!("Init container {name} definition changed"),
+            false => format!("Container {name} definition changed, will be restarted"),
         };
-        return Some(terminate::kill(scene, container, scene.pod.grace(), message));
+        return Some(terminate::renew(scene, container, scene.pod.grace(), message));
     }
     let failure = scene.memory.probes.get(&container.id)?.failed.as_ref()?;
-    let message = match wanted.kind {
-        ContainerKind::Init | ContainerKind::Sidecar => format!("Init container {name} failed {} probe", failure.probe),
-        // Never restarted: where nothing goes on beside it the pod stops as a whole (`computePodActions`).
-        ContainerKind::Regular if !should_restart(scene.pod, wanted, 137) => {
-            if another_goes_on(scene, container) {
-                format!("Container {name} failed {} probe", failure.probe)
-            } else {
-                format!("Stopping container {name}")
-            }
-        }
-        ContainerKind::Regular | ContainerKind::Ephemeral => {
-            format!("Container {name} failed {} probe, will be restarted", failure.probe)
-        }
-    };
-    Some(terminate::kill(scene, container, failure.grace.unwrap_or(scene.pod.grace()), message))
+    let grace = failure.grace.unwrap_or(scene.pod.grace());
+    if is_sidecar {
+        let message = format!("Init container {name} failed {} probe", failure.probe);
+        return Some(terminate::renew(scene, container, grace, message));
+    }
+    let message = format!("Container {name} failed {} probe", failure.probe);
+    if policy(scene.pod, wanted) != RestartPolicy::Never {
+        return Some(terminate::renew(scene, container, grace, format!("{message}, will be restarted")));
+    }
+    // Never restarted: where nothing goes on beside it the pod stops as a whole.
+    let message = if another_goes_on(scene, container) { message } else { format!("Stopping container {name}") };
+    Some(terminate::kill(scene, container, grace, message))
 }
 
 /// Beside that one: does another regular container run in good health, or is one to start?
@@ -181,7 +218,7 @@ fn another_goes_on(scene: &Scene<'_>, container: &ObservedContainer) -> bool {
         Some(seen) if matches!(seen.state, ContainerState::Running { .. }) => {
             scene.memory.probes.get(&seen.id).is_none_or(|view| view.failed.is_none())
         }
-        Some(ended) => !has_ended_for_good(scene.pod, other, ended),
+        Some(ended) => !has_ended_for_good(scene, other, ended),
         None => true,
     };
     others.into_iter().any(goes_on)
@@ -267,17 +304,20 @@ fn next_restart_count(scene: &Scene<'_>, name: &str) -> u32 {
     }
     let known = super::status::previous(&scene.memory.status, name);
     match known {
-        Some(status) if status.container_id.as_deref().is_some_and(|id| !id.is_empty()) => {
-            u32::try_from(status.restart_count).unwrap_or(0) + 1
+        Some(status) => {
+            let seen = status.container_id.as_deref().is_some_and(|id| !id.is_empty());
+            u32::try_from(status.restart_count).unwrap_or(0) + u32::from(seen)
         }
-        Some(_) | None => 0,
+        None => 0,
     }
 }
 
-/// Ended, and its policy does not start it again.
-pub(crate) fn has_ended_for_good(pod: &DesiredPod, wanted: Wanted<'_>, container: &ObservedContainer) -> bool {
+/// Ended, and starts again neither by its policy nor because it was stopped for that.
+pub(crate) fn has_ended_for_good(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedContainer) -> bool {
     match container.state {
-        ContainerState::Exited { exit_code, .. } => !should_restart(pod, wanted, exit_code),
+        ContainerState::Exited { exit_code, .. } => {
+            !scene.memory.renewed.contains(&container.id) && !should_restart(scene.pod, wanted, exit_code)
+        }
         ContainerState::Created | ContainerState::Running { .. } | ContainerState::Unknown => false,
     }
 }
@@ -293,14 +333,18 @@ pub(crate) fn should_restart(pod: &DesiredPod, wanted: Wanted<'_>, exit_code: i3
     if rule.is_some_and(|rule| matches!(rule.action.as_str(), "Restart" | "RestartAllContainers")) {
         return true;
     }
-    let policy = match wanted.spec.restart_policy.as_deref() {
-        Some(own) => RestartPolicy::parse(Some(own)),
-        None => pod.restart_policy(),
-    };
-    match (policy, wanted.kind) {
+    match (policy(pod, wanted), wanted.kind) {
         (RestartPolicy::Never, _) => false,
         (RestartPolicy::OnFailure, _) | (RestartPolicy::Always, ContainerKind::Init) => exit_code != 0,
         (RestartPolicy::Always, ContainerKind::Sidecar | ContainerKind::Regular | ContainerKind::Ephemeral) => true,
+    }
+}
+
+/// The container's own policy, or the pod's.
+fn policy(pod: &DesiredPod, wanted: Wanted<'_>) -> RestartPolicy {
+    match wanted.spec.restart_policy.as_deref() {
+        Some(own) => RestartPolicy::parse(Some(own)),
+        None => pod.restart_policy(),
     }
 }
 
@@ -327,13 +371,13 @@ pub(crate) fn finished(scene: &Scene<'_>) -> bool {
     let init_failed = scene.pod.init_containers().any(|wanted| {
         scene.newest(&wanted.spec.name).is_some_and(|container| {
             let failed = matches!(container.state, ContainerState::Exited { exit_code, .. } if exit_code != 0);
-            failed && wanted.kind == ContainerKind::Init && has_ended_for_good(scene.pod, wanted, container)
+            failed && wanted.kind == ContainerKind::Init && has_ended_for_good(scene, wanted, container)
         })
     });
     let mut regular = scene.pod.regular_containers().peekable();
     let all_ended = regular.peek().is_some()
         && regular.all(|wanted| match scene.newest(&wanted.spec.name) {
-            Some(container) => !is_alive(container) && has_ended_for_good(scene.pod, wanted, container),
+            Some(container) => !is_alive(container) && has_ended_for_good(scene, wanted, container),
             None => false,
         });
     init_failed || all_ended

@@ -44,7 +44,7 @@ fn sidecar<'a>(
     containers::consider(scene, candidate, seen, wanted, out);
     seen.is_some_and(|container| {
         matches!(container.state, ContainerState::Running { .. })
-            && !scene.memory.hooks.contains(&container.id)
+            && !super::status::hook_is_due(scene, candidate, container)
             && super::status::is_started(scene, candidate, container)
     })
 }

@@ -151,7 +151,7 @@ pub(crate) fn steps(scene: &Scene<'_>, out: &mut Out) {
     }
     for Changed { container, .. } in restart {
         let message = format!("Container {} resize requires restart", container.name);
-        out.steps.push(terminate::kill(scene, container, scene.pod.grace(), message));
+        out.steps.push(terminate::renew(scene, container, scene.pod.grace(), message));
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn need<'a>(scene: &Scene<'a>) -> Need<'a> {
         return Need::Keep(newest);
     }
     let runs_again = scene.pod.regular_containers().any(|wanted| {
-        scene.newest(&wanted.spec.name).is_none_or(|old| !containers::has_ended_for_good(scene.pod, wanted, old))
+        scene.newest(&wanted.spec.name).is_none_or(|old| !containers::has_ended_for_good(scene, wanted, old))
     });
     if runs_again { Need::Create { attempt: newest.attempt + 1 } } else { Need::Nothing }
 }

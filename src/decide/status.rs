@@ -178,7 +178,7 @@ fn unseen(scene: &Scene<'_>, wanted: Wanted<'_>, previous: Option<&api::Containe
         && (state.terminated.is_some() || state.running.is_some())
     {
         if restart_all::was_shown(&scene.memory.status) {
-            return removed(scene, wanted, previous);
+            return removed(wanted, previous);
         }
         let mut status = previous.clone();
         if state.running.is_some() {
@@ -219,13 +219,12 @@ fn initializing(scene: &Scene<'_>, wanted: Wanted<'_>, before: &ObservedContaine
 }
 
 /// A container that was removed so that all begin again.
-fn removed(scene: &Scene<'_>, wanted: Wanted<'_>, previous: &api::ContainerStatus) -> api::ContainerStatus {
+fn removed(wanted: Wanted<'_>, previous: &api::ContainerStatus) -> api::ContainerStatus {
+    let waiting = api::ContainerState { waiting: Some(restart_all::waiting()), ..Default::default() };
     api::ContainerStatus {
-        restart_count: previous.restart_count,
-        image_id: previous.image_id.clone(),
-        container_id: previous.container_id.clone(),
+        restart_count: previous.restart_count + 1,
         last_state: Some(terminated_state(restart_all::removed())),
-        state: Some(default_waiting(scene)),
+        state: Some(waiting),
         ..blank(wanted)
     }
 }
@@ -239,6 +238,10 @@ fn shown(
     previous: Option<&api::ContainerStatus>,
     out: &mut Out,
 ) -> api::ContainerStatus {
+    let begins = matches!(container.state, ContainerState::Running { .. }) && hook_is_due(scene, wanted, container);
+    if let Some(before) = previous.filter(|before| begins && has_ended_once(before)) {
+        return before.clone();
+    }
     let mut status = blank(wanted);
     status.restart_count = i32::try_from(restart_count(container)).unwrap_or(i32::MAX);
     status.container_id = Some(container_id(container));
@@ -256,9 +259,7 @@ fn shown(
     });
     status.last_state = last_state(scene, container, &status, previous);
     match &container.state {
-        ContainerState::Running { .. } if hook_is_due(scene, wanted, container) => {
-            status.state = Some(default_waiting(scene));
-        }
+        ContainerState::Running { .. } if begins => status.state = Some(default_waiting(scene)),
         ContainerState::Running { started_at } => {
             let running = api::ContainerStateRunning { started_at: Some(Time(whole_seconds(*started_at))) };
             status.state = Some(api::ContainerState { running: Some(running), ..Default::default() });
@@ -296,8 +297,15 @@ fn shown(
     status
 }
 
+/// Does it show how the container ended before? Such a status stays until the postStart hook of the next run is over.
+fn has_ended_once(shown: &api::ContainerStatus) -> bool {
+    let states = [&shown.state, &shown.last_state];
+    let runs = shown.state.as_ref().is_some_and(|state| state.running.is_some());
+    !runs && states.into_iter().flatten().any(|state| state.terminated.is_some())
+}
+
 /// Its postStart hook runs, or will once the start that is under way is known to be over.
-fn hook_is_due(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedContainer) -> bool {
+pub(crate) fn hook_is_due(scene: &Scene<'_>, wanted: Wanted<'_>, container: &ObservedContainer) -> bool {
     let has_hook = wanted.spec.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some());
     let starts = scene.memory.running.contains(&StepKey::Start(container.name.clone()));
     scene.memory.hooks.contains(&container.id) || (has_hook && starts)
@@ -506,14 +514,21 @@ fn restart_wait(
     exit_code: i32,
     out: &mut Out,
 ) -> Option<api::ContainerState> {
+    let shown = previous(&scene.memory.status, container.name.as_str());
+    if let Some(stop) = stop {
+        // One that waited for its next run goes on to show so where nobody deletes the pod (`ShouldContainerBeRestarted`).
+        let waits = shown.filter(|shown| shown.container_id.as_deref() == Some(&container_id(container)));
+        let waits = waits.and_then(|shown| shown.state.clone()).filter(|state| state.waiting.is_some());
+        return waits.filter(|_| matches!(stop.cause, StopCause::Deadline | StopCause::Removed));
+    }
     let succeeded_init = wanted.kind == ContainerKind::Init && exit_code == 0;
-    if stop.is_some() || succeeded_init || !containers::should_restart(scene.pod, wanted, exit_code) {
+    let restarts_all = restart_all::is_asked(wanted, exit_code);
+    if succeeded_init || restarts_all || containers::has_ended_for_good(scene, wanted, container) {
         return None;
     }
     let Due::At { delay, .. } = backoff::restart_due(scene, container) else { return waiting(scene, wanted) };
     let (name, pod) = (&container.name, scene.pod.full_name());
-    let before =
-        previous(&scene.memory.status, name.as_str()).and_then(|status| status.state.as_ref()?.waiting.as_ref());
+    let before = shown.and_then(|status| status.state.as_ref()?.waiting.as_ref());
     if before.is_none_or(|waiting| waiting.reason.as_deref() != Some("CrashLoopBackOff")) {
         let message = format!("Back-off restarting failed container {name} in pod {pod}");
         out.events.push(PodEvent { container: Some(name.clone()), warning: true, reason: "BackOff", message });
@@ -576,6 +591,8 @@ fn tally(scene: &Scene<'_>, status: &api::PodStatus) -> Tally {
                     tally.pending_init += usize::from(retried);
                     tally.failed_init += usize::from(!retried);
                 }
+                // Removed so that all begin again: the pod is where it was.
+                None if restart_all::is_removed(shown) => {}
                 None => tally.pending_init += 1,
             },
             ContainerKind::Sidecar if running => {
@@ -621,12 +638,19 @@ fn end_phase(phase: &'static str, stop: Option<&Stop>) -> &'static str {
     }
 }
 
-/// Containers that never started in a pod that ended (`status_manager.go` `TerminatePod`).
+/// Containers that do not show how they ended, in a pod that has (`status_manager.go` `TerminatePod`): all where the pod
+/// got beyond its init containers, and of those the ones that were begun, the first one in any case.
 fn mark_unknown(stop: Option<&Stop>, status: &mut api::PodStatus) {
-    if stop.is_some_and(|stop| !stop.initialized) {
-        return;
-    }
-    for shown in status.container_statuses.iter_mut().flatten() {
+    let begun = |shown: &api::ContainerStatus| {
+        let waits = shown.state.as_ref().is_some_and(|state| state.waiting.is_some());
+        !waits || shown.last_state.as_ref().is_some_and(|state| state.terminated.is_some())
+    };
+    let init = status.init_container_statuses.as_mut();
+    let last = init.as_ref().and_then(|list| list.iter().rposition(begun)).unwrap_or_default();
+    let init = init.into_iter().flatten().take(last + 1);
+    let initialized = stop.is_none_or(|stop| stop.initialized);
+    let regular = status.container_statuses.iter_mut().flatten().filter(|_| initialized);
+    for shown in init.chain(regular) {
         if shown.state.as_ref().is_none_or(|state| state.terminated.is_none()) {
             shown.state = Some(terminated_state(lost("terminated", "")));
         }

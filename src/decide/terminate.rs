@@ -3,12 +3,13 @@
 use super::{Out, Scene, containers};
 use crate::model::memory::{Stop, StopCause};
 use crate::model::observed::{ContainerState, ObservedContainer};
-use crate::model::pod::ContainerKind;
+use crate::model::pod::{ContainerKind, Wanted};
 use crate::model::step::{PodEvent, Stage, Step, StepKey, StopContainer};
 use std::time::Duration;
 
-/// What the runtime gets at least once a pod's grace is used up (`minimumGracePeriodInSeconds`).
-const MIN_GRACE: Duration = Duration::from_secs(2);
+/// What a container gets at least between the two signals, however little of the grace is left
+/// (`minimumGracePeriodInSeconds`).
+pub const MIN_GRACE: Duration = Duration::from_secs(2);
 /// A pod removed by force gets this (`calculateEffectiveGracePeriod`: at least one second).
 const FORCED_GRACE: Duration = Duration::from_secs(1);
 
@@ -65,7 +66,7 @@ pub(crate) const DEADLINE_MESSAGE: &str = "Pod was active on the node longer tha
 /// The steps of a pod that is to stop, and how far it has come.
 pub(crate) fn steps(scene: &Scene<'_>, stop: &Stop, out: &mut Out) -> Stage {
     let starting = scene.memory.running.iter().any(|key| matches!(key, StepKey::Start(_) | StepKey::Sandbox));
-    if starting || kill_next(scene, stop, out) {
+    if starting || kill_all(scene, stop, out) {
         return Stage::Terminating;
     }
     let mut stopped = true;
@@ -108,46 +109,65 @@ fn remove_rest(scene: &Scene<'_>, out: &mut Out) -> Stage {
     if out.steps.is_empty() { Stage::Over } else { Stage::Clean }
 }
 
-/// Kills what is next in order; false when nothing runs any more.
-fn kill_next(scene: &Scene<'_>, stop: &Stop, out: &mut Out) -> bool {
-    let is_sidecar = |container: &ObservedContainer| {
-        scene.pod.container(container.name.as_str()).is_some_and(|w| w.kind == ContainerKind::Sidecar)
-    };
-    let left = (stop.since + stop.grace).saturating_duration_since(scene.now.mono);
-    let mut kill = |container: &ObservedContainer| {
-        let grace = if left == stop.grace { left } else { left.max(MIN_GRACE.min(stop.grace)) };
+/// Kills all, sidecars after those that they serve; false when nothing runs any more.
+fn kill_all(scene: &Scene<'_>, stop: &Stop, out: &mut Out) -> bool {
+    let over = stop.since + stop.grace;
+    let left = over.saturating_duration_since(scene.now.mono);
+    for container in scene.alive() {
+        let told = scene.memory.pre_stopped.contains(&container.id);
         let message = format!("Stopping container {}", container.name);
-        out.steps.push(self::kill(scene, container, grace, message));
-    };
-    let mains: Vec<_> = scene.alive().filter(|container| !is_sidecar(container)).collect();
-    if !mains.is_empty() {
-        mains.into_iter().for_each(&mut kill);
-        return true;
+        let mut kill = stop_of(scene, container, left, message);
+        if told {
+            (kill.message, kill.pre_stop) = (None, false);
+        }
+        // As the kubelet does, its hook runs at once, whoever's turn it is.
+        let waits = !left.is_zero() && awaits_others(scene, container);
+        if waits {
+            out.wake_at(over);
+        }
+        if !waits && !scene.memory.running.contains(&StepKey::PreStop(container.id.clone())) {
+            out.steps.push(Step::StopContainer(kill));
+        } else if !told {
+            out.steps.push(Step::PreStop(kill));
+        }
     }
-    let last = scene
-        .pod
-        .init_containers()
-        .rev()
-        .find_map(|wanted| scene.alive().find(|container| container.name.as_str() == wanted.spec.name));
-    last.map(&mut kill);
-    last.is_some()
+    scene.alive().next().is_some()
+}
+
+/// A sidecar runs until the containers have ended, and the sidecars that began after it (`newTerminationOrdering`).
+fn awaits_others(scene: &Scene<'_>, container: &ObservedContainer) -> bool {
+    let is_alive = |wanted: Wanted<'_>| scene.alive().any(|other| other.name.as_str() == wanted.spec.name);
+    let mut later = scene.pod.init_containers().skip_while(|wanted| wanted.spec.name != container.name.as_str());
+    later.next().is_some_and(|own| own.kind == ContainerKind::Sidecar)
+        && (scene.pod.regular_containers().any(is_alive)
+            || later.filter(|wanted| wanted.kind == ContainerKind::Sidecar).any(is_alive))
 }
 
 /// The step that kills one container.
 pub(crate) fn kill(scene: &Scene<'_>, container: &ObservedContainer, grace: Duration, message: String) -> Step {
-    Step::StopContainer(StopContainer {
+    Step::StopContainer(stop_of(scene, container, grace, message))
+}
+
+/// The step that kills one container, which then starts anew.
+pub(crate) fn renew(scene: &Scene<'_>, container: &ObservedContainer, grace: Duration, message: String) -> Step {
+    Step::StopContainer(StopContainer { renews: true, ..stop_of(scene, container, grace, message) })
+}
+
+fn stop_of(scene: &Scene<'_>, container: &ObservedContainer, grace: Duration, message: String) -> StopContainer {
+    StopContainer {
         name: container.name.clone(),
         id: container.id.clone(),
         grace,
-        message,
+        message: Some(message),
         pre_stop: matches!(container.state, ContainerState::Running { .. })
             && scene.pod.container(container.name.as_str()).is_some(),
-    })
+        renews: false,
+    }
 }
 
 /// A kill that ends clearly earlier than the one under way replaces it.
 pub(crate) fn is_sharper_kill(scene: &Scene<'_>, step: &Step) -> bool {
-    let Step::StopContainer(stop) = step else { return false };
+    let (Step::StopContainer(stop) | Step::PreStop(stop)) = step else { return false };
     let ends = scene.now.mono + stop.grace;
     scene.memory.kills.get(&stop.id).is_some_and(|running| ends + Duration::from_secs(1) < *running)
 }

@@ -164,8 +164,13 @@ fn render(plan: &Plan, now: Now) -> String {
                 let beside = target.as_ref().map(|target| format!(" beside {target}")).unwrap_or_default();
                 writeln!(text, "  start {name}#{attempt} in {sandbox}{beside}")
             }
-            Step::StopContainer(StopContainer { id, grace, message, .. }) => {
-                writeln!(text, "  kill {id} within {}s: {message}", grace.as_secs())
+            Step::StopContainer(StopContainer { id, grace, message, renews, .. }) => {
+                let message = message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
+                let what = if *renews { "renew" } else { "kill" };
+                writeln!(text, "  {what} {id} within {}s{message}", grace.as_secs())
+            }
+            Step::PreStop(StopContainer { id, grace, .. }) => {
+                writeln!(text, "  preStop {id} within {}s", grace.as_secs())
             }
             other => writeln!(text, "  {other:?}"),
         };

@@ -35,6 +35,10 @@ pub struct PodMemory {
     pub ended: BTreeMap<ContainerId, Instant>,
     /// Kills under way, and when each is over.
     pub kills: BTreeMap<ContainerId, Instant>,
+    /// Containers whose preStop hooks are over: their signal is left, when it is their turn.
+    pub pre_stopped: BTreeSet<ContainerId>,
+    /// Containers that were stopped so that they start anew, however they end.
+    pub renewed: BTreeSet<ContainerId>,
     /// What probes have shown, by container instance.
     pub probes: BTreeMap<ContainerId, ProbeView>,
     /// Containers that were started and whose postStart hook has not ended.

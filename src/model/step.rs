@@ -62,6 +62,8 @@ pub enum Step {
         id: SandboxId,
     },
     StartContainer(StartContainer),
+    /// Tell that a container is to stop and run its preStop hook. Its signal comes later, when it is its turn.
+    PreStop(StopContainer),
     StopContainer(StopContainer),
     RemoveContainer {
         id: ContainerId,
@@ -98,10 +100,12 @@ pub struct StopContainer {
     pub name: ContainerName,
     pub id: ContainerId,
     pub grace: Duration,
-    /// The Killing event's message.
-    pub message: String,
+    /// The Killing event's message; `None` where it has been told.
+    pub message: Option<String>,
     /// Not where the container never got beyond its start.
     pub pre_stop: bool,
+    /// It is to start anew, however it ends.
+    pub renews: bool,
 }
 
 /// What a running step excludes: no second one with its key starts.
@@ -114,6 +118,8 @@ pub enum StepKey {
     StopSandbox(SandboxId),
     RemoveSandbox(SandboxId),
     Start(ContainerName),
+    PostStart(ContainerId),
+    PreStop(ContainerId),
     Stop(ContainerId),
     Remove(ContainerId),
     Resize,
@@ -131,6 +137,7 @@ impl Step {
             Self::StopSandbox { id } => StepKey::StopSandbox(id.clone()),
             Self::RemoveSandbox { id } => StepKey::RemoveSandbox(id.clone()),
             Self::StartContainer(start) => StepKey::Start(start.name.clone()),
+            Self::PreStop(stop) => StepKey::PreStop(stop.id.clone()),
             Self::StopContainer(stop) => StepKey::Stop(stop.id.clone()),
             Self::RemoveContainer { id } => StepKey::Remove(id.clone()),
             Self::Resize { .. } => StepKey::Resize,

@@ -14,8 +14,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What the process gets at least after a preStop hook (`minimumGracePeriodInSeconds`).
-const MIN_GRACE: Duration = Duration::from_secs(2);
 /// Hooks that have no bound of their own; HTTP hooks end far earlier.
 const UNBOUNDED: Duration = Duration::from_secs(24 * 3600);
 
@@ -45,13 +43,13 @@ pub(super) fn post_start(
                 name: name.clone(),
                 id: container.clone(),
                 grace: pod.grace(),
-                message: "FailedPostStartHook".to_owned(),
+                message: Some("FailedPostStartHook".to_owned()),
                 pre_stop: true,
+                renews: false,
             };
             job::stop(&context, &pod, &step).await;
         }
-        // No key of its own: nothing excludes a hook but its container's end.
-        Done { key: StepKey::Remove(container.clone()), outcome: Outcome::Hook { container, name, failed } }
+        Done { key: StepKey::PostStart(container.clone()), outcome: Outcome::Hook { container, name, failed } }
     }
     .boxed()
 }
@@ -71,7 +69,7 @@ pub(super) async fn pre_stop(context: &WorkerContext, pod: &DesiredPod, step: &S
             context.recorder.pod(&pod.pod, path, true, "FailedPreStopHook", "PreStopHook failed".to_owned());
         }
     }
-    step.grace.saturating_sub(clock::now().mono.duration_since(begun)).max(MIN_GRACE)
+    step.grace.saturating_sub(clock::now().mono.duration_since(begun))
 }
 
 /// A hook that failed: what the status says of it, and whether an event tells of it.

@@ -4,6 +4,7 @@ use super::start::{self, StartFailure, Started};
 use super::{WorkerContext, cleanup, hooks, resize};
 use crate::actors::images::ImageFailure;
 use crate::actors::status::Shown;
+use crate::decide::terminate::MIN_GRACE;
 use crate::decide::{dns, sandbox};
 use crate::ids::{ContainerId, ContainerName, SandboxId};
 use crate::logs::make_folder;
@@ -18,6 +19,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Failures to read a claim of which nothing is said: three and a half seconds.
 const QUIET_TRIES: u32 = 3;
@@ -41,6 +43,7 @@ pub(super) enum Outcome {
         name: ContainerName,
         failed: Option<String>,
     },
+    PreStopped(ContainerId),
     /// The runtime did it: look.
     Changed,
     SandboxStopped(SandboxId),
@@ -103,6 +106,10 @@ pub(super) fn run(
                 let result = start::start(&context, &pod, &placed, &step).await;
                 count_start(&pod, step.name.as_str(), result.as_ref().err().map(|failure| failure.reason));
                 Outcome::Started(step.name, result)
+            }
+            Step::PreStop(step) => {
+                pre_stop(&context, &pod, &step).await;
+                Outcome::PreStopped(step.id)
             }
             Step::StopContainer(step) => stop(&context, &pod, &step).await,
             Step::RemoveContainer { id } => done("RemoveContainer", context.runtime.remove_container(&id).await),
@@ -277,11 +284,18 @@ pub(super) fn log_directory_name(pod: &DesiredPod) -> String {
     format!("{}_{}_{}", pod.key.namespace, pod.key.name, pod.uid)
 }
 
+/// Tells of the kill and runs the preStop hook; returns what is left of the grace.
+async fn pre_stop(context: &WorkerContext, pod: &DesiredPod, step: &StopContainer) -> Duration {
+    if let Some(message) = &step.message {
+        let path = pod.container(step.name.as_str()).map(|_| pod.field_path(step.name.as_str()));
+        context.recorder.pod(&pod.pod, path, false, "Killing", message.clone());
+    }
+    if step.pre_stop { hooks::pre_stop(context, pod, step).await } else { step.grace }
+}
+
 /// The preStop hook, then the signal with what is left of the grace.
 pub(super) async fn stop(context: &WorkerContext, pod: &DesiredPod, step: &StopContainer) -> Outcome {
-    let path = pod.container(step.name.as_str()).map(|_| pod.field_path(step.name.as_str()));
-    context.recorder.pod(&pod.pod, path, false, "Killing", step.message.clone());
-    let grace = if step.pre_stop { hooks::pre_stop(context, pod, step).await } else { step.grace };
+    let grace = pre_stop(context, pod, step).await.max(MIN_GRACE);
     match context.runtime.stop_container(&step.id, grace).await {
         // It may have ended by itself under the signal, which the runtime reports as a failure to kill it.
         Err(error) if has_ended(context, pod, &step.id).await => {

@@ -507,7 +507,7 @@ async fn an_evicted_pod_fails_with_the_reason_and_stays_to_be_seen() {
     assert_eq!((&world.status()["reason"], &world.status()["message"]), (&json!("Evicted"), &json!(message)));
     let told = |event: &k8s_openapi::api::core::v1::Event| event.reason.as_deref() == Some("Evicted");
     assert_eq!(world.cluster.events().iter().filter(|event| told(event)).count(), 1);
-    assert!(world.runtime.calls().iter().any(|call| call.starts_with("stop_container") && call.ends_with(" 1s")));
+    assert!(world.runtime.calls().iter().any(|call| call.starts_with("stop_container") && call.ends_with(" 2s")));
     life.tasks.stop().await;
 }
 

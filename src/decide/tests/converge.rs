@@ -100,6 +100,11 @@ impl World {
         DesiredPod { gone: self.gone, ..DesiredPod::new(Arc::new(pod)).expect("a whole pod") }
     }
 
+    fn scene<'a>(&'a self, pod: &'a DesiredPod) -> Scene<'a> {
+        let (seen, memory) = (&self.seen, &self.memory);
+        Scene { pod, seen, memory, now: self.now, node_ips: &[], delays: Default::default() }
+    }
+
     /// One pass of the worker; its steps get under way. Says when it wants to pass again.
     fn pass(&mut self) -> Option<Instant> {
         if self.look {
@@ -108,14 +113,7 @@ impl World {
         }
         let pod = self.desired();
         learn(&mut self.memory, &pod, &self.seen, self.now);
-        let plan = plan(Scene {
-            pod: &pod,
-            seen: &self.seen,
-            memory: &self.memory,
-            now: self.now,
-            node_ips: &[],
-            delays: Default::default(),
-        });
+        let plan = plan(self.scene(&pod));
         assert!(plan.stage >= self.stage, "a worker's life goes one way: {:?} after {:?}", plan.stage, self.stage);
         assert!(!self.stopping || plan.stop.is_some(), "a pod that stops goes on stopping");
         self.stopping = plan.stop.is_some();
@@ -125,8 +123,11 @@ impl World {
         for step in plan.steps {
             let starts = matches!(step, Step::StartContainer(_) | Step::RunSandbox { .. } | Step::PlaceVolumes);
             assert!(!(starts && self.stopping), "a pod that stops starts nothing: {step:?}");
-            if let Step::StopContainer(stop) = &step {
+            if let Step::StopContainer(stop) | Step::PreStop(stop) = &step {
                 self.memory.kills.insert(stop.id.clone(), self.now.mono + stop.grace);
+                if stop.renews {
+                    self.memory.renewed.insert(stop.id.clone());
+                }
             }
             self.memory.running.insert(step.key());
             self.under_way.insert(step.key(), step);
@@ -184,6 +185,7 @@ impl World {
             Step::StopContainer(stop) => self.end(&stop.id, 143),
             Step::RemoveContainer { id } => self.real.containers.retain(|container| container.id != *id),
             Step::PlaceVolumes
+            | Step::PreStop(_)
             | Step::EnsureImage { .. }
             | Step::EnsureVolumeImage { .. }
             | Step::Resize { .. }
@@ -224,6 +226,7 @@ impl World {
                 self.memory.stopped_sandboxes.insert(id.clone());
                 self.look = true;
             }
+            Step::PreStop(stop) => drop(self.memory.pre_stopped.insert(stop.id.clone())),
             Step::Cleanup => self.memory.cleaned = true,
             Step::Confirm { delete } => {
                 self.memory.confirmed = true;
@@ -349,7 +352,7 @@ impl World {
                 .containers
                 .iter()
                 .find(|c| c.name.as_str() == wanted.spec.name)
-                .is_some_and(|c| containers::has_ended_for_good(&pod, wanted, c));
+                .is_some_and(|c| containers::has_ended_for_good(&self.scene(&pod), wanted, c));
             let init = wanted.kind == crate::model::pod::ContainerKind::Init;
             assert!(alive.len() == 1 || init || ended, "{} does not run: {:?}", wanted.spec.name, self.real);
         }

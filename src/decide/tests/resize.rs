@@ -72,7 +72,7 @@ fn a_policy_may_ask_for_a_restart_which_waits_for_the_pods_cgroup() {
         |case| restarts(case, true),
         &expect![[r#"
             Sync
-              kill a-0 within 30s: Container a resize requires restart
+              renew a-0 within 30s: Container a resize requires restart
             Running +PRTSC +I +R +CR +PS +PRIP
               a: running, ready, restarts 0
               b: running, ready, restarts 0

@@ -114,12 +114,12 @@ fn a_changed_image_kills_that_container_only() {
     check(
         |case| case.pod["spec"]["containers"][0]["image"] = json!("img2"),
         &expect![[r#"
-        Sync
-          kill a-0 within 30s: Container a definition changed, will be restarted
-        Running +PRTSC +I +R +CR +PS
-          a: running, ready, restarts 0
-          b: running, ready, restarts 0
-    "#]],
+            Sync
+              renew a-0 within 30s: Container a definition changed, will be restarted
+            Running +PRTSC +I +R +CR +PS
+              a: running, ready, restarts 0
+              b: running, ready, restarts 0
+        "#]],
     );
 }
 
@@ -133,7 +133,7 @@ fn a_failed_liveness_probe_kills_with_the_probes_grace() {
         },
         &expect![[r#"
             Sync
-              kill a-0 within 3s: Container a failed liveness probe, will be restarted
+              renew a-0 within 3s: Container a failed liveness probe, will be restarted
             Running +PRTSC +I +R +CR +PS
               a: running, ready, restarts 0
               b: running, ready, restarts 0
@@ -174,5 +174,125 @@ fn one_that_a_probe_gave_up_for_good_ends_alone_or_with_its_pod() {
               a: running, ready, restarts 0
               b: terminated Completed 0, restarts 0
         "#]],
+    );
+}
+
+#[test]
+fn what_was_stopped_to_start_anew_does_so_whatever_the_policy_and_promptly() {
+    let renewed = |case: &mut Case, policy: &str, attempt: u32, before: i64| {
+        case.policy(policy);
+        case.images(&["a"]);
+        case.seen.containers[0] = container("a", attempt, exited(0, 1));
+        case.memory.renewed.insert(ContainerId::new(format!("a-{attempt}")));
+        if attempt > 0 {
+            case.seen.containers.insert(1, container("a", attempt - 1, exited(0, before)));
+        }
+    };
+    check(
+        |case| renewed(case, "Never", 0, 0),
+        &expect![[r#"
+        Sync
+          start a#1 in s0
+        Running +PRTSC +I -R -CR +PS
+          a: terminated Completed 0, restarts 0
+          b: running, ready, restarts 0
+    "#]],
+    );
+    check(
+        |case| renewed(case, "OnFailure", 1, 5),
+        &expect![[r#"
+        Sync
+          start a#2 in s0
+        Running +PRTSC +I -R -CR +PS
+          a: terminated Completed 0, restarts 1, last 0
+          b: running, ready, restarts 0
+    "#]],
+    );
+    check(
+        |case| renewed(case, "OnFailure", 2, 5),
+        &expect![[r#"
+        Sync
+          event BackOff: Back-off restarting failed container a in pod p_d(u)
+        Running +PRTSC +I -R -CR +PS
+          a: waiting CrashLoopBackOff, restarts 2, last 0
+          b: running, ready, restarts 0
+        wake in 9s
+    "#]],
+    );
+    check(
+        |case| renewed(case, "OnFailure", 2, 11),
+        &expect![[r#"
+        Sync
+          start a#3 in s0
+        Running +PRTSC +I -R -CR +PS
+          a: terminated Completed 0, restarts 2, last 0
+          b: running, ready, restarts 0
+    "#]],
+    );
+}
+
+#[test]
+fn rules_for_exits_say_nothing_of_a_container_that_a_probe_gave_up() {
+    let given_up = |case: &mut Case, policy: &str| {
+        case.policy("Never");
+        case.pod["spec"]["containers"][0]["restartPolicy"] = json!(policy);
+        case.pod["spec"]["containers"][0]["restartPolicyRules"] =
+            json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [137]}}]);
+        let failed = ProbeFailure { probe: "startup", grace: None };
+        let view = ProbeView { started: false, ready: false, failed: Some(failed) };
+        case.memory.probes.insert(ContainerId::new("a-0"), view);
+    };
+    check(
+        |case| given_up(case, "Never"),
+        &expect![[r#"
+        Sync
+          kill a-0 within 30s: Container a failed startup probe
+        Running +PRTSC +I +R +CR +PS
+          a: running, ready, restarts 0
+          b: running, ready, restarts 0
+    "#]],
+    );
+    check(
+        |case| given_up(case, "OnFailure"),
+        &expect![[r#"
+        Sync
+          renew a-0 within 30s: Container a failed startup probe, will be restarted
+        Running +PRTSC +I +R +CR +PS
+          a: running, ready, restarts 0
+          b: running, ready, restarts 0
+    "#]],
+    );
+}
+
+#[test]
+fn of_init_containers_only_sidecars_follow_their_image() {
+    let changed = |case: &mut Case, sidecar: bool| {
+        case.init("i", sidecar);
+        case.seen.containers = vec![container("i", 0, running())];
+        case.pod["spec"]["initContainers"][0]["image"] = json!("img2");
+        case.images(&["a", "b"]);
+    };
+    check(
+        |case| changed(case, true),
+        &expect![[r#"
+        Sync
+          renew i-0 within 30s: Init container i definition changed
+          start a#0 in s0
+          start b#0 in s0
+        Pending +PRTSC +I -R -CR +PS
+          i: running, ready, restarts 0
+          a: waiting PodInitializing, restarts 0
+          b: waiting PodInitializing, restarts 0
+    "#]],
+    );
+    check(
+        |case| changed(case, false),
+        &expect![[r#"
+        Sync
+        Pending +PRTSC -I -R -CR +PS
+          i: running, restarts 0
+          a: waiting PodInitializing, restarts 0
+          b: waiting PodInitializing, restarts 0
+    "#]],
     );
 }

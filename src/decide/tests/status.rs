@@ -173,3 +173,45 @@ fn termination_messages_of_a_pod_share_twelve_kibibytes() {
         assert!(shown.iter().all(|status| length(status) == Some(expected)), "{containers} containers");
     }
 }
+
+#[test]
+fn what_ended_shows_so_until_the_hook_of_its_next_run_is_over() {
+    check(
+        |case| {
+            case.pod["spec"]["containers"][0]["lifecycle"] = json!({"postStart": {"sleep": {"seconds": 1}}});
+            let shown = json!({"containerStatuses": [{"name": "a", "image": "img", "imageID": "", "ready": false,
+                "restartCount": 0, "state": {"waiting": {"reason": "PostStartHookError"}},
+                "lastState": {"terminated": {"exitCode": 1}}}]});
+            case.memory.status = serde_json::from_value(shown).expect("a status");
+            case.seen.containers[0] = container("a", 1, running());
+            case.memory.hooks.insert(ContainerId::new("a-1"));
+        },
+        &expect![[r#"
+            Sync
+            Running +PRTSC +I -R -CR +PS
+              a: waiting PostStartHookError, restarts 0, last 1
+              b: running, ready, restarts 0
+        "#]],
+    );
+}
+
+#[test]
+fn initialized_is_not_taken_back() {
+    check(
+        |case| {
+            case.init("s", true);
+            case.seen.containers = vec![container("s", 1, exited(1, 3))];
+            let shown = json!({"conditions": [{"type": "Initialized", "status": "True"}]});
+            case.memory.status = serde_json::from_value(shown).expect("a status");
+        },
+        &expect![[r#"
+            Sync
+              event BackOff: Back-off restarting failed container s in pod p_d(u)
+            Pending +I +PRTSC -R -CR +PS
+              s: waiting CrashLoopBackOff, restarts 1, last 1
+              a: waiting PodInitializing, restarts 0
+              b: waiting PodInitializing, restarts 0
+            wake in 7s
+        "#]],
+    );
+}

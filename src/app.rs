@@ -95,8 +95,17 @@ pub enum AgentError {
 }
 
 impl Agent {
-    /// Starts everything; returns once the tasks run (readiness: `ready`).
+    /// Starts everything, for the API server of the kubeconfig; returns once the tasks run (readiness: `ready`).
     pub async fn start(config: AgentConfig) -> Result<Self, AgentError> {
+        let connection = Arc::new(Connection::open(&config.kubeconfig).await?);
+        let reload = ReloadTask::new(connection.clone(), &config.kubeconfig, &config.cert_dir);
+        let agent = Self::start_with(config, connection).await?;
+        agent.tasks.spawn("kubeconfig", reload.run());
+        Ok(agent)
+    }
+
+    /// As `start`, for the API server at the other end of a connection that nobody needs to renew.
+    pub async fn start_with(config: AgentConfig, connection: Arc<Connection>) -> Result<Self, AgentError> {
         let config = Arc::new(config);
         let managers = Managers::start(&config)?;
         let tasks = Supervisor::new();
@@ -111,11 +120,8 @@ impl Agent {
         if let Some(pulls) = &pulls {
             pulls.recover(&*runtime).await;
         }
-        let connection = Arc::new(Connection::open(&config.kubeconfig).await?);
         let cluster = KubeCluster::over(connection.clone(), &config.node_name).limited(api_limit(&config.kubelet));
         let cluster: Arc<dyn Cluster> = Arc::new(cluster);
-        let reload = ReloadTask::new(connection.clone(), &config.kubeconfig, &config.cert_dir);
-        tasks.spawn("kubeconfig", reload.run());
         let (recorder, recording) =
             Recorder::new(cluster.clone(), &config.node_name, config.event_record_qps, config.event_burst);
         tasks.spawn("recorder", recording);

@@ -27,11 +27,13 @@ use node_config::pki::Pki;
 use node_config::shipped;
 use serde_json::json;
 use skiff::app::Agent;
+use skiff::cluster::Connection;
 use skiff::images::Images;
 use skiff::supervisor::Supervisor;
 use skiff_shim::app::Server;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -195,9 +197,18 @@ async fn start(
     let (socket, containerd) = runtime;
     let config = agent_config(flags, kubelet, layout, node_ip, &socket);
     let port = config.port;
-    let agent = Agent::start(config).await.context("the agent cannot start")?;
-    progress.ready("agent", format!("https://{}", std::net::SocketAddr::new(node_ip, port)));
+    let address = SocketAddr::new(flags.server.local_address(), server.address().port());
+    let connection = Arc::new(connect(&server, address, &flags.node.name())?);
+    let agent = Agent::start_with(config, connection).await.context("the agent cannot start")?;
+    progress.ready("agent", format!("https://{}", SocketAddr::new(node_ip, port)));
     Ok(Node { agent, server, containerd, network })
+}
+
+/// The agent's way to the server beside it: as the user that the node's certificate names.
+fn connect(server: &Server, address: SocketAddr, node_name: &str) -> anyhow::Result<Connection> {
+    let url = http::Uri::builder().scheme("https").authority(address.to_string()).path_and_query("/").build()?;
+    let client = server.client(&format!("system:node:{node_name}"), &["system:nodes"]);
+    Ok(Connection::in_process(client, &url))
 }
 
 async fn start_runtime(
@@ -241,8 +252,9 @@ async fn start_server(
     let server = server.context("the API server cannot start")?;
     let port = server.address().port();
     certificates::write_admin_kubeconfig(layout, &flags.server, port)?;
+    // For who wants to run the agent apart.
     certificates::write_kubelet_kubeconfig(layout, &flags.server, port)?;
-    progress.ready("API server", format!("https://{}", std::net::SocketAddr::new(flags.server.local_address(), port)));
+    progress.ready("API server", format!("https://{}", SocketAddr::new(flags.server.local_address(), port)));
     progress.ready("scheduler", if scheduler { "runs" } else { "left out (--controllers)" });
     Ok(server)
 }

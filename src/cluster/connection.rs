@@ -1,4 +1,5 @@
-//! The client behind a kubeconfig: made anew when the file, or a certificate that it names, has changed.
+//! The client behind a kubeconfig: made anew when the file, or a certificate that it names, has changed. Or one of an
+//! API server in the same process, which needs none.
 //!
 //! Requests that are under way and watches stay on the client that they began with; each new one takes the latest.
 
@@ -15,9 +16,13 @@ use std::time::Duration;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// One kubeconfig's client.
+/// managedFields are named after the first word: writers of a node's fields are called `kubelet`.
+const USER_AGENT: HeaderValue = HeaderValue::from_static("kubelet/v1.36.2 (linux) skiff");
+
+/// The way to one API server.
 pub struct Connection {
-    kubeconfig: PathBuf,
+    /// `None`: the server is in this process.
+    kubeconfig: Option<PathBuf>,
     current: RwLock<Made>,
 }
 
@@ -55,7 +60,20 @@ impl Connection {
     pub async fn open(kubeconfig: &Path) -> Result<Self, ClusterError> {
         let (file, digest) = read(kubeconfig)?;
         let made = Made { client: client(kubeconfig, file).await?, digest };
-        Ok(Self { kubeconfig: kubeconfig.to_owned(), current: RwLock::new(made) })
+        Ok(Self { kubeconfig: Some(kubeconfig.to_owned()), current: RwLock::new(made) })
+    }
+
+    /// To a server in this process, whose `client` enters it as the node: no socket, no TLS, nothing to renew. `url` is
+    /// where others reach it, for the metrics.
+    pub fn in_process(client: kube::Client, url: &http::Uri) -> Self {
+        super::write::goes_to(url);
+        let service = tower::service_fn(move |mut request: Request<kube::client::Body>| {
+            let client = client.clone();
+            request.headers_mut().insert(header::USER_AGENT, USER_AGENT);
+            async move { client.send(request).await }
+        });
+        let made = Made { client: kube::Client::new(service, "default"), digest: Vec::new() };
+        Self { kubeconfig: None, current: RwLock::new(made) }
     }
 
     /// The client as of now.
@@ -66,11 +84,12 @@ impl Connection {
     /// Looks at the files again. True: they had changed, and new requests use what they say now. What cannot be used
     /// changes nothing.
     pub async fn reload(&self) -> Result<bool, ClusterError> {
-        let (file, digest) = read(&self.kubeconfig)?;
+        let Some(kubeconfig) = &self.kubeconfig else { return Ok(false) };
+        let (file, digest) = read(kubeconfig)?;
         if self.current.read().unwrap_or_else(PoisonError::into_inner).digest == digest {
             return Ok(false);
         }
-        let made = Made { client: client(&self.kubeconfig, file).await?, digest };
+        let made = Made { client: client(kubeconfig, file).await?, digest };
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = made;
         Ok(true)
     }
@@ -114,8 +133,7 @@ async fn client(kubeconfig: &Path, file: Kubeconfig) -> Result<kube::Client, Clu
     config.connect_timeout = Some(CONNECT_DEADLINE);
     // Who calls knows whether and when to try again; the client's own retries would hide an outage and outlive it.
     config.default_retry = false;
-    // managedFields are named after the first word: writers of a node's fields are called `kubelet`.
-    config.headers.push((header::USER_AGENT, HeaderValue::from_static("kubelet/v1.36.2 (linux) skiff")));
+    config.headers.push((header::USER_AGENT, USER_AGENT));
     kube::Client::try_from(config).map_err(|error| refuse(kubeconfig, &error))
 }
 

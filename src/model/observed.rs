@@ -40,6 +40,20 @@ pub enum PartState {
 }
 
 impl ObservedPod {
+    /// Whether a sandbox or a container has this id.
+    pub fn holds(&self, id: &str) -> bool {
+        let mut ids = self.sandboxes.iter().map(|s| s.id.as_str()).chain(self.containers.iter().map(|c| c.id.as_str()));
+        ids.any(|held| held == id)
+    }
+
+    /// Whether it is a ready sandbox or a running container.
+    pub fn runs(&self, id: &str) -> bool {
+        self.sandboxes.iter().any(|sandbox| sandbox.ready && sandbox.id.as_str() == id)
+            || self.containers.iter().any(|container| {
+                matches!(container.state, ContainerState::Running { .. }) && container.id.as_str() == id
+            })
+    }
+
     pub fn shape(&self) -> Shape {
         let sandboxes = self.sandboxes.iter().map(|sandbox| {
             let state = if sandbox.ready { PartState::Ready } else { PartState::NotReady };

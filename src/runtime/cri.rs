@@ -100,6 +100,10 @@ impl CriRuntime {
         &self.socket
     }
 
+    pub(super) fn observations(&self) -> &Observations {
+        &self.observations
+    }
+
     pub(super) fn client(&self) -> RuntimeServiceClient<Channel> {
         self.runtime.clone()
     }
@@ -151,6 +155,12 @@ impl CriRuntime {
             // `image` remembers it.
             None => Ok(self.image(image_ref).await?.map_or((None, String::new()), |image| (image.uid, image.username))),
         }
+    }
+
+    /// The answer of a call that stopped or removed a sandbox or container, or may have in spite of an error.
+    fn ended<T>(&self, id: &str, answer: Result<T, RuntimeError>) -> Result<(), RuntimeError> {
+        self.observations.doubt_holder(id);
+        answer.map(drop)
     }
 
     async fn runtime_config(&self) -> Result<Option<String>, RuntimeError> {
@@ -235,20 +245,26 @@ impl Runtime for CriRuntime {
     async fn run_sandbox(&self, input: &SandboxInput) -> Result<SandboxId, RuntimeError> {
         let config = translate::sandbox_config(input, &self.facts, clock::now().wall)?;
         let request = pb::RunPodSandboxRequest { config: Some(config), runtime_handler: input.runtime_handler.clone() };
+        let uid = PodUid::new(input.pod.metadata.uid.as_deref().unwrap_or_default());
         // It may pull the pause image, and waits for CNI.
         let answer =
-            call("RunPodSandbox", self.deadline.saturating_mul(2), self.client().run_pod_sandbox(request)).await?;
-        Ok(SandboxId::new(answer.pod_sandbox_id))
+            call("RunPodSandbox", self.deadline.saturating_mul(2), self.client().run_pod_sandbox(request)).await;
+        let made = answer.map(|answer| SandboxId::new(answer.pod_sandbox_id));
+        self.observations.sandbox_made(&uid, input.attempt, made.as_ref().ok());
+        made
     }
 
     async fn stop_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
         let request = pb::StopPodSandboxRequest { pod_sandbox_id: id.to_string() };
-        call("StopPodSandbox", self.deadline, self.client().stop_pod_sandbox(request)).await.map(drop)
+        self.ended(id.as_str(), call("StopPodSandbox", self.deadline, self.client().stop_pod_sandbox(request)).await)
     }
 
     async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
         let request = pb::RemovePodSandboxRequest { pod_sandbox_id: id.to_string() };
-        call("RemovePodSandbox", self.deadline, self.client().remove_pod_sandbox(request)).await.map(drop)
+        self.ended(
+            id.as_str(),
+            call("RemovePodSandbox", self.deadline, self.client().remove_pod_sandbox(request)).await,
+        )
     }
 
     async fn create_container_with(
@@ -267,13 +283,16 @@ impl Runtime for CriRuntime {
             sandbox_config: Some(translate::sandbox_config(&input.sandbox, &self.facts, clock::now().wall)?),
         };
         let answer = match More::new(translate::parts_of_images(input)) {
-            None => call("CreateContainer", self.deadline, self.client().create_container(request)).await?,
+            None => call("CreateContainer", self.deadline, self.client().create_container(request)).await,
             Some(more) => {
                 let created = newer::create_container(self.channel(), CreateContainer { request, more });
-                call("CreateContainer", self.deadline, created).await?
+                call("CreateContainer", self.deadline, created).await
             }
         };
-        Ok(ContainerId::new(answer.container_id))
+        let made = answer.map(|answer| ContainerId::new(answer.container_id));
+        let uid = PodUid::new(input.pod.metadata.uid.as_deref().unwrap_or_default());
+        self.observations.container_made(&uid, sandbox, made.as_ref().ok());
+        made
     }
 
     async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
@@ -285,7 +304,7 @@ impl Runtime for CriRuntime {
         let timeout = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
         let request = pb::StopContainerRequest { container_id: id.to_string(), timeout };
         let deadline = grace.saturating_add(self.deadline);
-        call("StopContainer", deadline, self.client().stop_container(request)).await.map(drop)
+        self.ended(id.as_str(), call("StopContainer", deadline, self.client().stop_container(request)).await)
     }
 
     async fn update_container(
@@ -324,7 +343,7 @@ impl Runtime for CriRuntime {
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         let request = pb::RemoveContainerRequest { container_id: id.to_string() };
-        call("RemoveContainer", self.deadline, self.client().remove_container(request)).await.map(drop)
+        self.ended(id.as_str(), call("RemoveContainer", self.deadline, self.client().remove_container(request)).await)
     }
 
     async fn reopen_log(&self, id: &ContainerId) -> Result<(), RuntimeError> {

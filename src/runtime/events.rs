@@ -69,6 +69,8 @@ fn has_reliable_cri_events(version: &pb::VersionResponse) -> bool {
 
 /// One change as a stream tells it.
 enum Change {
+    /// This sandbox or container of the pod was made or has been started.
+    Made(PodUid, String),
     /// Look at this pod now.
     Pod(PodUid),
     /// Look at this pod now and once more after a moment.
@@ -89,14 +91,23 @@ async fn read(
     let mut subscribed = pin!(cri.version());
     let mut held = false;
     let receiver = outbox.events;
+    let observations = cri.observations();
     let mut pending: FuturesUnordered<BoxFuture<'static, Option<PodUid>>> = FuturesUnordered::new();
     loop {
         // Every arm is cancel-safe: streams keep what they have read, `reserve` loses only its place in the queue.
         tokio::select! {
             biased;
             change = changes.next() => match change {
-                Some(Ok(Change::Pod(uid))) => outbox.send(RuntimeEvent::Dirty(uid)),
+                Some(Ok(Change::Made(uid, id))) => {
+                    observations.told(&uid, id);
+                    outbox.send(RuntimeEvent::Dirty(uid));
+                }
+                Some(Ok(Change::Pod(uid))) => {
+                    observations.doubt(&uid);
+                    outbox.send(RuntimeEvent::Dirty(uid));
+                }
                 Some(Ok(Change::PodTwice(uid))) => {
+                    observations.doubt(&uid);
                     outbox.send(RuntimeEvent::Dirty(uid.clone()));
                     pending.push(tokio::time::sleep(OOM_RECHECK).map(|()| Some(uid)).boxed());
                 }
@@ -108,12 +119,14 @@ async fn read(
             version = &mut subscribed, if !held => match version {
                 Ok(_) => {
                     held = true;
+                    observations.doubt_all();
                     outbox.send(RuntimeEvent::Relist);
                 }
                 Err(error) => return Err(Ended { error, held }),
             },
             found = pending.next(), if !pending.is_empty() => {
                 if let Some(Some(uid)) = found {
+                    observations.doubt(&uid);
                     outbox.send(RuntimeEvent::Dirty(uid));
                 }
             }
@@ -161,6 +174,10 @@ fn cri_change(event: &pb::ContainerEventResponse) -> Option<Change> {
     let uid = sandbox.and_then(|s| s.metadata.as_ref()).map(|m| m.uid.as_str()).filter(|uid| !uid.is_empty());
     let labels = event.containers_statuses.iter().find_map(|c| c.labels.get(POD_UID_LABEL));
     let uid = PodUid::new(uid.or(labels.map(String::as_str))?);
+    let kind = event.container_event_type();
+    if matches!(kind, pb::ContainerEventType::ContainerCreatedEvent | pb::ContainerEventType::ContainerStartedEvent) {
+        return Some(Change::Made(uid, event.container_id.clone()));
+    }
     let killed = event
         .containers_statuses
         .iter()

@@ -122,8 +122,14 @@ impl Agent {
         }
         let cluster = KubeCluster::over(connection.clone(), &config.node_name).limited(api_limit(&config.kubelet));
         let cluster: Arc<dyn Cluster> = Arc::new(cluster);
-        let (recorder, recording) =
-            Recorder::new(cluster.clone(), &config.node_name, config.event_record_qps, config.event_burst);
+        let pace = SandboxPace::new(std::thread::available_parallelism().map_or(1, NonZeroUsize::get));
+        let (recorder, recording) = Recorder::new(
+            cluster.clone(),
+            &config.node_name,
+            config.event_record_qps,
+            config.event_burst,
+            pace.crowd(),
+        );
         tasks.spawn("recorder", recording);
         if let Some(cidr) = &config.pod_cidr
             && let Err(error) = runtime.set_pod_cidr(cidr).await
@@ -162,7 +168,7 @@ impl Agent {
             .with_tasks(tasks.child())
             .measured_every(stats_period)
             .with_events(recorder.clone(), config.kubelet.feature_gates.get("CSIVolumeHealth") == Some(&true));
-        let (status, status_task) = StatusHandle::new(cluster.clone());
+        let (status, status_task) = StatusHandle::new(cluster.clone(), pace.crowd());
         tasks.spawn("status", status_task);
         let (dirty, runtime_events, watch_task) = runtime_watch(runtime.clone());
         tasks.spawn("runtime_watch", watch_task);
@@ -179,7 +185,7 @@ impl Agent {
             cluster: cluster.clone(),
             volumes: volumes.clone(),
             cgroups: Some(cgroups.clone()),
-            pace: SandboxPace::new(std::thread::available_parallelism().map_or(1, NonZeroUsize::get)),
+            pace,
             recorder: recorder.clone(),
             status,
             pods: pods.clone(),

@@ -1,6 +1,7 @@
 //! The only reader of time: wall time for what the API and CRI show, monotonic time for every wait.
 #![allow(clippy::disallowed_methods)]
 
+pub mod crowd;
 pub(crate) mod rate;
 
 use jiff::Timestamp;

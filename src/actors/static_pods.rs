@@ -213,6 +213,7 @@ fn follow(path: &Path, changed: Arc<Notify>) -> Option<RecommendedWatcher> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::crowd::Crowd;
     use crate::cluster::Cluster;
     use crate::cluster::fake::FakeCluster;
     use crate::supervisor::Supervisor;
@@ -235,7 +236,7 @@ mod tests {
         std::fs::write(dir.path().join("bad.yaml"), "kind: Service\napiVersion: v1\n").unwrap();
         let cluster = Arc::new(FakeCluster::default());
         let writer: Arc<dyn Cluster> = cluster.clone();
-        let (recorder, recording) = Recorder::new(writer, "n", 0, 1000);
+        let (recorder, recording) = Recorder::new(writer, "n", 0, 1000, Crowd::none());
         let tasks = Supervisor::new();
         tasks.spawn("recorder", recording);
         let path = Some(dir.path().to_owned());
@@ -293,7 +294,7 @@ mod tests {
             let source = ManifestUrl { url: url.clone(), headers, period: Duration::from_secs(20) };
             let cluster = Arc::new(FakeCluster::default());
             let writer: Arc<dyn Cluster> = cluster.clone();
-            let (recorder, recording) = Recorder::new(writer, "n", 0, 1000);
+            let (recorder, recording) = Recorder::new(writer, "n", 0, 1000, Crowd::none());
             let tasks = Supervisor::new();
             tasks.spawn("recorder", recording);
             let mut task = StaticPodsTask::new(None, Some(source), "n", recorder);

@@ -1,6 +1,7 @@
 //! Writes pod statuses to the API server: newest wins, one request a pod at a time, never in a worker's way.
 
 use crate::clock;
+use crate::clock::crowd::Crowd;
 use crate::cluster::{Cluster, ClusterError};
 use crate::decide::patch::status_patch;
 use crate::ids::{PodKey, PodUid};
@@ -21,6 +22,9 @@ const MAX_IN_FLIGHT: usize = 16;
 /// A failed write waits this long, doubling up to `MAX_RETRY`.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const MAX_RETRY: Duration = Duration::from_secs(10);
+/// While more pods are to be started than processors can, what changes on a pod's way to Running is told at most so late:
+/// mostly with what comes next.
+const GIVE_WAY: Duration = Duration::from_secs(1);
 
 /// The object at the API server that shows a pod: the pod itself, or a static pod's mirror.
 #[derive(Clone, Debug)]
@@ -74,11 +78,20 @@ struct Update {
     since: Instant,
 }
 
+impl Update {
+    /// The pod has not run, neither as it was nor as it is now.
+    fn is_on_the_way(&self) -> bool {
+        let shown = self.pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        !self.delete && shown.is_none_or(|phase| phase == "Pending") && self.status.phase.as_deref() == Some("Pending")
+    }
+}
+
 impl StatusHandle {
     /// The handle, and the task that writes (run it under the supervisor).
-    pub fn new(cluster: Arc<dyn Cluster>) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    /// Statuses of pods that are being started give way to `crowd`.
+    pub fn new(cluster: Arc<dyn Cluster>, crowd: Crowd) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::new(Shared::default());
-        let task = StatusTask { shared: shared.clone(), cluster, busy: BTreeSet::new() };
+        let task = StatusTask { shared: shared.clone(), cluster, crowd, busy: BTreeSet::new() };
         (Self { shared }, task.run())
     }
 
@@ -136,6 +149,7 @@ impl Shared {
 struct StatusTask {
     shared: Arc<Shared>,
     cluster: Arc<dyn Cluster>,
+    crowd: Crowd,
     /// Pods with a request under way: the next one waits for its end.
     busy: BTreeSet<PodUid>,
 }
@@ -167,13 +181,15 @@ impl StatusTask {
     fn start_due(&mut self, requests: &mut FuturesUnordered<BoxFuture<'static, Sent>>) -> Option<Instant> {
         let now = clock::now().mono;
         let mut state = self.shared.state();
+        let crowded = self.crowd.is_there();
         let mut next: Option<Instant> = None;
         let mut due = Vec::new();
         for (uid, update) in &state.pending {
             if self.busy.contains(uid) {
                 continue;
             }
-            match update.not_before.filter(|at| *at > now) {
+            let gives_way = (crowded && update.is_on_the_way()).then(|| update.since + GIVE_WAY);
+            match update.not_before.max(gives_way).filter(|at| *at > now) {
                 Some(at) => next = Some(next.map_or(at, |next| next.min(at))),
                 None if self.busy.len() + due.len() < MAX_IN_FLIGHT => due.push(uid.clone()),
                 None => {}
@@ -258,5 +274,47 @@ fn newest<'a>(seen: &'a Arc<Pod>, written: Option<&'a Arc<Pod>>) -> &'a Arc<Pod>
     match written {
         Some(written) if version(written) >= version(seen) => written,
         Some(_) | None => seen,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::crowd::Door;
+    use crate::cluster::fake::FakeCluster;
+    use serde_json::json;
+
+    #[tokio::test(start_paused = true)]
+    async fn on_the_way_to_running_a_status_gives_way_to_those_that_are_to_be_started() {
+        let fake = Arc::new(FakeCluster::default());
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"namespace": "n", "name": "p", "uid": "u"}})).unwrap();
+        fake.put_pod(pod.clone());
+        let shown = Shown { uid: PodUid::new("u"), key: PodKey::new("n", "p"), object: Arc::new(pod) };
+        let status = |phase: &str, message: &str| {
+            Arc::new(PodStatus {
+                phase: Some(phase.to_owned()),
+                message: Some(message.to_owned()),
+                ..PodStatus::default()
+            })
+        };
+        let door = Door::default();
+        let (handle, task) = StatusHandle::new(fake.clone(), door.crowd());
+        let seen = async |after: Duration| {
+            tokio::time::sleep(after).await;
+            let pod = fake.pod(&shown.key).await.unwrap().expect("the pod");
+            pod.status.as_ref().and_then(|status| status.message.clone()).unwrap_or_default()
+        };
+        let publishing = async {
+            let _waiting = door.wait();
+            handle.publish(&shown, &status("Pending", "one"));
+            assert_eq!(seen(GIVE_WAY / 2).await, "");
+            handle.publish(&shown, &status("Pending", "two"));
+            assert_eq!(seen(GIVE_WAY / 2 + Duration::from_millis(1)).await, "two", "counted from the first");
+            handle.publish(&shown, &status("Pending", "three"));
+            handle.publish(&shown, &status("Running", "four"));
+            assert_eq!(seen(Duration::from_millis(1)).await, "four", "who runs waits for nobody");
+        };
+        tokio::select! { () = task => unreachable!("it never ends"), () = publishing => {} }
     }
 }

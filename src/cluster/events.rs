@@ -4,6 +4,7 @@ mod correlate;
 
 use self::correlate::{Correlator, Outcome};
 use super::{Cluster, ClusterError, EventSubject};
+use crate::clock::crowd::Crowd;
 use crate::clock::rate::TokenBucket;
 use crate::clock::{self, Now};
 use crate::model::eviction::Removal;
@@ -23,6 +24,9 @@ const QUEUE_EVENTS: usize = 1000;
 /// client-go's `maxTriesPerEvent` and `defaultSleepDuration`.
 const TRIES: u32 = 12;
 const RETRY_SLEEP: Duration = Duration::from_secs(10);
+/// While more pods are to be started than processors can, an event waits at most so long: by then all that a node may
+/// hold have begun.
+const GIVE_WAY: Duration = Duration::from_secs(10);
 
 /// Records events as client-go's recorder does (count, aggregation, rate limit). Never blocks; cheap to clone.
 #[derive(Clone)]
@@ -45,12 +49,13 @@ struct Noted {
 
 impl Recorder {
     /// The recorder, and the task that writes (run it under the supervisor). `qps` and `burst` are
-    /// `eventRecordQPS` and `eventBurst`; a `qps` of 0 is no limit.
+    /// `eventRecordQPS` and `eventBurst`; a `qps` of 0 is no limit. Events give way to `crowd`.
     pub fn new(
         cluster: Arc<dyn Cluster>,
         node_name: &str,
         qps: u32,
         burst: u32,
+        crowd: Crowd,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, noted) = mpsc::channel(QUEUE_EVENTS);
         let dropped = Arc::new(AtomicU64::new(0));
@@ -60,6 +65,7 @@ impl Recorder {
             host: node_name.to_owned(),
             correlator: Correlator::default(),
             limit: TokenBucket::new(f64::from(qps), f64::from(burst.max(1))),
+            crowd,
             dropped,
         };
         (recorder, writer.run(noted))
@@ -143,12 +149,17 @@ struct Writer {
     host: String,
     correlator: Correlator,
     limit: TokenBucket,
+    crowd: Crowd,
     dropped: Arc<AtomicU64>,
 }
 
 impl Writer {
-    async fn run(mut self, mut noted: mpsc::Receiver<Noted>) {
-        while let Some(noted) = noted.recv().await {
+    async fn run(mut self, mut queue: mpsc::Receiver<Noted>) {
+        while let Some(noted) = queue.recv().await {
+            // The queue is for an API server that is slow; half of it is left to that.
+            if queue.len() < QUEUE_EVENTS / 2 {
+                self.crowd.disperse(noted.at.mono + GIVE_WAY).await;
+            }
             let dropped = self.dropped.swap(0, Ordering::Relaxed);
             if dropped > 0 {
                 tracing::warn!(dropped, "events were dropped: the API server takes them too slowly");
@@ -234,6 +245,7 @@ fn event_name(object: &str, at: Timestamp) -> String {
 mod tests {
     use super::super::fake::FakeCluster;
     use super::*;
+    use crate::clock::crowd::Door;
 
     fn pod() -> Pod {
         Pod {
@@ -250,7 +262,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_repeated_event_is_counted_by_patch_and_an_outage_only_delays() {
         let fake = Arc::new(FakeCluster::default());
-        let (recorder, task) = Recorder::new(fake.clone(), "n1", 50, 100);
+        let (recorder, task) = Recorder::new(fake.clone(), "n1", 50, 100, Crowd::none());
         fake.fail("create_event", ClusterError::Unavailable("down".into()));
         for _ in 0..3 {
             recorder.pod(&pod(), Some("spec.containers{c}".into()), true, "BackOff", "Back-off restarting".into());
@@ -287,6 +299,29 @@ mod tests {
         assert!(i128::from_str_radix(nanos, 16).is_ok());
         assert_eq!(events[1].reporting_component.as_deref(), Some("kubelet"));
         assert_eq!(events[1].source.as_ref().unwrap().host.as_deref(), Some("n1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_give_way_while_pods_wait_to_be_started_but_not_for_long() {
+        let fake = Arc::new(FakeCluster::default());
+        let door = Door::default();
+        let (recorder, task) = Recorder::new(fake.clone(), "n1", 0, 1, door.crowd());
+        let written = async |after: Duration| {
+            tokio::time::sleep(after).await;
+            fake.events().len()
+        };
+        let noting = async {
+            let waiting = door.wait();
+            recorder.node(false, "Starting", "Starting kubelet.".into());
+            assert_eq!(written(GIVE_WAY - Duration::from_millis(1)).await, 0);
+            assert_eq!(written(Duration::from_millis(2)).await, 1);
+            recorder.node(false, "NodeReady", "ready".into());
+            assert_eq!(written(Duration::from_millis(1)).await, 1);
+            drop(waiting);
+            assert_eq!(written(Duration::from_secs(1)).await, 2);
+            drop(recorder);
+        };
+        tokio::join!(task, noting);
     }
 
     #[test]

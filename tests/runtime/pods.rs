@@ -11,6 +11,7 @@ use skiff::actors::probes::ProbesHandle;
 use skiff::actors::runtime_watch::runtime_watch;
 use skiff::actors::status::StatusHandle;
 use skiff::cgroups::Cgroups;
+use skiff::clock::crowd::Crowd;
 use skiff::cluster::fake::FakeCluster;
 use skiff::cluster::{Cluster, KnownPods, Recorder};
 use skiff::ids::{PodKey, PodUid};
@@ -71,9 +72,9 @@ impl Node {
             ..Default::default()
         };
         let (facts, node) = watch::channel(facts);
-        let (recorder, recording) = Recorder::new(cluster.clone(), "n", 0, 1000);
+        let (recorder, recording) = Recorder::new(cluster.clone(), "n", 0, 1000, Crowd::none());
         tasks.spawn("recorder", recording);
-        let (status, task) = StatusHandle::new(cluster.clone());
+        let (status, task) = StatusHandle::new(cluster.clone(), Crowd::none());
         tasks.spawn("status", task);
         let (dirty, events, task) = runtime_watch(runtime.clone());
         tasks.spawn("runtime_watch", task);

@@ -2,6 +2,7 @@
 
 use super::status::tests::{config, runtime};
 use super::*;
+use crate::clock::crowd::Crowd;
 use crate::cluster::fake::FakeCluster;
 use crate::ids::{ContainerId, PodUid, SandboxId};
 use crate::model::devices::Edits;
@@ -123,7 +124,7 @@ impl Bench {
 
     async fn run_with(&self, mut config: AgentConfig, until: impl AsyncFnOnce(NodeHandle)) {
         config.eviction_hard.clear();
-        let (recorder, events) = Recorder::new(self.cluster.clone(), "n1", 50, 100);
+        let (recorder, events) = Recorder::new(self.cluster.clone(), "n1", 50, 100, Crowd::none());
         let deps = NodeDeps {
             config: Arc::new(config),
             cluster: self.cluster.clone(),

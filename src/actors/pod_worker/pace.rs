@@ -1,6 +1,7 @@
 //! How fast sandboxes are begun when many pods come at once: a pod that has its sandbox gets its containers before more
 //! pods ask for one. All begun together would all be ready only at the very end, and later than one after the other.
 
+use crate::clock::crowd::{Crowd, Door};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -12,18 +13,30 @@ const SLOT: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub struct SandboxPace {
     slots: Arc<Semaphore>,
+    door: Arc<Door>,
 }
 
 impl SandboxPace {
     /// `processors` are those of this machine.
     pub fn new(processors: usize) -> Self {
-        Self { slots: Arc::new(Semaphore::new(processors.max(1))) }
+        Self { slots: Arc::new(Semaphore::new(processors.max(1))), door: Arc::default() }
+    }
+
+    /// Those whose turn has not come.
+    pub fn crowd(&self) -> Crowd {
+        self.door.crowd()
     }
 
     /// Makes the call when it is its turn. The first to ask is the first to be served.
     pub(super) async fn make<T>(&self, call: impl Future<Output = T>) -> T {
         // The semaphore is never closed.
-        let slot = self.slots.acquire().await;
+        let slot = match self.slots.try_acquire() {
+            Ok(slot) => Ok(slot),
+            Err(_) => {
+                let _waiting = self.door.wait();
+                self.slots.acquire().await
+            }
+        };
         let mut call = std::pin::pin!(call);
         if let Ok(made) = tokio::time::timeout(SLOT, &mut call).await {
             return made;

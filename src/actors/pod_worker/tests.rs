@@ -10,6 +10,7 @@ use crate::actors::probes::ProbesHandle;
 use crate::actors::runtime_watch::runtime_watch;
 use crate::actors::static_pods::StaticPods;
 use crate::actors::status::StatusHandle;
+use crate::clock::crowd::Crowd;
 use crate::cluster::fake::FakeCluster;
 use crate::cluster::{Cluster, KnownPods, Recorder};
 use crate::decide::static_pod::{MirrorView, Origin};
@@ -73,9 +74,9 @@ impl World {
             ..Default::default()
         };
         let (facts, node) = watch::channel(facts);
-        let (recorder, recording) = Recorder::new(cluster.clone(), "n", 0, 1000);
+        let (recorder, recording) = Recorder::new(cluster.clone(), "n", 0, 1000, Crowd::none());
         tasks.spawn("recorder", recording);
-        let (status, task) = StatusHandle::new(cluster.clone());
+        let (status, task) = StatusHandle::new(cluster.clone(), Crowd::none());
         tasks.spawn("status", task);
         let (dirty, events, task) = runtime_watch(runtime.clone());
         tasks.spawn("runtime_watch", task);

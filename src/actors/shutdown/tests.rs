@@ -1,6 +1,7 @@
 //! A machine that is switched off: stand-ins for systemd's programs, pods by hand, real time.
 
 use super::*;
+use crate::clock::crowd::Crowd;
 use crate::cluster::fake::FakeCluster;
 use crate::model::observed::ObservedPod;
 use crate::model::pod::DesiredPod;
@@ -67,7 +68,7 @@ async fn a_shutdown_waits_until_the_pods_have_ended_by_priority() {
     }
     let (removals, mut told) = mpsc::channel(4);
     let (distress, mut seen) = watch::channel(Distress::default());
-    let (recorder, _writer) = Recorder::new(Arc::new(FakeCluster::default()), "n", 0, 10);
+    let (recorder, _writer) = Recorder::new(Arc::new(FakeCluster::default()), "n", 0, 10, Crowd::none());
     let task = ShutdownTask {
         logind: Logind::fake(dir.path(), &dir.path().join("etc")),
         groups: shutdown::groups(&config),

@@ -1,6 +1,7 @@
 //! Volumes of a driver behind a real socket, with real mounts where the tests run as root.
 
 use super::*;
+use crate::clock::crowd::Crowd;
 use crate::cluster::Recorder;
 use crate::cluster::fake::FakeCluster;
 use crate::ids::PodUid;
@@ -33,7 +34,7 @@ impl Node {
         let (cluster, csi) = (Arc::new(FakeCluster::default()), CsiState::default());
         let (facts, reader) = watch::channel(NodeFacts::default());
         let tasks = Supervisor::new();
-        let (recorder, recording) = Recorder::new(cluster.clone(), "n", 0, 1);
+        let (recorder, recording) = Recorder::new(cluster.clone(), "n", 0, 1, Crowd::none());
         tasks.spawn("recorder", recording);
         let volumes = Volumes::new(root.path(), "cluster.local", cluster.clone(), reader, csi.clone());
         let volumes = volumes.with_events(recorder, true);

@@ -1,6 +1,6 @@
 //! Reads of the SQLite engine: a small pool of connections and the queries they run, each in one snapshot.
 
-use super::schema::meta;
+use super::schema::{keep_statements, meta};
 use super::store_error;
 use crate::revision::Revision;
 use crate::store::key::{StoreKey, prefix_end};
@@ -81,7 +81,7 @@ pub(super) enum ReadError {
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.set_prepared_statement_cache_capacity(16);
+    keep_statements(&connection, 16)?;
     connection.execute_batch("PRAGMA cache_size = -512; PRAGMA mmap_size = 0; PRAGMA busy_timeout = 5000;")?;
     Ok(connection)
 }
@@ -118,11 +118,12 @@ pub(super) fn get(
     Ok((revision, entry(connection, key)?))
 }
 
+const ENTRY: &str = "SELECT c.revision, l.value FROM current c JOIN log l ON l.revision = c.revision WHERE c.key = ?1";
+
 /// The live entry of a key.
 pub(super) fn entry(connection: &Connection, key: &StoreKey) -> rusqlite::Result<Option<KeyValue>> {
-    let sql = "SELECT c.revision, l.value FROM current c JOIN log l ON l.revision = c.revision WHERE c.key = ?1";
     connection
-        .prepare_cached(sql)?
+        .prepare_cached(ENTRY)?
         .query_row([key.as_str()], |row| {
             let value = blob(row, 1)?.unwrap_or_default();
             Ok(KeyValue { key: key.clone(), revision: Revision(row.get(0)?), value })
@@ -215,4 +216,23 @@ pub(super) fn events(
         Ok(Event { key, revision: Revision(row.get(1)?), put: blob(row, 2)?, previous })
     })?;
     Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::{SqliteOptions, SqliteStore};
+    use rusqlite::StatementStatus;
+
+    #[test]
+    fn a_statement_is_prepared_once_whatever_it_is_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let _store = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
+        let connection = connect(&path).unwrap();
+        for name in ["a", "b", "c"] {
+            assert!(entry(&connection, &StoreKey::from_stored(name)).unwrap().is_none());
+        }
+        assert_eq!(connection.prepare_cached(ENTRY).unwrap().get_status(StatementStatus::RePrepare), 0);
+    }
 }

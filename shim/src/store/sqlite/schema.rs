@@ -3,6 +3,7 @@
 use super::clock::StoreClock;
 use super::{Lost, OpenError};
 use crate::revision::Revision;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -96,8 +97,15 @@ fn make_private(path: &Path) -> std::io::Result<Option<u64>> {
     }
 }
 
+/// Keeps so many prepared statements. A plan does not depend on the values bound: the partial index would have each
+/// statement on its table prepared anew for each value.
+pub(super) fn keep_statements(connection: &Connection, count: usize) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(count);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
+}
+
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_prepared_statement_cache_capacity(32);
+    keep_statements(connection, 32)?;
     // auto_vacuum must come before the first table. Sizes: negative cache_size is KiB.
     connection.execute_batch(
         "PRAGMA auto_vacuum = INCREMENTAL;

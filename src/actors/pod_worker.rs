@@ -69,6 +69,11 @@ impl WorkerHandle {
     pub(crate) fn desired(&self) -> DesiredPod {
         self.desired.borrow().clone()
     }
+
+    /// It runs with other resources than its spec asks for.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.desired.borrow().resize.is_some()
+    }
 }
 
 /// What a worker starts with.

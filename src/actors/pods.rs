@@ -325,7 +325,7 @@ impl PodsTask {
             self.remember(&pod);
         }
         let fixed = self.context.managers.as_ref().map(|managers| managers.fixed()).unwrap_or_default();
-        let verdict = resize::judge(&pod, granted, &self.others(&pod.uid), &self.context.node.borrow(), fixed);
+        let verdict = resize::judge(&pod, granted, || self.others(&pod.uid), &self.context.node.borrow(), fixed);
         let told = matches!(&verdict, Verdict::Pending(pending) if before.resize.as_ref() == Some(pending));
         if let Verdict::Pending(PendingResize { never: Some(why), .. }) = &verdict
             && !told
@@ -348,8 +348,8 @@ impl PodsTask {
 
     /// Resizes that wait for room are judged again when others change.
     async fn retry_resizes(&mut self) {
-        let waiting: Vec<_> =
-            self.workers.values().map(WorkerHandle::desired).filter(|pod| pod.resize.is_some()).collect();
+        let waiting = self.workers.values().filter(|worker| worker.waits_for_room()).map(WorkerHandle::desired);
+        let waiting: Vec<_> = waiting.collect();
         for pod in waiting {
             // The worker has the granted resources only: the API has those that are wanted.
             if let Ok(Some(wanted)) = self.context.cluster.pod(&pod.key).await

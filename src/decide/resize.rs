@@ -40,11 +40,11 @@ pub struct Fixed {
     pub memory: bool,
 }
 
-/// Judges a changed spec beside the other pods of the node that have not ended (`canResizePod`).
+/// Judges a spec (`canResizePod`); a changed one beside the `others`, the pods of the node that have not ended.
 pub fn judge(
     wanted: &DesiredPod,
     granted: &Allocation,
-    others: &[Arc<Pod>],
+    others: impl FnOnce() -> Vec<Arc<Pod>>,
     node: &NodeFacts,
     fixed: Fixed,
 ) -> Verdict {
@@ -76,7 +76,7 @@ pub fn judge(
             return infeasible("insufficient_node_allocatable", message);
         }
     }
-    match admit::fits(spec, others, node) {
+    match admit::fits(spec, &others(), node) {
         Ok(()) => Verdict::Granted,
         Err(rejection) => {
             Verdict::Pending(PendingResize { reason: DEFERRED, never: None, message: rejection.message, generation })

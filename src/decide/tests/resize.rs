@@ -145,7 +145,7 @@ fn the_node_grants_defers_or_refuses() {
         ("500m", true, "Infeasible: In-place resize of static-pods is not supported"),
     ] {
         let wanted = DesiredPod { is_static, ..DesiredPod::new(pod("u", cpu)).expect("a whole pod") };
-        let answer = match judge(&wanted, &granted, &[pod("other", "1")], &node, Fixed::default()) {
+        let answer = match judge(&wanted, &granted, || vec![pod("other", "1")], &node, Fixed::default()) {
             Verdict::Unchanged => "unchanged".to_owned(),
             Verdict::Granted => "granted".to_owned(),
             Verdict::Pending(pending) => format!("{}: {}", pending.reason, pending.message),
@@ -191,7 +191,7 @@ fn what_a_static_policy_gave_stays_as_it_is() {
     ] {
         let granted = Allocation::of(pod("2", "1Gi", limited).spec.as_ref().expect("a spec"));
         let wanted = DesiredPod::new(pod(to.0, to.1, limited)).expect("a whole pod");
-        let refused = match judge(&wanted, &granted, &[], &node, fixed) {
+        let refused = match judge(&wanted, &granted, Vec::new, &node, fixed) {
             Verdict::Granted => None,
             Verdict::Pending(PendingResize { reason: "Infeasible", never: Some(never), message, .. }) => {
                 Some((never, message))

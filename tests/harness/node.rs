@@ -255,6 +255,22 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Copies the logs of a test that failed to the folder that `SKIFF_KEEP` names, if it names one.
+    fn keep_logs(&self) {
+        let Some(kept) = std::env::var_os("SKIFF_KEEP").map(PathBuf::from) else { return };
+        let kept = kept.join(self.dir.file_name().unwrap_or_default());
+        let made = std::fs::create_dir_all(&kept);
+        for log in
+            ["skiff.log", "server.log", "agent.log", "data/containerd/containerd.log"].map(|log| self.dir.join(log))
+        {
+            // A node has not all of them.
+            let copied = std::fs::copy(&log, kept.join(log.file_name().unwrap_or_default()));
+            eprintln!("{} kept in {}: {made:?} {copied:?}", log.display(), kept.display());
+        }
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(mut child) = self.skiff.take() {
@@ -267,6 +283,7 @@ impl Drop for Node {
         let found = leaks::find(self);
         if std::thread::panicking() || !found.is_empty() {
             eprintln!("{}", self.log_tail());
+            self.keep_logs();
         }
         leaks::remove(&self.slot, &self.dir);
         if !found.is_empty() && !std::thread::panicking() {

@@ -5,6 +5,7 @@ pub mod cri;
 mod events;
 mod facts;
 pub mod fake;
+mod lost_task;
 mod newer;
 mod observe;
 mod rpc;

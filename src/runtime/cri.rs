@@ -6,7 +6,7 @@ use super::rpc::{self, MAX_MESSAGE_BYTES, call};
 use super::translate::{self, HostFacts};
 use super::{
     ContainerInput, ContainerStats, ExecOutput, ImageFs, ImageInfo, Runtime, RuntimeError, RuntimeEvent, RuntimeInfo,
-    RuntimePod, SandboxInput, Storage, StreamOptions, events,
+    RuntimePod, SandboxInput, Storage, StreamOptions, events, lost_task,
 };
 use crate::clock;
 use crate::ids::{ContainerId, PodKey, PodUid, SandboxId};
@@ -163,6 +163,20 @@ impl CriRuntime {
         answer.map(drop)
     }
 
+    /// The answer of a removal; once more where only a task that the runtime has forgotten was in its way.
+    async fn removed<F>(&self, remove: impl Fn() -> F) -> Result<(), RuntimeError>
+    where
+        F: Future<Output = Result<(), RuntimeError>>,
+    {
+        let refused = match remove().await {
+            Err(refused) => refused,
+            Ok(()) => return Ok(()),
+        };
+        let Some(container) = lost_task::of(&refused) else { return Err(refused) };
+        lost_task::delete(self.channel(), &container).await?;
+        remove().await
+    }
+
     async fn runtime_config(&self) -> Result<Option<String>, RuntimeError> {
         match call("RuntimeConfig", self.deadline, self.client().runtime_config(pb::RuntimeConfigRequest {})).await {
             Ok(config) => Ok(config.linux.map(|linux| match linux.cgroup_driver() {
@@ -260,11 +274,11 @@ impl Runtime for CriRuntime {
     }
 
     async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
-        let request = pb::RemovePodSandboxRequest { pod_sandbox_id: id.to_string() };
-        self.ended(
-            id.as_str(),
-            call("RemovePodSandbox", self.deadline, self.client().remove_pod_sandbox(request)).await,
-        )
+        let remove = || async {
+            let request = pb::RemovePodSandboxRequest { pod_sandbox_id: id.to_string() };
+            call("RemovePodSandbox", self.deadline, self.client().remove_pod_sandbox(request)).await.map(drop)
+        };
+        self.ended(id.as_str(), self.removed(remove).await)
     }
 
     async fn create_container_with(
@@ -342,8 +356,11 @@ impl Runtime for CriRuntime {
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
-        let request = pb::RemoveContainerRequest { container_id: id.to_string() };
-        self.ended(id.as_str(), call("RemoveContainer", self.deadline, self.client().remove_container(request)).await)
+        let remove = || async {
+            let request = pb::RemoveContainerRequest { container_id: id.to_string() };
+            call("RemoveContainer", self.deadline, self.client().remove_container(request)).await.map(drop)
+        };
+        self.ended(id.as_str(), self.removed(remove).await)
     }
 
     async fn reopen_log(&self, id: &ContainerId) -> Result<(), RuntimeError> {

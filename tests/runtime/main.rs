@@ -38,6 +38,35 @@ async fn a_pod_lives_and_dies(line: Line) -> Result<()> {
     outcome.with_context(|| tail(&containerd.log()))
 }
 
+#[tokio::test]
+async fn a_container_whose_task_the_runtime_has_forgotten_is_removed() -> Result<()> {
+    let Some(mut containerd) = Containerd::start(Line::Installed, PAUSE)? else { return Ok(()) };
+    let runtime = containerd.ready().await?;
+    let folder = &containerd.folder().to_owned();
+    import(&runtime, folder, Line::Installed).await?;
+    let sandbox = sandbox_input(&PodUid::new(uuid::Uuid::new_v4().to_string()), folder);
+    let sandbox = SandboxInput { cgroup_parent: format!("{}/forgotten", containerd.cgroup_root()), ..sandbox };
+    let input = container_input(&sandbox, &runtime, "sleep 1000").await?;
+    let id = runtime.run_sandbox(&sandbox).await?;
+    for removed_with_its_sandbox in [false, true] {
+        let container = runtime.create_container(&id, &input).await?;
+        // As a StartContainer leaves it whose caller went away: CRI does not know of the task.
+        let socket = runtime.socket().display().to_string();
+        let start = ["-a", &socket, "-n", "k8s.io", "tasks", "start", "--detach", "--null-io", container.as_str()];
+        let started = std::process::Command::new("ctr").args(start).output()?;
+        assert!(started.status.success(), "{started:?}");
+        if removed_with_its_sandbox {
+            runtime.stop_sandbox(&id).await?;
+            runtime.remove_sandbox(&id).await?;
+        } else {
+            runtime.remove_container(&container).await?;
+        }
+        assert!(runtime.pods().await?.iter().all(|pod| !pod.shape.contains_key(container.as_str())));
+    }
+    assert!(runtime.pods().await?.is_empty());
+    Ok(())
+}
+
 fn tail(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")

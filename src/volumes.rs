@@ -83,7 +83,7 @@ pub enum VolumeError {
     /// The attach/detach controller or the driver's attacher is not done: the kubelet says nothing for two minutes.
     #[error(
         "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[{volume}], \
-         failed to process volumes=[]: timed out waiting for the condition"
+         failed to process volumes=[]: context deadline exceeded"
     )]
     NotAttached { volume: String },
     /// It is not for this node, or not as it is asked for: `what` was looked at.
@@ -120,6 +120,23 @@ impl VolumeError {
             | Self::Remove { .. }
             | Self::Cluster(_) => "FailedMount",
         }
+    }
+}
+
+/// The volumes of a pod that are not there yet, each with why.
+#[derive(Debug, Clone)]
+pub struct NotPlaced(pub Vec<VolumeError>);
+
+impl From<VolumeError> for NotPlaced {
+    fn from(error: VolumeError) -> Self {
+        Self(vec![error])
+    }
+}
+
+impl std::fmt::Display for NotPlaced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let errors: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&errors.join("; "))
     }
 }
 
@@ -249,17 +266,17 @@ impl Volumes {
     }
 
     /// Idempotent: renders and places every volume of the pod, makes the pod's directories as the kubelet lays them out.
-    pub async fn place(&self, pod: &Arc<Pod>) -> Result<Placed, VolumeError> {
+    pub async fn place(&self, pod: &Arc<Pod>) -> Result<Placed, NotPlaced> {
         self.place_all(pod, false).await
     }
 
     /// The same for a pod that is to run again while the API server is away: content that lies on the disk serves on, and
     /// what the pod would talk to the API server with may be missing until that is back.
-    pub async fn place_offline(&self, pod: &Arc<Pod>) -> Result<Placed, VolumeError> {
+    pub async fn place_offline(&self, pod: &Arc<Pod>) -> Result<Placed, NotPlaced> {
         self.place_all(pod, true).await
     }
 
-    async fn place_all(&self, pod: &Arc<Pod>, offline: bool) -> Result<Placed, VolumeError> {
+    async fn place_all(&self, pod: &Arc<Pod>, offline: bool) -> Result<Placed, NotPlaced> {
         let dir = self.pod_dir(pod)?;
         let turn = self.turn(&dir).await.map_err(|busy| VolumeError::Mount(busy.to_string()))?;
         let made = dir.clone();
@@ -279,10 +296,14 @@ impl Volumes {
         drop(turn);
         let placed = futures::future::join_all(placed).await;
         let mut all = Placed::default();
+        let mut failed = Vec::new();
         for one in placed {
-            all.add(one?);
+            match one {
+                Ok(one) => all.add(one),
+                Err(error) => failed.push(error),
+            }
         }
-        Ok(all)
+        if failed.is_empty() { Ok(all) } else { Err(NotPlaced(failed)) }
     }
 
     /// Idempotent: refreshes configMap, secret, downwardAPI and projected content of a running pod.

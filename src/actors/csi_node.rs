@@ -89,9 +89,11 @@ impl CsiNode {
             Some(_) => {}
         }
         let mut wanted = json!(wanted);
-        // What an earlier registration said and this one does not.
-        for field in ["allocatable", "topologyKeys"] {
-            wanted.as_object_mut().map(|wanted| wanted.entry(field).or_insert(Value::Null));
+        if let Some(fields) = wanted.as_object_mut() {
+            // What an earlier registration said and this one does not.
+            for field in ["allocatable", "topologyKeys"] {
+                fields.entry(field).or_insert(Value::Null);
+            }
         }
         let patch = json!({"spec": {"drivers": [wanted]}});
         self.cluster.patch_csi_node(&self.node_name, &patch).await.map_err(failed)

@@ -285,7 +285,9 @@ impl ImagesHandle {
     async fn pull_secrets(&self, pod: &DesiredPod) -> Vec<Arc<Secret>> {
         let mut found = Vec::new();
         let mut missing = Vec::new();
-        for name in pod.spec().image_pull_secrets.iter().flatten().map(|reference| reference.name.as_str()) {
+        let names = pod.spec().image_pull_secrets.iter().flatten().map(|reference| reference.name.as_str());
+        // The API server lets references without a name through.
+        for name in names.filter(|name| !name.is_empty()) {
             match self.cluster.secret(&pod.key.namespace, name).await {
                 Ok(secret) => found.push(secret),
                 Err(_) => missing.push(name),

@@ -264,7 +264,7 @@ fn keyed(path: &str, list: &str, values: Option<&BTreeMap<String, String>>) -> O
     Some(values.and_then(|values| values.get(key)).cloned().unwrap_or_default())
 }
 
-/// Rounded up to the divisor; a limit that is not set is what the node can give.
+/// Rounded up to the divisor; a limit that is not set, or 0, is what the node can give.
 fn resource_value(
     pod: &DesiredPod,
     container: &Container,
@@ -284,7 +284,7 @@ fn resource_value(
         "requests" => resources.and_then(|r| r.requests.as_ref()),
         _ => return Err(unsupported()),
     };
-    let quantity = quantities.and_then(|list| list.get(resource));
+    let quantity = quantities.and_then(|list| list.get(resource)).filter(|quantity| quantity.0 != "0");
     // Without a limit of its own a container is limited by the pod's.
     let quantity = quantity.or_else(|| pod_limit(pod.spec(), resource).filter(|_| list == "limits"));
     let allocatable = Requests::in_list(Some(&node.allocatable));
@@ -321,6 +321,10 @@ fn service_environment(pod: &DesiredPod, services: &[Arc<Service>]) -> BTreeMap<
     for service in services {
         let (namespace, name) = (service.metadata.namespace.as_deref(), service.metadata.name.as_deref());
         let (Some(namespace), Some(name)) = (namespace, name) else { continue };
+        // One without an address does not hide the API server's, which may have its name.
+        if address(service).is_none() {
+            continue;
+        }
         if namespace == "default" && name == "kubernetes" {
             chosen.entry(name).or_insert(service);
         } else if links && namespace == &*pod.key.namespace {
@@ -334,10 +338,14 @@ fn service_environment(pod: &DesiredPod, services: &[Arc<Service>]) -> BTreeMap<
     list
 }
 
+fn address(service: &Service) -> Option<&str> {
+    service.spec.as_ref()?.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None")
+}
+
 fn service_variables(name: &str, service: &Service, list: &mut BTreeMap<String, String>) {
     let Some(spec) = &service.spec else { return };
     let ports = spec.ports.as_deref().unwrap_or_default();
-    let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else { return };
+    let Some(ip) = address(service) else { return };
     let Some(first) = ports.first() else { return };
     let prefix = variable_name(name);
     list.insert(format!("{prefix}_SERVICE_HOST"), ip.to_owned());

@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{
     HostPathVolumeSource, NFSVolumeSource, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim,
     PersistentVolumeSpec, Pod, Volume, VolumeDevice, VolumeMount,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::Ipv6Addr;
@@ -91,9 +92,9 @@ impl Backing {
             (None, Some(_)) => (format!("{}-{}", pod.metadata.name.as_deref().unwrap_or_default(), volume.name), false),
             (None, None) => return None,
         };
+        let owner = volume.ephemeral.is_some().then_some(pod);
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let bound = bound(cluster, namespace, &claim, read_only).await;
-        let bound = bound.map_err(|why| format!("error processing PVC {namespace}/{claim}: {why}"));
+        let bound = bound(cluster, namespace, &claim, read_only, owner).await;
         Some(bound.and_then(|backing| check_use(pod, &volume.name, backing.block).map(|()| backing)))
     }
 
@@ -221,15 +222,39 @@ fn make_target(target: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o750).create(target)
 }
 
-async fn bound(cluster: &dyn Cluster, namespace: &str, claim: &str, read_only: bool) -> Result<Backing, String> {
-    let claim = cluster.persistent_volume_claim(namespace, claim).await;
-    let claim = claim.map_err(|error| format!("failed to fetch PVC from API server: {error}"))?;
-    let name = volume_of(&claim)?;
-    let volume = cluster.persistent_volume(name).await.map_err(|error| match error {
-        ClusterError::NotFound(_) => format!("failed to fetch PV {name} from API server: {error}"),
-        error => error.to_string(),
+/// `owner`: the pod that the claim must have been made for.
+async fn bound(
+    cluster: &dyn Cluster,
+    namespace: &str,
+    name: &str,
+    read_only: bool,
+    owner: Option<&Pod>,
+) -> Result<Backing, String> {
+    let failed = |why: String| format!("error processing PVC {namespace}/{name}: {why}");
+    let claim = cluster.persistent_volume_claim(namespace, name).await;
+    let claim = claim.map_err(|error| failed(format!("failed to fetch PVC from API server: {error}")))?;
+    let volume = volume_of(&claim).map_err(failed)?;
+    owner.map_or(Ok(()), |pod| check_made_for(&claim, pod))?;
+    let found = cluster.persistent_volume(volume).await.map_err(|error| match error {
+        ClusterError::NotFound(_) => failed(format!("failed to fetch PV {volume} from API server: {error}")),
+        error => failed(error.to_string()),
     })?;
-    of_volume(&volume, &claim, read_only)
+    of_volume(&found, &claim, read_only).map_err(failed)
+}
+
+/// Somebody else's claim may have the name of the one that is made for a pod's ephemeral volume (`VolumeIsForPod`).
+fn check_made_for(claim: &PersistentVolumeClaim, pod: &Pod) -> Result<(), String> {
+    let mut owners = claim.metadata.owner_references.iter().flatten();
+    let controller = owners.find(|owner| owner.controller == Some(true)).map(|owner| &owner.uid);
+    if controller.is_some() && controller == pod.metadata.uid.as_ref() {
+        return Ok(());
+    }
+    let full = |meta: &ObjectMeta| {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        format!("{}/{}", text(&meta.namespace), text(&meta.name))
+    };
+    let (claim, pod) = (full(&claim.metadata), full(&pod.metadata));
+    Err(format!("PVC {claim} was not created for pod {pod} (pod is not owner)"))
 }
 
 /// Name of the volume that a claim is bound to.
@@ -252,11 +277,15 @@ fn of_volume(volume: &PersistentVolume, claim: &PersistentVolumeClaim, read_only
         return Err(format!("PV {name:?}: its name is no file name"));
     }
     let Some(spec) = &volume.spec else { return Err(format!("PV {name} has no spec")) };
-    let holder = spec.claim_ref.as_ref().and_then(|holder| holder.uid.as_deref());
-    if holder != claim.metadata.uid.as_deref() {
+    let Some(holder) = &spec.claim_ref else {
+        let why = "it has a nil pv.Spec.ClaimRef indicating it is not yet bound to the claim";
+        return Err(format!("found PV object {name} but {why}"));
+    };
+    if holder.uid != claim.metadata.uid {
+        let uid = |uid: &Option<String>| uid.clone().unwrap_or_default();
+        let (holder, claim) = (uid(&holder.uid), uid(&claim.metadata.uid));
         return Err(format!(
-            "found PV object {name:?} with claimRef.UID {:?} not matching",
-            holder.unwrap_or_default()
+            "found PV object {name} but its pv.Spec.ClaimRef.UID {holder} does not point to claim.UID {claim}"
         ));
     }
     let csi = || Wanted::of_volume(volume, claim, read_only).map(|wanted| Source::Csi(Box::new(wanted)));
@@ -338,7 +367,16 @@ mod tests {
         let disk = json!({"hostPath": {"path": "/data", "type": "Directory"}});
         check(volume("u", disk.clone()), claim("Pending"), "PVC is not bound");
         check(volume("u", disk.clone()), claim("Bound"), "HostPath { path: \"/data\", kind: \"Directory\" }");
-        check(volume("x", disk), claim("Bound"), "found PV object \"pv\" with claimRef.UID \"x\" not matching");
+        check(
+            volume("x", disk),
+            claim("Bound"),
+            "found PV object pv but its pv.Spec.ClaimRef.UID x does not point to claim.UID u",
+        );
+        check(
+            json!({"metadata": {"name": "pv"}, "spec": {"hostPath": {"path": "/data"}}}),
+            claim("Bound"),
+            "found PV object pv but it has a nil pv.Spec.ClaimRef indicating it is not yet bound to the claim",
+        );
         check(
             volume("u", json!({"local": {"path": "/mnt/ssd"}})),
             claim("Bound"),
@@ -354,6 +392,21 @@ mod tests {
             claim("Bound"),
             "PV pv is of a kind that this node does not support: only hostPath, local, nfs and csi are",
         );
+    }
+
+    #[test]
+    fn an_ephemeral_volumes_claim_must_have_been_made_for_the_pod() {
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"}})).unwrap();
+        let owner = |uid: &str, controller: bool| json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid, "controller": controller}]);
+        for (owners, is_its_own) in
+            [(owner("u", true), true), (owner("u", false), false), (owner("x", true), false), (json!([]), false)]
+        {
+            let meta = json!({"name": "p-v", "namespace": "d", "ownerReferences": owners});
+            let claim = serde_json::from_value(json!({"metadata": meta})).unwrap();
+            let refused = "PVC d/p-v was not created for pod d/p (pod is not owner)".to_owned();
+            assert_eq!(check_made_for(&claim, &pod), if is_its_own { Ok(()) } else { Err(refused) });
+        }
     }
 
     #[test]

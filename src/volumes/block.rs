@@ -114,7 +114,7 @@ pub(super) fn size(device: &Path) -> io::Result<u64> {
     fs::File::open(device)?.seek(SeekFrom::End(0))
 }
 
-fn is_device(path: &Path) -> bool {
+pub(super) fn is_device(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_block_device())
 }
 

@@ -98,6 +98,10 @@ impl MountJob {
             || self.placed.read_only.contains(&mount.name)
             || self.is_content(&mount.name);
         let recursive_read_only = match mount.recursive_read_only.as_deref() {
+            Some("Enabled") if !self.recursive_read_only => {
+                let why = "requested recursive read-only mode, but it is not supported by the runtime";
+                return Err(format!("failed to resolve recursive read-only mode: volume {:?} {why}", mount.name));
+            }
             Some("Enabled") => true,
             Some("IfPossible") => self.recursive_read_only,
             _ => false,
@@ -140,7 +144,12 @@ impl MountJob {
 
     fn bind_sub_path(&self, index: usize, mount: &VolumeMount, volume: &Path, path: &Path) -> Result<PathBuf, String> {
         let (name, container) = (&mount.name, &self.container);
-        sub_path::make(volume, path).map_err(|error| {
+        let made = match fs::metadata(volume.join(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => sub_path::make(volume, path),
+            // As the kubelet: what is there is refused only when it is bound, wherever it is.
+            Ok(_) | Err(_) => Ok(()),
+        };
+        made.map_err(|error| {
             tracing::warn!(%error, volume = mount.name, "subPath directory not made");
             format!("failed to create subPath directory for volumeMount {name:?} of container {container:?}")
         })?;

@@ -89,7 +89,7 @@ fn resource_text(pod: &Pod, wanted: &ResourceFieldSelector, facts: &NodeFacts) -
         Some(("requests", resource)) => (requests, resource),
         _ => return Err(format!("unsupported container resource : {}", wanted.resource)),
     };
-    let own = values.and_then(|values| values.get(resource));
+    let own = values.and_then(|values| values.get(resource)).filter(|quantity| quantity.0 != "0");
     let quantity = match wanted.resource.starts_with("limits.") {
         true => own
             .or_else(|| pod.spec.as_ref().and_then(|spec| pod_limit(spec, resource)))

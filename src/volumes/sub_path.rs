@@ -47,7 +47,7 @@ pub(super) fn make(volume: &Path, sub_path: &Path) -> io::Result<()> {
 /// Binds `sub_path` of `volume` onto `target`; a target that shows the same file already is left, another is replaced.
 pub(super) fn bind(volume: &Path, sub_path: &Path, target: &Path) -> io::Result<()> {
     let root = open_root(volume)?;
-    let source = open_below(&root, sub_path)?;
+    let source = open_below(&root, &without_links(volume, sub_path))?;
     let wanted = fstat(&source)?;
     let is_dir = wanted.st_mode & libc::S_IFMT == libc::S_IFDIR;
     if target.exists() && mounts::is_mount_point(target)? {
@@ -73,6 +73,16 @@ pub(super) fn bind(volume: &Path, sub_path: &Path, target: &Path) -> io::Result<
     }
     // By descriptor: the path could be exchanged between check and mount.
     mounts::bind(&PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd())), target)
+}
+
+/// The same path without links, which may name the volume's own folder in full; where that leads out of the volume, or to
+/// nothing, the path as it is.
+fn without_links(volume: &Path, sub_path: &Path) -> PathBuf {
+    let found = volume.canonicalize().and_then(|volume| {
+        let found = volume.join(sub_path).canonicalize()?;
+        Ok(found.strip_prefix(volume).map_or_else(|_| sub_path.to_owned(), Path::to_owned))
+    });
+    found.unwrap_or_else(|_| sub_path.to_owned())
 }
 
 pub(super) fn open_root(path: &Path) -> io::Result<OwnedFd> {
@@ -153,5 +163,21 @@ mod tests {
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
         make(&volume, Path::new("within/three")).unwrap();
         assert!(volume.join("one/three").is_dir());
+    }
+
+    #[test]
+    fn a_link_that_names_the_volumes_own_folder_in_full_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path().join("v");
+        fs::create_dir_all(volume.join("releases/1")).unwrap();
+        symlink(volume.join("releases/1"), volume.join("current")).unwrap();
+        symlink(dir.path(), volume.join("out")).unwrap();
+        let root = open_root(&volume).unwrap();
+        for (path, followed) in [("current", "releases/1"), ("out", "out"), ("none", "none"), ("releases", "releases")]
+        {
+            assert_eq!(without_links(&volume, Path::new(path)), Path::new(followed));
+        }
+        assert!(open_below(&root, &without_links(&volume, Path::new("current"))).is_ok());
+        assert!(open_below(&root, &without_links(&volume, Path::new("out"))).is_err());
     }
 }

@@ -154,6 +154,16 @@ async fn what_is_missing_is_said_in_the_kubelets_words() {
         let error = node.volumes.place(&pod(json!({"containers": [], "volumes": [volume]}))).await.unwrap_err();
         assert_eq!(error.to_string(), format!("MountVolume.SetUp failed for volume {want}"));
     }
+    let both = json!([{"name": "a", "configMap": {"name": "x"}}, {"name": "b", "secret": {"secretName": "y"}}]);
+    let failed = node.volumes.place(&pod(json!({"containers": [], "volumes": both}))).await.unwrap_err();
+    let each: Vec<_> = failed.0.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        each,
+        [
+            "MountVolume.SetUp failed for volume \"a\" : configmap \"x\" not found",
+            "MountVolume.SetUp failed for volume \"b\" : secret \"y\" not found",
+        ]
+    );
 }
 
 #[tokio::test]
@@ -166,6 +176,7 @@ async fn sub_paths_never_lead_out_of_the_volume() {
         (mount("subPathExpr", "$(UP)/x"), "unable to provision SubPath `../x`: must not contain '..'"),
         (mount("subPathExpr", "$(NO)"), "missing value for NO"),
         (mount("subPath", "link/x"), "failed to create subPath directory for volumeMount \"e\" of container \"c\""),
+        (mount("subPath", "link"), "failed to prepare subPath for volumeMount \"e\" of container \"c\""),
         (json!({"name": "zz", "mountPath": "/d"}), "cannot find volume \"zz\" to mount into container \"c\""),
     ] {
         let pod = pod(json!({

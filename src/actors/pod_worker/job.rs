@@ -4,6 +4,7 @@ use super::start::{self, StartFailure, Started};
 use super::{WorkerContext, cleanup, hooks, resize};
 use crate::actors::images::ImageFailure;
 use crate::actors::status::Shown;
+use crate::cluster::ClusterError;
 use crate::decide::terminate::MIN_GRACE;
 use crate::decide::{dns, sandbox};
 use crate::ids::{ContainerId, ContainerName, SandboxId};
@@ -165,18 +166,16 @@ async fn place(context: &WorkerContext, pod: &DesiredPod, tries: u32) -> Result<
         true => context.volumes.place_offline(&pod.pod).await,
         false => context.volumes.place(&pod.pod).await,
     };
-    placed.map_err(|error| {
-        let (reason, message) = (error.reason(), error.to_string());
-        let quiet = match error {
-            VolumeError::Claim { .. } => tries < QUIET_TRIES,
-            VolumeError::NotAttached { .. } => tries < ATTACH_TRIES,
-            _ => false,
-        };
-        if quiet {
-            return message;
+    let quiet = |error: &VolumeError| match error {
+        VolumeError::Claim { .. } => tries < QUIET_TRIES,
+        VolumeError::NotAttached { .. } => tries < ATTACH_TRIES,
+        _ => false,
+    };
+    placed.map_err(|failed| {
+        for error in failed.0.iter().filter(|error| !quiet(error)) {
+            context.recorder.pod(&pod.pod, None, true, error.reason(), error.to_string());
         }
-        context.recorder.pod(&pod.pod, None, true, reason, message.clone());
-        message
+        failed.to_string()
     })
 }
 
@@ -267,15 +266,14 @@ async fn user_namespace(
     context.volumes.user_namespace(&pod.uid).await.map(Some)
 }
 
-/// The handler of the pod's runtime class; empty is the runtime's default.
+/// The handler of the pod's runtime class; empty is the runtime's default (`LookupRuntimeHandler`).
 async fn runtime_handler(context: &WorkerContext, pod: &DesiredPod) -> Result<String, String> {
     match pod.spec().runtime_class_name.as_deref().filter(|class| !class.is_empty()) {
         None => Ok(String::new()),
-        Some(class) => context
-            .cluster
-            .runtime_handler(class)
-            .await
-            .map_err(|error| format!("failed to get sandbox runtime: {error}")),
+        Some(class) => context.cluster.runtime_handler(class).await.map_err(|error| match error {
+            ClusterError::NotFound(_) => format!("runtimeclass.node.k8s.io {class:?} not found"),
+            error => format!("failed to lookup RuntimeClass {class}: {error}"),
+        }),
     }
 }
 

@@ -36,7 +36,7 @@ fn sources() -> Sources {
 fn check(container: Value, expected: &str) {
     let mut whole = json!({"name": "c", "resources": {"limits": {"cpu": "1500m"}, "requests": {"memory": "100M"}}});
     whole.as_object_mut().unwrap().extend(container.as_object().unwrap().clone());
-    let other = json!({"name": "o", "resources": {"limits": {"memory": "64Mi"}}});
+    let other = json!({"name": "o", "resources": {"limits": {"memory": "64Mi", "cpu": "0"}}});
     let pod = json!({
         "metadata": {"name": "p", "namespace": "d", "uid": "u", "labels": {"l": "x"}, "annotations": {"an/n": "y"}},
         "spec": {"nodeName": "n", "serviceAccountName": "sa", "containers": [whole, other]},
@@ -160,6 +160,7 @@ fn services_show_under_their_names_and_are_left_out_where_links_are_off() {
         service("d", "headless", "None"),
         service("e", "other", "10.1.0.2"),
         service("default", "kubernetes", "10.1.0.3"),
+        service("d", "kubernetes", "None"),
     ];
     let names = |links: bool| {
         let pod = json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"},

@@ -48,9 +48,15 @@ impl Places {
     pub(super) fn progress(&self, link: &Path) -> Progress {
         match fs::read_link(link) {
             Ok(to) if to == self.data => Progress::Begun,
-            Ok(to) if to.starts_with(&self.published) => Progress::Shown,
+            // What is published is linked to before it is there and, where it is the device itself, ever after.
+            Ok(to) if to.starts_with(&self.published) && !self.is_bound(&to) => Progress::Shown,
             Ok(_) | Err(_) => Progress::Given,
         }
+    }
+
+    /// Whether the pod has what is published there for it.
+    fn is_bound(&self, published: &Path) -> bool {
+        published.file_name().is_some_and(|uid| block::is_device(&self.global.join(uid)))
     }
 
     /// Notes that the pod is to have it: its link says how far it has come, as the record is all pods'. Nor does the

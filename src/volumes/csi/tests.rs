@@ -257,7 +257,7 @@ async fn a_volume_that_must_be_attached_waits_for_that_and_is_in_use_meanwhile()
     node.claim(json!({}));
     let unique = "kubernetes.io/csi/d.ex.org^h-1";
     node.facts.send_if_modified(|facts| facts.volumes_in_use.insert(unique.to_owned()));
-    let waits = "Unable to attach or mount volumes: unmounted volumes=[v], unattached volumes=[v], failed to process volumes=[]: timed out waiting for the condition";
+    let waits = "Unable to attach or mount volumes: unmounted volumes=[v], unattached volumes=[v], failed to process volumes=[]: context deadline exceeded";
     assert_eq!(node.fails(&by_claim("u-1")).await, waits);
     assert!(node.csi.in_use.borrow().contains(unique));
     node.remove("u-1").await.unwrap();
@@ -435,6 +435,30 @@ async fn a_block_volume_is_mapped_for_each_pod_under_the_kubelets_names() {
     assert_eq!(node.fake.asked(), ["stage h-1", "publish h-1", "unpublish h-1", "unstage h-1"]);
     assert!(!places.join("pv").exists() && !node.root.path().join("pods/u-2").exists());
     assert_eq!(fs::read(node.root.path().join("disk/h-1")).unwrap(), vec![7; 1 << 20]);
+}
+
+#[tokio::test]
+async fn a_device_for_one_pod_is_refused_to_another_while_the_first_has_it() {
+    if !has_loop_devices() {
+        return;
+    }
+    let node = Node::new(&[NodeRpcType::StageUnstageVolume]);
+    node.describe(json!({"attachRequired": false}));
+    node.claim(json!({}));
+    let mut volume = node.cluster.get_object("persistentvolumes", "pv").unwrap();
+    volume["spec"]["volumeMode"] = json!("Block");
+    volume["spec"]["accessModes"] = json!(["ReadWriteOncePod"]);
+    node.cluster.put_object("persistentvolumes", volume);
+    fs::create_dir_all(node.root.path().join("disk")).unwrap();
+    fs::write(node.root.path().join("disk/h-1"), vec![7; 1 << 20]).unwrap();
+    node.volumes.place(&by_claim("u-1")).await.unwrap();
+    assert_eq!(
+        node.fails(&by_claim("u-2")).await,
+        "MapVolume.SetUpDevice failed for volume \"pv\" : volume uses the ReadWriteOncePod access mode and is already in use by another pod"
+    );
+    node.remove("u-1").await.unwrap();
+    node.volumes.place(&by_claim("u-2")).await.unwrap();
+    node.remove("u-2").await.unwrap();
 }
 
 /// What is asked of the driver when a pod goes whose volume could not be had.

@@ -211,7 +211,8 @@ impl PodWorker {
     }
 
     fn publish(&mut self, status: PodStatus) {
-        let gone = self.memory.stop.as_ref().is_some_and(|stop| stop.cause == StopCause::Gone);
+        // The mirror of a static pod stays until that has ended.
+        let gone = self.memory.stop.as_ref().is_some_and(|stop| stop.cause == StopCause::Gone) && !self.pod.is_static;
         if status.phase.as_deref() == Some("Running") {
             self.timing.running(clock::now());
         }

@@ -65,8 +65,18 @@ fn drop_empty(container: &mut Value) {
     fields.retain(|name, value| !(name == "lastState" && value.as_object().is_some_and(Map::is_empty)));
 }
 
+/// Of objects the keys that differ: those that are not named stay, those that are to go must be.
 fn difference(patch: &mut Map<String, Value>, field: &str, api: Option<&Value>, ours: Option<&Value>) {
     match (api, ours) {
+        (Some(Value::Object(old)), Some(Value::Object(new))) => {
+            let mut inner = Map::new();
+            for key in old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))) {
+                difference(&mut inner, key, old.get(key), new.get(key));
+            }
+            if !inner.is_empty() {
+                patch.insert(field.to_owned(), Value::Object(inner));
+            }
+        }
         (_, Some(ours)) if api != Some(ours) => drop(patch.insert(field.to_owned(), ours.clone())),
         (Some(_), None) => drop(patch.insert(field.to_owned(), Value::Null)),
         _ => {}
@@ -162,6 +172,27 @@ mod tests {
             json!({"conditions": [{"type": "Ready", "status": "False", "reason": "X"}, {"type": "a/b", "status": "True"}]}),
             json!({"conditions": [{"type": "Ready", "status": "True"}]}),
             &expect![[r#"{"conditions":[{"reason":null,"status":"True","type":"Ready"}]}"#]],
+        );
+    }
+
+    #[test]
+    fn of_resources_those_that_are_gone_are_nulled() {
+        let api = json!({"allocatedResources": {"cpu": "1", "x/y": "1"},
+            "resources": {"limits": {"cpu": "1", "memory": "2"}, "requests": {"cpu": "1"}}});
+        check(
+            api.clone(),
+            json!({"allocatedResources": {"cpu": "2"}, "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}}),
+            &expect![[r#"{"allocatedResources":{"cpu":"2","x/y":null},"resources":{"limits":{"memory":null}}}"#]],
+        );
+        check(
+            api,
+            json!({"resources": {"requests": {"cpu": "1"}}}),
+            &expect![[r#"{"allocatedResources":null,"resources":{"limits":null}}"#]],
+        );
+        check(
+            json!({}),
+            json!({"resources": {"requests": {"cpu": "1"}}}),
+            &expect![[r#"{"resources":{"requests":{"cpu":"1"}}}"#]],
         );
     }
 

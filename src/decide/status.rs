@@ -567,7 +567,8 @@ fn phase(scene: &Scene<'_>, status: &api::PodStatus, ended: bool) -> &'static st
         return "Pending";
     }
     let all_succeeded = tally.stopped == tally.succeeded;
-    let over = ended || containers::finished(scene);
+    // As upstream: a static pod that nobody wants any more does not fail, its mirror only goes.
+    let over = (ended && !is_withdrawn(scene)) || containers::finished(scene);
     match (over, all_succeeded) {
         (false, _) => "Running",
         (true, true) => "Succeeded",
@@ -622,11 +623,17 @@ fn shown_phase(scene: &Scene<'_>, phase: &'static str, stop: Option<&Stop>, ende
     match (before, phase) {
         (Some("Succeeded"), _) => "Succeeded",
         (Some("Failed"), _) => "Failed",
+        _ if ended && is_withdrawn(scene) => phase,
         _ if ended => end_phase(phase, stop),
         (Some("Running"), "Succeeded" | "Failed") => "Running",
         (_, "Succeeded" | "Failed") => "Pending",
         _ => phase,
     }
+}
+
+/// Is it a static pod without a manifest?
+fn is_withdrawn(scene: &Scene<'_>) -> bool {
+    scene.pod.is_static && scene.pod.gone
 }
 
 /// A pod that stops ends Succeeded or Failed, whatever it was.

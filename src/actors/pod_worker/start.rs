@@ -49,14 +49,11 @@ pub(super) async fn start(
     let Some(wanted) = pod.container(step.name.as_str()) else {
         return Err(failed("CreateContainerConfigError", format!("container {} left the pod", step.name)));
     };
-    let input = async {
-        let input = input(context, pod, wanted, placed, step).await?;
-        match pod.target_of(step.name.as_str()) {
-            Some(target) if step.target.is_none() => Err(format!("unable to find target container {target}")),
-            Some(_) | None => Ok(input),
-        }
-    };
-    let (input, devices) = input.await.map_err(|message| failed("CreateContainerConfigError", message))?;
+    if let Some(target) = pod.target_of(step.name.as_str()).filter(|_| step.target.is_none()) {
+        return Err(failed("CreateContainerConfigError", format!("unable to find target container {target}")));
+    }
+    let input = input(context, pod, wanted, placed, step).await;
+    let (input, devices) = input.map_err(|message| failed("CreateContainerConfigError", message))?;
     let id = context
         .runtime
         .create_container_with(&step.sandbox, &input, &devices)

@@ -215,3 +215,25 @@ fn initialized_is_not_taken_back() {
         "#]],
     );
 }
+
+#[test]
+fn a_static_pod_whose_manifest_goes_does_not_end_in_failure() {
+    let phase = |policy: &str, code: i32| {
+        let mut case = healthy();
+        case.policy(policy);
+        case.delete(20);
+        case.seen.containers = vec![container("a", 0, exited(code, 1)), container("b", 0, exited(0, 1))];
+        case.seen.sandboxes[0].ready = false;
+        case.memory.stopped_sandboxes.insert(SandboxId::new("s0"));
+        let pod = DesiredPod::new(Arc::new(serde_json::from_value(case.pod).expect("a pod"))).expect("a whole pod");
+        let pod = DesiredPod { gone: true, is_static: true, ..pod };
+        let (seen, memory) = (&case.seen, &case.memory);
+        let now = Now { wall: time(NOW), mono: Instant::now() };
+        plan(Scene { pod: &pod, seen, memory, now, node_ips: &[], delays: case.delays }).status.phase
+    };
+    for (policy, code, expected) in
+        [("Always", 143, "Running"), ("OnFailure", 143, "Running"), ("Never", 143, "Failed"), ("Never", 0, "Succeeded")]
+    {
+        assert_eq!(phase(policy, code).as_deref(), Some(expected), "{policy} {code}");
+    }
+}

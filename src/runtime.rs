@@ -145,6 +145,25 @@ pub struct RuntimeInfo {
     pub supplemental_groups_policy: bool,
 }
 
+impl RuntimeInfo {
+    /// Why nothing can run, in the kubelet's words.
+    pub fn runtime_problem(&self) -> Option<String> {
+        let text = self.runtime_ready.as_ref().err()?;
+        Some(problem("container runtime", "RuntimeReady", text))
+    }
+
+    /// Why no pod gets a network of its own.
+    pub fn network_problem(&self) -> Option<String> {
+        let text = self.network_ready.as_ref().err()?;
+        Some(problem("container runtime network", "NetworkReady", text))
+    }
+}
+
+fn problem(what: &str, condition: &str, text: &str) -> String {
+    let (reason, message) = text.split_once(": ").unwrap_or(("", text));
+    format!("{what} not ready: {condition}=false reason:{reason} message:{message}")
+}
+
 /// A lifecycle hint: truth is always read by `observe`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuntimeEvent {

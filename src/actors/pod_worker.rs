@@ -309,9 +309,25 @@ impl PodWorker {
             {
                 retry.at = clock::now().mono;
             }
+            self.forget_images(&pod);
             self.pod = pod;
             self.republish = true;
             self.timing.updated();
+        }
+    }
+
+    /// Of containers that are to run another image: what came of the one before, or still comes, is of no use.
+    fn forget_images(&mut self, next: &DesiredPod) {
+        for wanted in next.all_containers() {
+            let name = wanted.name();
+            if self.pod.container(name.as_str()).is_none_or(|before| before.image() == wanted.image()) {
+                continue;
+            }
+            self.memory.images.remove(&name);
+            self.memory.start_errors.remove(&name);
+            if let Some(pull) = self.aborts.get(&StepKey::Image(name)) {
+                pull.abort();
+            }
         }
     }
 
@@ -395,8 +411,12 @@ impl PodWorker {
             }
             Outcome::PreStopped(container) => drop(self.memory.pre_stopped.insert(container)),
             Outcome::Changed => self.look_now(),
-            Outcome::SandboxStopped(id) => {
-                self.memory.stopped_sandboxes.insert(id);
+            Outcome::SandboxStopped(id, result) => {
+                let before = self.memory.stop_retry.take();
+                match result {
+                    Ok(()) => drop(self.memory.stopped_sandboxes.insert(id)),
+                    Err(message) => self.memory.stop_retry = Some(next_retry(before.as_ref(), message, now)),
+                }
                 self.look_now();
             }
             Outcome::Failed => self.look_at = Some(now + LOOK_RETRY),

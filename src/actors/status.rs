@@ -74,6 +74,8 @@ struct Update {
     done: Vec<oneshot::Sender<()>>,
     failures: u32,
     not_before: Option<Instant>,
+    /// The API server refused it: it may take another.
+    refused: bool,
     /// When the first change that is not written yet came.
     since: Instant,
 }
@@ -124,8 +126,12 @@ impl StatusHandle {
             done: Vec::new(),
             failures: 0,
             not_before: None,
+            refused: false,
             since: clock::now().mono,
         });
+        if update.refused && update.status != *status {
+            (update.refused, update.not_before) = (false, None);
+        }
         update.pod = pod.clone();
         update.status = status.clone();
         update.delete |= delete;
@@ -220,13 +226,14 @@ impl StatusTask {
                 let wait = FIRST_RETRY.saturating_mul(1 << update.failures.min(10)).min(MAX_RETRY);
                 tracing::warn!(%uid, pod = %update.key, error = %error, failures = update.failures, "pod status not written");
                 update.not_before = Some(clock::now().mono + wait);
+                update.refused = matches!(error, ClusterError::Rejected(_));
                 match state.pending.get_mut(&uid) {
                     // A newer one came meanwhile: it inherits what waits for this.
                     Some(newer) => {
                         newer.delete |= update.delete;
                         newer.done.append(&mut update.done);
                         newer.failures = update.failures;
-                        newer.not_before = update.not_before;
+                        newer.not_before = update.not_before.filter(|_| !update.refused);
                     }
                     None => drop(state.pending.insert(uid, update)),
                 }
@@ -282,6 +289,7 @@ mod tests {
     use super::*;
     use crate::clock::crowd::Door;
     use crate::cluster::fake::FakeCluster;
+    use crate::supervisor::Supervisor;
     use serde_json::json;
 
     #[tokio::test(start_paused = true)]
@@ -316,5 +324,29 @@ mod tests {
             assert_eq!(seen(Duration::from_millis(1)).await, "four", "who runs waits for nobody");
         };
         tokio::select! { () = task => unreachable!("it never ends"), () = publishing => {} }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_after_a_refused_status_does_not_wait_for_it() {
+        let pod = json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"}, "spec": {"containers": []}});
+        let cluster = Arc::new(FakeCluster::default());
+        cluster.put_pod(serde_json::from_value(pod.clone()).unwrap());
+        let (handle, task) = StatusHandle::new(cluster.clone(), Crowd::none());
+        let tasks = Supervisor::new();
+        tasks.spawn("status", task);
+        let shown = Shown::of(&DesiredPod::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap()).unwrap();
+        let status = |phase: &str| Arc::new(PodStatus { phase: Some(phase.to_owned()), ..Default::default() });
+        for (error, waits) in
+            [(ClusterError::Rejected("no".to_owned()), false), (ClusterError::Unavailable("away".to_owned()), true)]
+        {
+            cluster.fail("patch_pod_status", error);
+            handle.publish(&shown, &status("Pending"));
+            // Long enough for the first try, not for the second.
+            tokio::time::sleep(FIRST_RETRY).await;
+            let begun = clock::now().mono;
+            handle.confirm(&shown, &status("Running"), false).await;
+            assert_eq!(begun.elapsed() > Duration::ZERO, waits);
+        }
+        tasks.stop().await;
     }
 }

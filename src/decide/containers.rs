@@ -136,7 +136,7 @@ fn replace_old_sandbox(scene: &Scene<'_>, out: &mut Out) -> bool {
         let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
         out.events.push(PodEvent { container: None, warning: false, reason: "SandboxChanged", message });
     }
-    out.steps.push(Step::StopSandbox { id: old.id.clone() });
+    sandbox::stop(scene, old, out);
     false
 }
 

@@ -42,6 +42,14 @@ pub(crate) fn run(scene: &Scene<'_>, attempt: u32, out: &mut Out) {
     }
 }
 
+/// Stops a sandbox, unless the last try failed a moment ago.
+pub(crate) fn stop(scene: &Scene<'_>, sandbox: &ObservedSandbox, out: &mut Out) {
+    match &scene.memory.stop_retry {
+        Some(retry) if retry.at > scene.now.mono => out.wake_at(retry.at),
+        Some(_) | None => out.steps.push(Step::StopSandbox { id: sandbox.id.clone() }),
+    }
+}
+
 /// The host name inside the pod: `spec.hostname` or the pod's name, cut to 63 bytes; with the cluster's domain where
 /// `setHostnameAsFQDN` asks for it; empty with host network.
 pub fn hostname(pod: &DesiredPod, cluster_domain: &str) -> String {

@@ -283,7 +283,10 @@ fn shown(
                     status.state = Some(waits);
                     status.ready = false;
                 }
-                None => status.state = Some(state),
+                None => match previous.filter(|shown| begins_unnoticed(scene, stop, wanted, container, shown)) {
+                    Some(running) => return running.clone(),
+                    None => status.state = Some(state),
+                },
             }
         }
         ContainerState::Created => {
@@ -295,6 +298,25 @@ fn shown(
         }
     }
     status
+}
+
+/// It was stopped to start anew, and nothing keeps it: as the kubelet, which does both in one go, the end is shown as the
+/// last state of the next run. The API server would forbid to show one that its policy does not start again.
+fn begins_unnoticed(
+    scene: &Scene<'_>,
+    stop: Option<&Stop>,
+    wanted: Wanted<'_>,
+    container: &ObservedContainer,
+    shown: &api::ContainerStatus,
+) -> bool {
+    let ContainerState::Exited { exit_code, .. } = container.state else { return false };
+    let ran = shown.container_id.as_deref() == Some(&container_id(container))
+        && shown.state.as_ref().is_some_and(|state| state.running.is_some());
+    let stays = scene.sandbox().is_some_and(|sandbox| sandbox.ready && sandbox.id == container.sandbox);
+    stop.is_none()
+        && ran
+        && scene.memory.renewed.contains(&container.id)
+        && (stays || !containers::should_restart(scene.pod, wanted, exit_code))
 }
 
 /// Does it show how the container ended before? Such a status stays until the postStart hook of the next run is over.
@@ -516,17 +538,25 @@ fn restart_wait(
 ) -> Option<api::ContainerState> {
     let shown = previous(&scene.memory.status, container.name.as_str());
     if let Some(stop) = stop {
-        // One that waited for its next run goes on to show so where nobody deletes the pod (`ShouldContainerBeRestarted`).
-        let waits = shown.filter(|shown| shown.container_id.as_deref() == Some(&container_id(container)));
-        let waits = waits.and_then(|shown| shown.state.clone()).filter(|state| state.waiting.is_some());
-        return waits.filter(|_| matches!(stop.cause, StopCause::Deadline | StopCause::Removed));
+        // One that waited for its next run goes on to show so where nobody deletes the pod (`ShouldContainerBeRestarted`),
+        // and as lost in the end.
+        let state =
+            shown.filter(|shown| shown.container_id.as_deref() == Some(&container_id(container)))?.state.as_ref();
+        let waits =
+            state.filter(|state| state.waiting.is_some() || **state == terminated_state(lost("terminated", "")));
+        return waits.filter(|_| matches!(stop.cause, StopCause::Deadline | StopCause::Removed)).cloned();
     }
     let succeeded_init = wanted.kind == ContainerKind::Init && exit_code == 0;
     let restarts_all = restart_all::is_asked(wanted, exit_code);
     if succeeded_init || restarts_all || containers::has_ended_for_good(scene, wanted, container) {
         return None;
     }
-    let Due::At { delay, .. } = backoff::restart_due(scene, container) else { return waiting(scene, wanted) };
+    let Due::At { delay, .. } = backoff::restart_due(scene, container) else {
+        // What it has waited for shows until it runs.
+        let waited = shown.filter(|shown| shown.container_id.as_deref() == Some(&container_id(container)));
+        let waited = waited.and_then(|shown| shown.state.clone()).filter(|state| state.waiting.is_some());
+        return waiting(scene, wanted).or(waited.filter(|state| *state != default_waiting(scene)));
+    };
     let (name, pod) = (&container.name, scene.pod.full_name());
     let before = shown.and_then(|status| status.state.as_ref()?.waiting.as_ref());
     if before.is_none_or(|waiting| waiting.reason.as_deref() != Some("CrashLoopBackOff")) {

@@ -1,6 +1,6 @@
 //! Why a pod stops, and how: containers first, sidecars after them in reverse, then sandbox, volumes, cgroups, object.
 
-use super::{Out, Scene, containers};
+use super::{Out, Scene, containers, sandbox};
 use crate::model::memory::{Stop, StopCause};
 use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::pod::{ContainerKind, Wanted};
@@ -73,7 +73,7 @@ pub(crate) fn steps(scene: &Scene<'_>, stop: &Stop, out: &mut Out) -> Stage {
     for sandbox in &scene.seen.sandboxes {
         if !scene.memory.stopped_sandboxes.contains(&sandbox.id) && (sandbox.ready || !scene.memory.cleaned) {
             stopped = false;
-            out.steps.push(Step::StopSandbox { id: sandbox.id.clone() });
+            sandbox::stop(scene, sandbox, out);
         }
     }
     if !stopped {

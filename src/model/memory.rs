@@ -25,6 +25,8 @@ pub struct PodMemory {
     pub running: BTreeSet<StepKey>,
     pub volumes: VolumesState,
     pub sandbox_retry: Option<Retry>,
+    /// A sandbox could not be stopped.
+    pub stop_retry: Option<Retry>,
     /// Sandboxes that `StopSandbox` has succeeded on.
     pub stopped_sandboxes: BTreeSet<SandboxId>,
     pub images: BTreeMap<ContainerName, ImageState>,

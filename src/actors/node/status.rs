@@ -276,19 +276,9 @@ fn conditions(inputs: &Inputs<'_>) -> Vec<NodeCondition> {
 
 /// Why the node is not ready, in the kubelet's words.
 fn not_ready(runtime: Result<&RuntimeInfo, &str>, shutting_down: bool) -> Option<String> {
-    let said = |what: &str, condition: &str, text: &str| {
-        let (reason, message) = text.split_once(": ").unwrap_or(("", text));
-        format!("{what} not ready: {condition}=false reason:{reason} message:{message}")
-    };
     let mut problems: Vec<String> = match runtime {
         Err(_) => vec!["container runtime is down".to_owned()],
-        Ok(info) => {
-            let runtime = info.runtime_ready.as_ref().err();
-            let network = info.network_ready.as_ref().err();
-            let runtime = runtime.map(|text| said("container runtime", "RuntimeReady", text));
-            let network = network.map(|text| said("container runtime network", "NetworkReady", text));
-            runtime.into_iter().chain(network).collect()
-        }
+        Ok(info) => info.runtime_problem().into_iter().chain(info.network_problem()).collect(),
     };
     problems.extend(shutting_down.then(|| "node is shutting down".to_owned()));
     match problems.as_slice() {

@@ -47,7 +47,7 @@ pub(super) enum Outcome {
     PreStopped(ContainerId),
     /// The runtime did it: look.
     Changed,
-    SandboxStopped(SandboxId),
+    SandboxStopped(SandboxId, Result<(), String>),
     /// The runtime could not: look again a little later, and plan anew.
     Failed,
     /// What containers were given, as far as it went.
@@ -95,10 +95,13 @@ pub(super) fn run(
                 count.add_one();
                 Outcome::Sandbox(result)
             }
-            Step::StopSandbox { id } => match done("StopPodSandbox", context.runtime.stop_sandbox(&id).await) {
-                Outcome::Changed => Outcome::SandboxStopped(id),
-                failed => failed,
-            },
+            Step::StopSandbox { id } => {
+                let result = match context.runtime.stop_sandbox(&id).await {
+                    Ok(()) | Err(RuntimeError::NotFound(_)) => Ok(()),
+                    Err(error) => Err(not_killed(&context, &pod, "PodSandbox", pod.uid.as_str(), &error)),
+                };
+                Outcome::SandboxStopped(id, result)
+            }
             Step::RemoveSandbox { id } => {
                 let result = remove_sandbox(&context, &pod, &id).await;
                 done("RemovePodSandbox", result)
@@ -196,13 +199,15 @@ async fn run_sandbox(context: &WorkerContext, pod: &DesiredPod, attempt: u32) ->
     for message in dns::of_pod(pod, &context.dns).1 {
         context.recorder.pod(&pod.pod, None, true, dns::DNS_CONFIG_FORMING, message);
     }
+    if let Some(cgroups) = &context.cgroups
+        && let Err(error) = cgroups.create_pod(&pod.pod).await
+    {
+        let message = format!("unable to ensure pod container exists: {error}");
+        context.recorder.pod(&pod.pod, None, true, "FailedCreatePodContainer", message.clone());
+        return Err(message);
+    }
     // The runtime writes container logs below it and does not make it.
-    let made = make_folder(&input.log_directory).await;
-    let made = match (made, &context.cgroups) {
-        (Ok(()), Some(cgroups)) => cgroups.create_pod(&pod.pod).await.map_err(|error| error.to_string()),
-        (made, _) => made,
-    };
-    let result = match made {
+    let made = match make_folder(&input.log_directory).await {
         Ok(()) => {
             let runtime = context.runtime.clone();
             let making = context.to_end("RunPodSandbox", async move { runtime.run_sandbox(&input).await });
@@ -212,10 +217,14 @@ async fn run_sandbox(context: &WorkerContext, pod: &DesiredPod, attempt: u32) ->
         }
         Err(error) => Err(error),
     };
-    result.inspect_err(|error| {
-        let message = format!("Failed to create pod sandbox: {error}");
-        context.recorder.pod(&pod.pod, None, true, "FailedCreatePodSandBox", message);
-    })
+    let Err(error) = made else { return Ok(()) };
+    let info = if pod.host_network() { None } else { context.runtime.info().await.ok() };
+    let (reason, message) = match info.and_then(|info| info.network_problem()) {
+        Some(problem) => ("NetworkNotReady", format!("network is not ready: {problem}")),
+        None => ("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}")),
+    };
+    context.recorder.pod(&pod.pod, None, true, reason, message);
+    Err(error)
 }
 
 /// RemovePodSandbox wants it stopped.
@@ -300,8 +309,20 @@ pub(super) async fn stop(context: &WorkerContext, pod: &DesiredPod, step: &StopC
             tracing::debug!(container = %step.name, %error, "container ended while it was stopped");
             Outcome::Changed
         }
-        result => done("StopContainer", result),
+        Err(error) if !matches!(error, RuntimeError::NotFound(_)) => {
+            not_killed(context, pod, "Container", step.name.as_str(), &error);
+            Outcome::Failed
+        }
+        Ok(()) | Err(_) => Outcome::Changed,
     }
+}
+
+/// Says so on the pod, in the words of `SyncTerminatingPod`.
+fn not_killed(context: &WorkerContext, pod: &DesiredPod, what: &str, name: &str, error: &RuntimeError) -> String {
+    let message = format!("failed to \"Kill{what}\" for {name:?} with Kill{what}Error: {:?}", error.to_string());
+    tracing::warn!(pod = %pod.key, name, %error, "not stopped");
+    context.recorder.pod(&pod.pod, None, true, "FailedKillPod", format!("error killing pod: {message}"));
+    message
 }
 
 async fn has_ended(context: &WorkerContext, pod: &DesiredPod, id: &ContainerId) -> bool {

@@ -295,6 +295,29 @@ async fn deletion_does_not_wait_for_a_pull() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_image_does_not_wait_for_the_one_before() {
+    for never_comes in [true, false] {
+        let world = World::new();
+        match never_comes {
+            true => world.runtime.delay("pull_image", Duration::from_secs(3600)),
+            false => world.runtime.fail("pull_image", RuntimeError::Unavailable("scripted".to_owned())),
+        }
+        let life = world.start_agent();
+        world.put(|pod| pod["spec"]["containers"][0]["image"] = json!("far/away:1"));
+        let waits = |s: &Value| s["containerStatuses"][0]["state"]["waiting"]["reason"].clone();
+        let reason = if never_comes { "ContainerCreating" } else { "ErrImagePull" };
+        world.until("waiting", |s| s["podIP"] == "10.0.0.1" && waits(s) == reason).await;
+        world.put(|pod| pod["metadata"]["generation"] = json!(2));
+        let begun = tokio::time::Instant::now();
+        world.until("ready", is_ready).await;
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        life.tasks.stop().await;
+        let made: Vec<_> = world.runtime.calls().into_iter().filter(|call| call.starts_with("create")).collect();
+        assert!(made.len() == 1 && !made[0].contains("far/away"), "{made:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_sandbox_is_replaced_and_counts_as_a_restart() {
     let world = World::new();
     let life = world.start_agent();

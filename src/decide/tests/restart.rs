@@ -296,3 +296,71 @@ fn of_init_containers_only_sidecars_follow_their_image() {
     "#]],
     );
 }
+
+#[test]
+fn the_end_of_what_was_stopped_to_start_anew_shows_only_beside_its_next_run() {
+    let renewed = |case: &mut Case, policy: &str| {
+        case.policy(policy);
+        case.seen.containers[0].state = exited(0, 1);
+        case.memory.renewed.insert(ContainerId::new("a-0"));
+        let shown = json!({"containerStatuses": [{"name": "a", "image": "img", "imageID": "", "ready": true,
+            "containerID": "containerd://a-0", "restartCount": 0, "state": {"running": {}}}]});
+        case.memory.status = serde_json::from_value(shown).expect("a status");
+        case.memory.running.insert(StepKey::Image(ContainerName::new("a")));
+    };
+    check(
+        |case| renewed(case, "Never"),
+        &expect![[r#"
+        Sync
+        Running +PRTSC +I +R +CR +PS
+          a: running, ready, restarts 0
+          b: running, ready, restarts 0
+    "#]],
+    );
+    // Of a sandbox that is lost its containers' ends are shown, where that may be.
+    let lost = |case: &mut Case, policy: &str| {
+        renewed(case, policy);
+        case.seen.sandboxes[0].ready = false;
+        case.memory.running.insert(StepKey::Stop(ContainerId::new("b-0")));
+    };
+    check(
+        |case| lost(case, "Always"),
+        &expect![[r#"
+        Sync
+        Running -PRTSC +I -R -CR +PS
+          a: terminated Completed 0, restarts 0
+          b: running, ready, restarts 0
+    "#]],
+    );
+    check(
+        |case| lost(case, "OnFailure"),
+        &expect![[r#"
+        Sync
+        Running -PRTSC +I +R +CR +PS
+          a: running, ready, restarts 0
+          b: running, ready, restarts 0
+    "#]],
+    );
+}
+
+#[test]
+fn what_it_waited_for_shows_until_it_runs() {
+    check(
+        |case| {
+            case.policy("OnFailure");
+            case.images(&["a"]);
+            case.seen.containers[0] = container("a", 1, exited(1, 11));
+            let shown = json!({"containerStatuses": [{"name": "a", "image": "img", "imageID": "", "ready": false,
+                "containerID": "containerd://a-1", "restartCount": 1,
+                "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}}]});
+            case.memory.status = serde_json::from_value(shown).expect("a status");
+        },
+        &expect![[r#"
+            Sync
+              start a#2 in s0
+            Running +PRTSC +I -R -CR +PS
+              a: waiting CrashLoopBackOff, restarts 1, last 1
+              b: running, ready, restarts 0
+        "#]],
+    );
+}

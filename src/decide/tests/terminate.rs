@@ -313,6 +313,23 @@ fn a_container_that_waits_for_its_next_run_when_the_node_ends_its_pod_is_lost() 
     check(
         |case| {
             waits(case, true);
+            stop(case, StopCause::Deadline);
+            let lost = json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown",
+                "message": "The container could not be located when the pod was terminated"}});
+            let shown = &mut case.memory.status.container_statuses.as_mut().expect("statuses")[0];
+            shown.state = serde_json::from_value(lost).expect("a state");
+        },
+        &expect![[r#"
+            Terminated (Deadline, grace 30s)
+              Cleanup
+            Failed -PRTSC +I -R -CR +PS
+              a: terminated ContainerStatusUnknown 137, restarts 1, last 1
+              b: terminated Completed 0, restarts 0
+        "#]],
+    );
+    check(
+        |case| {
+            waits(case, true);
             case.delete(30);
         },
         &expect![[r#"

@@ -9,7 +9,8 @@ use tokio::sync::Semaphore;
 /// A call that takes longer waits for something else than a processor (a network's plugin, say) and counts no more.
 const SLOT: Duration = Duration::from_millis(500);
 
-/// Places at the runtime for calls that make sandboxes, one a processor.
+/// Places at the runtime for calls that make sandboxes: one a processor, and one more for when one of them waits for the
+/// disk or a network's plugin.
 #[derive(Clone, Debug)]
 pub struct SandboxPace {
     slots: Arc<Semaphore>,
@@ -19,7 +20,7 @@ pub struct SandboxPace {
 impl SandboxPace {
     /// `processors` are those of this machine.
     pub fn new(processors: usize) -> Self {
-        Self { slots: Arc::new(Semaphore::new(processors.max(1))), door: Arc::default() }
+        Self { slots: Arc::new(Semaphore::new(processors + 1)), door: Arc::default() }
     }
 
     /// Those whose turn has not come.
@@ -54,7 +55,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn calls_wait_for_a_place_and_a_slow_one_holds_it_only_so_long() {
-        let pace = SandboxPace::new(1);
+        let pace = SandboxPace::new(0);
         let (end, ended) = oneshot::channel::<()>();
         let mut slow = Box::pin(pace.make(ended));
         assert!((&mut slow).now_or_never().is_none());
